@@ -1,0 +1,1 @@
+"""What may be written? ImageCache, NodeImage and PrewarmPolicy, their schemas, and the names of annotations and labels."""

@@ -1,0 +1,1 @@
+"""Who runs it? The kopf shell, the planning loop, the leader lease, HTTP and settings."""

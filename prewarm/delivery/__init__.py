@@ -1,0 +1,1 @@
+"""Who pulls it? Plans become ImageCache objects, and withdrawn ones go."""

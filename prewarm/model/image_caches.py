@@ -1,0 +1,121 @@
+"""ImageCache and PrewarmPolicy objects as the core sees them, decoded and bounded by `prewarm.api`."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from prewarm.model.images import PullPolicy
+from prewarm.model.pods import OwnerReference, Toleration
+from prewarm.model.selectors import LabelSelector
+
+
+class ImageList(Struct, frozen=True):
+    """One entry of spec.cacheSpec; without node names and selector: every node that takes ordinary pods."""
+
+    images: tuple[str, ...]
+    node_names: tuple[str, ...] | None = None
+    node_selector: tuple[tuple[str, str], ...] = ()
+
+
+class Condition(Struct, frozen=True):
+    """A status condition; `since` is lastTransitionTime in Unix seconds."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+    since: float
+
+
+class PullFailure(Struct, frozen=True):
+    """A pair of image and node that failed, with the kubelet's or server's own words."""
+
+    image: str
+    node: str
+    reason: str
+    message: str
+    attempts: int = 1
+    at: float = 0.0
+
+
+class ImageCacheStatus(Struct, frozen=True):
+    """status of an ImageCache; counts are pairs of image and node."""
+
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    desired: int = 0
+    active: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()
+    failures: tuple[PullFailure, ...] = ()
+    started_at: float | None = None
+    completed_at: float | None = None
+
+
+class ImageCache(Struct, frozen=True):
+    """An ImageCache object; times are Unix seconds."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    generation: int = 0
+    lists: tuple[ImageList, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+    service_account: str = ""
+    pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    tolerations: tuple[Toleration, ...] = ()
+    parallelism: int | str | None = None
+    attempt_timeout_seconds: int = 600
+    attempt_limit: int = 5
+    suspend: bool = False
+    priority: int = 0
+    needed_by: float | None = None
+    created_at: float = 0.0
+    deleted_at: float | None = None
+    owner: OwnerReference | None = None
+    planned: bool = False
+    """Written by our planner (label prewarm.dev/planned), not by a person."""
+    workload: str = ""
+    """Of a planned one: kind/namespace/name of the workload, from annotation prewarm.dev/workload."""
+    plan_annotation: str = ""
+    """Of a planned one: the annotation prewarm.dev/plan (trigger, revision, probabilities), as written."""
+    status: ImageCacheStatus = ImageCacheStatus()
+    resource_version: str = ""
+    error: str = ""
+    """Why the spec cannot be acted on; "" if it can."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+
+class PolicyMode(StrEnum):
+    """spec.mode of a PrewarmPolicy: act, only plan and account, or nothing."""
+
+    ACTIVE = "Active"
+    SHADOW = "Shadow"
+    OFF = "Off"
+
+
+class Policy(Struct, frozen=True):
+    """A PrewarmPolicy object; the defaults are what a cluster without any policy object gets."""
+
+    name: str = "default"
+    mode: PolicyMode = PolicyMode.ACTIVE
+    namespace_selector: LabelSelector | None = None
+    """Workloads in matching namespaces are covered without an annotation; None = only those that opt in."""
+    workload_selector: LabelSelector | None = None
+    """Narrows the above by the workload's labels."""
+    rollout: bool = True
+    scale_out: bool = True
+    headroom_percent: int = 20
+    """Replicas ahead of the current count for which a scaled workload is kept warm, in percent (rounded up)."""
+    coverage: float = 0.95
+    """Share of the predicted pods whose nodes should be warm."""
+    max_overprovision: float = 1.5
+    """Nodes to warm at most, as a multiple of the pods that are still to come."""
+    resource_version: str = ""
+    error: str = ""

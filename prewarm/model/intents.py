@@ -1,0 +1,86 @@
+"""What is to be written to the cluster, as values. `prewarm.cluster` executes them; nobody else writes."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""A JSON value, as manifests are made of."""
+Manifest = Mapping[str, Json]
+"""A Kubernetes object ready to be encoded."""
+
+
+class Resource(Struct, frozen=True):
+    """Where a kind is served."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """Group and version as manifests write them."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+PODS = Resource("", "v1", "pods", "Pod")
+NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+SERVICES = Resource("", "v1", "services", "Service")
+EVENTS = Resource("", "v1", "events", "Event")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
+STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
+AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+IMAGE_CACHES = Resource("prewarm.dev", "v1alpha1", "imagecaches", "ImageCache")
+NODE_IMAGES = Resource("prewarm.dev", "v1alpha1", "nodeimages", "NodeImage", namespaced=False)
+POLICIES = Resource("prewarm.dev", "v1alpha1", "prewarmpolicies", "PrewarmPolicy", namespaced=False)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+
+
+class Apply(Struct, frozen=True, tag=True):
+    """Server-side apply of a manifest under our one field manager, forced; `subresource` "status" or ""."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    manifest: Manifest
+    subresource: str = ""
+
+
+class Create(Struct, frozen=True, tag=True):
+    """Create an object; "already exists" counts as done, since names say what is inside."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    manifest: Manifest
+
+
+class Delete(Struct, frozen=True, tag=True):
+    """Delete an object if it is still the one meant; "not found" and another uid count as done."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str = ""
+    grace_seconds: int | None = None
+
+
+class RecordEvent(Struct, frozen=True, tag=True):
+    """An Event for people about an object; equal ones are counted up, not repeated."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+    reason: str
+    message: str
+    warning: bool = False
+
+
+Intent = Apply | Create | Delete | RecordEvent

@@ -1,0 +1,132 @@
+"""Nodes, what they hold, and why one does not take a pull now."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from prewarm.model.pods import Resources, Taint, TaintEffect
+
+
+class NodeImageStatus(Struct, frozen=True):
+    """One entry of status.images; `names` hold digests first, then tags, as the kubelet lists them."""
+
+    names: tuple[str, ...]
+    size_bytes: int = 0
+
+
+class Node(Struct, frozen=True):
+    """A node as planning sees it; times are Unix seconds."""
+
+    name: str
+    uid: str = ""
+    boot_id: str = ""
+    labels: Mapping[str, str] = {}
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    ready: bool = True
+    ready_since: float = 0.0
+    disk_pressure: bool = False
+    memory_pressure: bool = False
+    pid_pressure: bool = False
+    deleted_at: float | None = None
+    created_at: float = 0.0
+    allocatable: Resources = Resources()
+    max_pods: int = 110
+    images: tuple[NodeImageStatus, ...] = ()
+    operating_system: str = "linux"
+    architecture: str = "amd64"
+    runtime_version: str = ""
+    kubelet_version: str = ""
+    resource_version: str = ""
+
+
+class NodeState(StrEnum):
+    """Why a node takes no pull now; the first that applies, in this order."""
+
+    LEAVING = "Leaving"
+    NOT_READY = "NotReady"
+    CORDONED = "Cordoned"
+    DISK_PRESSURE = "DiskPressure"
+    VIRTUAL = "Virtual"
+    OPERATING_SYSTEM = "OperatingSystem"
+    TAINTED = "Tainted"
+
+
+_LEAVING_TAINTS = frozenset(
+    {
+        "ToBeDeletedByClusterAutoscaler",
+        "DeletionCandidateOfClusterAutoscaler",
+        "karpenter.sh/disrupted",
+        "karpenter.sh/disruption",
+        "node.cloudprovider.kubernetes.io/shutdown",
+    }
+)
+_CONTROL_PLANE_TAINTS = frozenset({"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"})
+
+
+def pull_obstacle(node: Node) -> NodeState | None:
+    """Why nothing should be pulled on the node now; None if pulling is fine.
+
+    NoSchedule taints do not count (the pods that come may tolerate them), except those of control-plane nodes;
+    NoExecute taints would end the puller pod at once.
+    """
+    if node.deleted_at is not None or any(taint.key in _LEAVING_TAINTS for taint in node.taints):
+        return NodeState.LEAVING
+    if not node.ready:
+        return NodeState.NOT_READY
+    if node.unschedulable:
+        return NodeState.CORDONED
+    if node.disk_pressure:
+        return NodeState.DISK_PRESSURE
+    if node.labels.get("type") == "virtual-kubelet" or any(
+        t.key.startswith("virtual-kubelet.io/") for t in node.taints
+    ):
+        return NodeState.VIRTUAL
+    if node.operating_system != "linux":
+        return NodeState.OPERATING_SYSTEM
+    if any(t.effect is TaintEffect.NO_EXECUTE or t.key in _CONTROL_PLANE_TAINTS for t in node.taints):
+        return NodeState.TAINTED
+    return None
+
+
+class Evidence(StrEnum):
+    """How we know that an image is on a node."""
+
+    OUR_PULL = "OurPull"
+    NODE_STATUS = "NodeStatus"
+    RUNNING_POD = "RunningPod"
+
+
+class PresentImage(Struct, frozen=True):
+    """One image known to be on a node; `image` is the canonical spelling, times are Unix seconds."""
+
+    image: str
+    evidence: Evidence
+    since: float
+    digest: str = ""
+    size_bytes: int = 0
+    cache: str = ""
+    """namespace/name of the ImageCache for which we pulled it; "" if we did not."""
+    pull_seconds: float | None = None
+    pull_identity: str = ""
+    """Under which credentials it was pulled (namespace, service account, secrets): see pull_identity()."""
+    used_at: float | None = None
+    """When a workload's container first used it after our pull."""
+
+
+class NodeImages(Struct, frozen=True):
+    """What prewarm knows of a node's images (the NodeImage object): void once uid or boot id differ from the node's."""
+
+    node_name: str
+    node_uid: str
+    boot_id: str
+    images: tuple[PresentImage, ...] = ()
+    resource_version: str = ""
+
+
+def pull_identity(namespace: str, service_account: str, pull_secrets: tuple[str, ...]) -> str:
+    """Under whose credentials an image is pulled, as the kubelet tells identities apart (KEP-2535)."""
+    if not pull_secrets and service_account in {"", "default"}:
+        return ""
+    return "|".join((namespace, service_account or "default", *sorted(pull_secrets)))

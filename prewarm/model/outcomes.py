@@ -1,0 +1,59 @@
+"""What became of a container start of a covered workload, and of the bytes that were pulled ahead."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from prewarm.model.workloads import WorkloadKey
+
+
+class Outcome(StrEnum):
+    """Verdict on a container's first start (or in-place image change)."""
+
+    HIT_PREWARMED = "hit_prewarmed"
+    HIT_PRESENT = "hit_present"
+    LATE = "late"
+    MISS_UNPREDICTED = "miss_unpredicted"
+    MISS_UNPREDICTABLE = "miss_unpredictable"
+    MISS_SKIPPED = "miss_skipped"
+    MISS_FAILED = "miss_failed"
+    UNKNOWN = "unknown"
+
+
+class ContainerStart(Struct, frozen=True):
+    """One judged container start; times are Unix seconds, durations seconds."""
+
+    workload: WorkloadKey
+    pod_uid: str
+    container: str
+    image: str
+    node: str
+    outcome: Outcome
+    created_at: float
+    started_at: float
+    lead_seconds: float | None = None
+    """From our pull's end to the pod's creation, for hit_prewarmed."""
+    saved_seconds: float | None = None
+    """What pulling would have taken, by this image's real pulls; None if none was seen."""
+    pull_seconds: float | None = None
+    """What pulling took, for a miss or late."""
+
+
+class PlanInForce(Struct, frozen=True):
+    """What was predicted for one workload's revision, kept so that starts can be judged after it was withdrawn."""
+
+    workload: WorkloadKey
+    revision: str
+    images: tuple[str, ...]
+    nodes: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Node and SkipReason of candidates that were withheld."""
+    unpredictable: bool = False
+    since: float = 0.0
+    until: float | None = None
+
+
+def hit_ratio(counts: dict[Outcome, int]) -> float | None:
+    """Prewarm hit ratio: hit_prewarmed over everything but hit_present; None where nothing counts."""
+    total = sum(count for outcome, count in counts.items() if outcome is not Outcome.HIT_PRESENT)
+    return counts.get(Outcome.HIT_PREWARMED, 0) / total if total else None

@@ -1,0 +1,141 @@
+"""What is needed, where it will land, and what is worth pulling: the values between demand, placement and planning."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from prewarm.model.pods import PodTemplate
+from prewarm.model.workloads import WorkloadKey
+
+
+class Trigger(StrEnum):
+    """Why images will be needed."""
+
+    ROLLOUT = "Rollout"
+    SCALE_OUT = "ScaleOut"
+    WHAT_IF = "WhatIf"
+    """Asked for by a person or a pipeline (`prewarm plan`, `prewarm warm`), not by the cluster."""
+
+
+class Batch(Struct, frozen=True):
+    """Pods that the workload's controller will create together; `needed_at` in Unix seconds."""
+
+    needed_at: float
+    pods: int
+
+
+class Demand(Struct, frozen=True):
+    """Pods that a workload will create, in order, and the images that they need."""
+
+    workload: WorkloadKey
+    workload_uid: str
+    trigger: Trigger
+    revision: str
+    """Template hash: what is asked for is superseded when it changes."""
+    images: tuple[str, ...]
+    """As written in the template, in the kubelet's order, without excluded containers."""
+    template: PodTemplate
+    batches: tuple[Batch, ...]
+    leaving: tuple[tuple[str, str], ...] = ()
+    """Keys of pods that go as the new ones come, in the order in which they go; empty for a scale-out."""
+    leaving_first: int = 0
+    """How many of `leaving` go before the first pod comes (maxUnavailable, Recreate)."""
+    revision_labels: tuple[tuple[str, str], ...] = ()
+    """Labels that the pods get beyond the template's (pod-template-hash, once known)."""
+    confidence: float = 1.0
+
+    @property
+    def pods(self) -> int:
+        """Pods still to come."""
+        return sum(batch.pods for batch in self.batches)
+
+
+class RejectReason(StrEnum):
+    """Why a pod cannot land on a node, by the scheduler's filter that says so."""
+
+    NODE_UNSCHEDULABLE = "NodeUnschedulable"
+    NODE_NAME = "NodeName"
+    TAINT_TOLERATION = "TaintToleration"
+    NODE_AFFINITY = "NodeAffinity"
+    NODE_PORTS = "NodePorts"
+    INSUFFICIENT_CPU = "InsufficientCPU"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
+    INSUFFICIENT_RESOURCE = "InsufficientResource"
+    TOO_MANY_PODS = "TooManyPods"
+    TOPOLOGY_SPREAD = "PodTopologySpread"
+    POD_AFFINITY = "InterPodAffinity"
+
+
+class CandidateNode(Struct, frozen=True):
+    """A node with the probability that at least one of the demand's pods lands there."""
+
+    name: str
+    probability: float
+
+
+class Candidates(Struct, frozen=True):
+    """Where a demand's pods will land, likeliest node first, ties by name."""
+
+    nodes: tuple[CandidateNode, ...]
+    rejected: tuple[tuple[RejectReason, int], ...] = ()
+    """Nodes that no pod of the demand can take at the start, by the first filter that rejects them."""
+    predictability: float = 1.0
+    """Share of the pods that two independent replays put on the same nodes, 0 to 1."""
+    unplaced: int = 0
+    """Pods that found no node in the replay."""
+
+
+class SkipReason(StrEnum):
+    """Why a candidate node or an image is not pulled."""
+
+    ALREADY_PRESENT = "AlreadyPresent"
+    BEYOND_COVERAGE = "BeyondCoverage"
+    BEYOND_OVERPROVISION = "BeyondOverprovision"
+    UNLIKELY = "Unlikely"
+    UNPREDICTABLE = "Unpredictable"
+    NODE_LEAVING = "NodeLeaving"
+    NODE_NOT_READY = "NodeNotReady"
+    NODE_CORDONED = "NodeCordoned"
+    NODE_DISK_PRESSURE = "NodeDiskPressure"
+    NODE_VIRTUAL = "NodeVirtual"
+    NODE_OPERATING_SYSTEM = "NodeOperatingSystem"
+    NODE_TAINTED = "NodeTainted"
+    PULL_POLICY_NEVER = "PullPolicyNever"
+    INVALID_IMAGE = "InvalidImage"
+    POLICY_OFF = "PolicyOff"
+
+
+class Skip(Struct, frozen=True):
+    """A node (or image, or both) that was not chosen, and why."""
+
+    reason: SkipReason
+    workload: WorkloadKey
+    node: str = ""
+    image: str = ""
+
+
+class PlannedNode(Struct, frozen=True):
+    """A node to be warmed, in order of value; `missing` are the images not yet there, as written in the template."""
+
+    name: str
+    probability: float
+    missing: tuple[str, ...]
+
+
+class DemandPlan(Struct, frozen=True):
+    """One demand, where it lands, what is worth pulling for it and what is not."""
+
+    demand: Demand
+    candidates: Candidates
+    nodes: tuple[PlannedNode, ...]
+    """Chosen nodes in order of value, warm ones (nothing missing) included: they are part of the set in force."""
+    skips: tuple[Skip, ...] = ()
+    shadow: bool = False
+    """Planned and accounted, but not to be delivered (policy mode Shadow)."""
+
+
+class Plan(Struct, frozen=True):
+    """Everything planned on one snapshot, ordered by workload and trigger."""
+
+    demands: tuple[DemandPlan, ...] = ()
+    skips: tuple[Skip, ...] = ()

@@ -1,0 +1,76 @@
+"""Kubernetes quantities and durations as integers."""
+
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from functools import lru_cache
+
+_SUFFIXES = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "k": Decimal(10) ** 3,
+    "M": Decimal(10) ** 6,
+    "G": Decimal(10) ** 9,
+    "T": Decimal(10) ** 12,
+    "P": Decimal(10) ** 15,
+    "E": Decimal(10) ** 18,
+    "Ki": Decimal(2) ** 10,
+    "Mi": Decimal(2) ** 20,
+    "Gi": Decimal(2) ** 30,
+    "Ti": Decimal(2) ** 40,
+    "Pi": Decimal(2) ** 50,
+    "Ei": Decimal(2) ** 60,
+}
+
+
+@lru_cache(maxsize=8192)
+def _parse(quantity: str) -> Decimal:
+    text = quantity.strip()
+    digits = text.rstrip("numkMGTPEi")
+    suffix = text[len(digits) :]
+    # "1e3" and "1E3" are decimal exponents, "1E" is exa (apimachinery/pkg/api/resource/suffix.go).
+    try:
+        value = Decimal(digits) * _SUFFIXES[suffix]
+    except (InvalidOperation, KeyError):
+        raise ValueError(f"quantity {quantity!r} is not a Kubernetes quantity such as 250m, 1.5 or 2Gi") from None
+    if not value.is_finite():
+        raise ValueError(f"quantity {quantity!r} is not finite")
+    return value
+
+
+@lru_cache(maxsize=8192)
+def whole(quantity: str) -> int:
+    """A quantity in its base unit (bytes, pieces), rounded up as Kubernetes' Value() does.
+
+    Raises:
+        ValueError: if the text is not a quantity.
+    """
+    return int(_parse(quantity).to_integral_value(rounding=ROUND_CEILING))
+
+
+@lru_cache(maxsize=8192)
+def milli(quantity: str) -> int:
+    """A quantity in thousandths (millicores), rounded up as Kubernetes' MilliValue() does.
+
+    Raises:
+        ValueError: if the text is not a quantity.
+    """
+    return int((_parse(quantity) * 1000).to_integral_value(rounding=ROUND_CEILING))
+
+
+def int_or_percent(value: int | str, of: int, *, round_up: bool) -> int:
+    """A number, or a percentage of `of`, as maxSurge (rounded up) and maxUnavailable (rounded down) are written.
+
+    Raises:
+        ValueError: if a text is neither a number nor a percentage.
+    """
+    if isinstance(value, int):
+        return value
+    text = value.strip()
+    try:
+        if text.endswith("%"):
+            scaled = int(text[:-1]) * of
+            return -(-scaled // 100) if round_up else scaled // 100
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{value!r} is neither a whole number nor a percentage such as 25%") from None

@@ -1,0 +1,1 @@
+"""What would a node do? A discrete-event model of registry, network, kubelet and its images."""

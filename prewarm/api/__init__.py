@@ -1,1 +1,1 @@
-"""What may be written? ImageCache, NodeImage and PrewarmPolicy, their schemas, and the names of annotations and labels."""
+"""What may be written? ImageCache, NodeImage, PrewarmPolicy and their schemas; annotation and label names."""

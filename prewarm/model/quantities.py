@@ -1,7 +1,13 @@
 """Kubernetes quantities and durations as integers."""
 
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+import re
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
+
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)(?P<suffix>[numkMGTPE]|[KMGTPE]i)?", re.ASCII
+)
+"""apimachinery/pkg/api/resource/quantity.go; "1e3" and "1E3" have an exponent, "1E" is exa."""
 
 _SUFFIXES = {
     "": Decimal(1),
@@ -25,17 +31,10 @@ _SUFFIXES = {
 
 @lru_cache(maxsize=8192)
 def _parse(quantity: str) -> Decimal:
-    text = quantity.strip()
-    digits = text.rstrip("numkMGTPEi")
-    suffix = text[len(digits) :]
-    # "1e3" and "1E3" are decimal exponents, "1E" is exa (apimachinery/pkg/api/resource/suffix.go).
-    try:
-        value = Decimal(digits) * _SUFFIXES[suffix]
-    except (InvalidOperation, KeyError):
-        raise ValueError(f"quantity {quantity!r} is not a Kubernetes quantity such as 250m, 1.5 or 2Gi") from None
-    if not value.is_finite():
-        raise ValueError(f"quantity {quantity!r} is not finite")
-    return value
+    match = _QUANTITY.fullmatch(quantity)
+    if match is None:
+        raise ValueError(f"quantity {quantity!r} is not a Kubernetes quantity such as 250m, 1.5 or 2Gi")
+    return Decimal(match["number"]) * _SUFFIXES[match["suffix"] or ""]
 
 
 @lru_cache(maxsize=8192)

@@ -1,0 +1,1 @@
+"""End-to-end lanes: a real control plane, emulated nodes, the demo and the benchmarks."""

@@ -22,6 +22,8 @@ class Batch(Struct, frozen=True):
 
     needed_at: float
     pods: int
+    leaving: int = 0
+    """How many of the demand's `leaving`, beyond those before earlier batches, go before these pods come."""
 
 
 class Demand(Struct, frozen=True):
@@ -89,6 +91,10 @@ class SkipReason(StrEnum):
     """Why a candidate node or an image is not pulled."""
 
     ALREADY_PRESENT = "AlreadyPresent"
+    PULLED_BY_POD = "PulledByPod"
+    """A pod of the workload is bound there and has its images pulled already."""
+    TOO_LATE = "TooLate"
+    """Only pods that are created now land there: a pull ordered now would not be ahead of theirs."""
     BEYOND_COVERAGE = "BeyondCoverage"
     BEYOND_OVERPROVISION = "BeyondOverprovision"
     UNLIKELY = "Unlikely"
@@ -134,8 +140,18 @@ class DemandPlan(Struct, frozen=True):
     """Planned and accounted, but not to be delivered (policy mode Shadow)."""
 
 
+class Problem(Struct, frozen=True):
+    """Why a workload that asks for prewarming cannot be planned, in one line for its owner."""
+
+    workload: WorkloadKey
+    message: str
+
+
 class Plan(Struct, frozen=True):
     """Everything planned on one snapshot, ordered by workload and trigger."""
 
     demands: tuple[DemandPlan, ...] = ()
     skips: tuple[Skip, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    only: tuple[WorkloadKey, ...] | None = None
+    """The workloads that this plan speaks for, in order; None = all: whatever it does not name is not needed."""

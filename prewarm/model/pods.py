@@ -260,6 +260,8 @@ class Pod(Struct, frozen=True):
     ready_at: float | None = None
     """When Ready became true; None while it is not."""
     containers: tuple[ContainerStatus, ...] = ()
+    deletion_cost: int = 0
+    """Annotation controller.kubernetes.io/pod-deletion-cost: the lower, the sooner a ReplicaSet deletes it."""
     resource_version: str = ""
 
     @property

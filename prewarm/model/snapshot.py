@@ -77,3 +77,5 @@ class ClusterSnapshot(Struct, frozen=True):
     node_images: Mapping[str, NodeImages] = {}
     """By node name."""
     policies: Mapping[str, Policy] = {}
+    asked: frozenset[WorkloadKey] = frozenset()
+    """Workloads changed by a what-if question: they count as opted in, and their pods come when the asker decides."""

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from prewarm.model.pods import Resources, Taint, TaintEffect
+from prewarm.model.pods import Resources, Taint, TaintEffect, Toleration
 
 
 class NodeImageStatus(Struct, frozen=True):
@@ -65,11 +65,11 @@ _LEAVING_TAINTS = frozenset(
 _CONTROL_PLANE_TAINTS = frozenset({"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"})
 
 
-def pull_obstacle(node: Node) -> NodeState | None:
+def pull_obstacle(node: Node, tolerations: tuple[Toleration, ...] = ()) -> NodeState | None:
     """Why nothing should be pulled on the node now; None if pulling is fine.
 
     NoSchedule taints do not count (the pods that come may tolerate them), except those of control-plane nodes;
-    NoExecute taints would end the puller pod at once.
+    NoExecute taints would end the puller pod at once. `tolerations` lift such taints.
     """
     if node.deleted_at is not None or any(taint.key in _LEAVING_TAINTS for taint in node.taints):
         return NodeState.LEAVING
@@ -85,8 +85,10 @@ def pull_obstacle(node: Node) -> NodeState | None:
         return NodeState.VIRTUAL
     if node.operating_system != "linux":
         return NodeState.OPERATING_SYSTEM
-    if any(t.effect is TaintEffect.NO_EXECUTE or t.key in _CONTROL_PLANE_TAINTS for t in node.taints):
-        return NodeState.TAINTED
+    for taint in node.taints:
+        hard = taint.effect is TaintEffect.NO_EXECUTE or taint.key in _CONTROL_PLANE_TAINTS
+        if hard and not any(toleration.tolerates(taint) for toleration in tolerations):
+            return NodeState.TAINTED
     return None
 
 
@@ -106,6 +108,7 @@ class PresentImage(Struct, frozen=True):
     since: float
     digest: str = ""
     size_bytes: int = 0
+    """As the node's status reported it: an image with a size was on that list once, so its absence there says it went."""
     cache: str = ""
     """namespace/name of the ImageCache for which we pulled it; "" if we did not."""
     pull_seconds: float | None = None
@@ -115,6 +118,23 @@ class PresentImage(Struct, frozen=True):
     """When a workload's container first used it after our pull."""
 
 
+class FailedPull(Struct, frozen=True):
+    """Our attempts at one image that all failed so far; kept on the node's record so that a restart knows them."""
+
+    image: str
+    """Canonical spelling."""
+    cache: str
+    """namespace/name of the ImageCache that asked."""
+    cache_uid: str
+    reason: str
+    message: str
+    """The kubelet's or server's own words about the last attempt."""
+    attempts: int
+    at: float
+    """End of the last attempt, Unix seconds."""
+    pull_identity: str = ""
+
+
 class NodeImages(Struct, frozen=True):
     """What prewarm knows of a node's images (the NodeImage object): void once uid or boot id differ from the node's."""
 
@@ -122,6 +142,7 @@ class NodeImages(Struct, frozen=True):
     node_uid: str
     boot_id: str
     images: tuple[PresentImage, ...] = ()
+    failures: tuple[FailedPull, ...] = ()
     resource_version: str = ""
 
 

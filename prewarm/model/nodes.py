@@ -108,7 +108,7 @@ class PresentImage(Struct, frozen=True):
     since: float
     digest: str = ""
     size_bytes: int = 0
-    """As the node's status reported it: an image with a size was on that list once, so its absence there says it went."""
+    """As the node's status reported it: an image with a size was on that list once, and is gone if it left it."""
     cache: str = ""
     """namespace/name of the ImageCache for which we pulled it; "" if we did not."""
     pull_seconds: float | None = None

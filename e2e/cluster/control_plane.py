@@ -41,6 +41,7 @@ class ControlPlane:
         directory: the run's folder; it stays afterwards, without etcd's data.
         server: address of the API server.
         kubeconfig: of a cluster administrator, everything inline.
+        context: the only context in it.
         authority: certificate of the authority that signed the server's certificate (`pki/ca.crt`).
         client_certificate: the administrator's certificate (PEM file).
         client_key: the administrator's key (PEM file).
@@ -58,6 +59,7 @@ class ControlPlane:
         self._layout.pki.mkdir(exist_ok=True, mode=0o700)
         self._layout.logs.mkdir(exist_ok=True)
         self.directory = run.path
+        self.context = _CONTEXT
         self.logs = self._layout.logs
         self.kubeconfig = self._layout.kubeconfig("admin")
         self.authority = self._layout.pki / "ca.crt"

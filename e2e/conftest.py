@@ -1,0 +1,104 @@
+"""Fixtures of the lanes that need a cluster.
+
+The cluster is the local control plane, kind (PREWARM_TEST_CLUSTER=kind) or an existing one
+(PREWARM_TEST_KUBECONFIG=path, PREWARM_TEST_CONTEXT=name). Where none can be had, tests that need one are skipped, or
+fail if PREWARM_TEST_REQUIRE_CLUSTER is set.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from typing import NoReturn
+
+import pytest
+
+from e2e.cluster import binaries
+from e2e.cluster.binaries import ControlPlaneBinaries
+from e2e.cluster.gomodules import ToolError
+from e2e.cluster.selection import Cluster, Lane, Selection, SelectionError, running_cluster, select
+
+_numbers = count(1)
+_BUILT = pytest.StashKey[ControlPlaneBinaries | ToolError]()
+_SELECTION = pytest.StashKey[Selection]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        config.stash[_SELECTION] = select(os.environ)
+    except SelectionError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _needs(item, "cluster", "control_plane_binaries"):
+            item.add_marker("e2e")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the tests need before the first one: it takes minutes once, and belongs to no test's time."""
+    config = session.config
+    local = config.stash[_SELECTION].lane is Lane.LOCAL
+    names = ("control_plane_binaries", "cluster") if local else ("control_plane_binaries",)
+    if config.option.collectonly or not any(_needs(item, *names) for item in session.items):
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            config.stash[_BUILT] = binaries.control_plane()
+        except ToolError as error:
+            config.stash[_BUILT] = error
+
+
+@pytest.fixture(scope="session")
+def control_plane_binaries(pytestconfig: pytest.Config) -> ControlPlaneBinaries:
+    """The local control plane's programs."""
+    built = pytestconfig.stash[_BUILT]
+    if isinstance(built, ToolError):
+        _unavailable(str(built))
+    return built
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """The cluster to test against, one for the whole session."""
+    selection = pytestconfig.stash[_SELECTION]
+    if selection.lane is Lane.LOCAL:
+        request.getfixturevalue("control_plane_binaries")
+    running = running_cluster(selection)
+    try:
+        chosen = running.__enter__()
+    except ToolError as error:
+        _unavailable(str(error))
+    try:
+        yield chosen
+    finally:
+        running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A fresh namespace with its default service account, deleted afterwards."""
+    cluster.check()
+    name = f"prewarm-test-{os.getpid()}-{next(_numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    try:
+        cluster.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout=30s")
+        yield name
+    finally:
+        # Without a kubelet nobody confirms a graceful end, and the namespace would stay.
+        cluster.kubectl("delete", "pods", "--all", "--namespace", name, "--force", "--grace-period=0", "--wait=false")
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.check()
+
+
+def _needs(item: pytest.Item, *fixtures: str) -> bool:
+    return bool(set(fixtures) & set(getattr(item, "fixturenames", ())))
+
+
+def _unavailable(reason: str) -> NoReturn:
+    line = f"no cluster to test against: {reason}"
+    if os.environ.get("PREWARM_TEST_REQUIRE_CLUSTER"):
+        pytest.fail(line, pytrace=False)
+    pytest.skip(line)

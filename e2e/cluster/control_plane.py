@@ -55,6 +55,7 @@ class ControlPlane:
         self._layout = Layout(run.path)
         self._authority = CertificateAuthority()
         self._ports = Ports.free()
+        self._lines: dict[Component, list[str | Path]] = {}
         self._processes: dict[Component, GuardedProcess] = {}
         self._layout.pki.mkdir(exist_ok=True, mode=0o700)
         self._layout.logs.mkdir(exist_ok=True)
@@ -186,7 +187,12 @@ class ControlPlane:
         self._write_kubeconfig("admin", self._admin)
         for component, (user, groups) in _CLIENTS.items():
             self._write_kubeconfig(component, self._authority.client(user, groups))
-        clients = [component for component in self.options.components() if component in _CLIENTS]
+        components = self.options.components()
+        self._lines = {
+            component: command(component, self.binaries, self.options, self._layout, self._ports)
+            for component in components
+        }
+        clients = [component for component in components if component in _CLIENTS]
         for together in ([Component.ETCD], [Component.KUBE_APISERVER], clients):
             for component in together:
                 self._spawn(component)
@@ -194,9 +200,8 @@ class ControlPlane:
                 await self._ready(component)
 
     def _spawn(self, component: Component) -> None:
-        line = command(component, self.binaries, self.options, self._layout, self._ports)
         log = self.logs / f"{component}.log"
-        self._processes[component] = GuardedProcess.start(component, line, log)
+        self._processes[component] = GuardedProcess.start(component, self._lines[component], log)
         self._run.record(self._processes.values())
 
     async def _ready(self, component: Component) -> None:

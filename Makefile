@@ -1,0 +1,64 @@
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+# Arguments for the program behind a target: make demo ARGS=--keep
+ARGS ?=
+
+.PHONY: help
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/.locked: pyproject.toml uv.lock .ci/setup
+	@.ci/setup
+
+.PHONY: setup
+setup: .venv/.locked ## Make the virtual environment with the locked dependencies
+
+.PHONY: demo
+demo: setup ## Roll a Deployment out cold, then prewarmed, on a real control plane (ARGS=--keep keeps it)
+	@$(PYTHON) -m e2e.demo $(ARGS)
+
+.PHONY: test
+test: lint check-generated unit e2e ## Everything: lint, types, layers, generated files, all tests
+
+.PHONY: lint
+lint: setup ## Style, types, layers
+	@echo "== ruff"
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@echo "== mypy"
+	@$(BIN)/mypy
+	@echo "== import-linter"
+	@$(BIN)/lint-imports
+
+.PHONY: check-generated
+check-generated: setup
+	@echo "== generated files"
+	@$(PYTHON) -m prewarm.api.generate --check
+
+.PHONY: generate
+generate: setup ## Write the files that come from the API models
+	@$(PYTHON) -m prewarm.api.generate
+
+.PHONY: unit
+unit: setup ## Tests that need no cluster (ARGS="-k name")
+	@echo "== tests"
+	@$(BIN)/pytest tests $(ARGS)
+
+.PHONY: e2e
+e2e: setup ## Tests on a real control plane (skipped, with the reason, where none can run)
+	@echo "== tests on a control plane"
+	@$(BIN)/pytest e2e $(ARGS)
+
+.PHONY: bench
+bench: setup ## Benchmarks, each beside its baseline
+	@$(PYTHON) -m e2e.bench $(ARGS)
+
+.PHONY: tools
+tools: setup ## Build all programs that the lanes use into the user's cache folder
+	@$(PYTHON) -m e2e.cluster.binaries all

@@ -1,1 +1,1 @@
-"""What is there? Reflectors and the snapshot store read the cluster; the one writer executes intents."""
+"""What is there? Reflectors turn the API server's objects into ClusterSnapshots; one writer executes intents."""

@@ -1,0 +1,122 @@
+"""Field types that the API kinds share: bounded, and described once."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from prewarm.model.images import MAX_REFERENCE_LENGTH, parse_reference
+
+NAME_LENGTH = 253
+"""Longest DNS subdomain: names of objects and nodes."""
+LABEL_KEY_LENGTH = 317
+"""Longest label key: prefix of 253, slash, name of 63 characters."""
+LABEL_VALUE_LENGTH = 63
+REASON_LENGTH = 64
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+"""DNS subdomain as apimachinery checks names, without the rule on dots next to dots."""
+HEADROOM_PATTERN = r"^(0|[1-9][0-9]{0,2}|1000)%$"
+
+
+class ApiModel(BaseModel):
+    """A part of an object: camelCase outside, unknown fields ignored as the API server prunes them."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+def cel(rule: str, message: str, field_path: str = "") -> dict[str, str]:
+    """One entry of x-kubernetes-validations; `message` says what would be right."""
+    entry = {"rule": rule, "message": message}
+    return entry | {"fieldPath": field_path} if field_path else entry
+
+
+def rules(*entries: dict[str, str]) -> dict[str, object]:
+    """CEL rules as an extension of a schema."""
+    return {"x-kubernetes-validations": list(entries)}
+
+
+def _text_time(value: object) -> object:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or len(value) > 64 or "T" not in value.upper():
+        raise ValueError("write a time as 2026-01-31T12:00:00Z")
+    return value
+
+
+def _image(value: str) -> str:
+    parse_reference(value)
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_text_time)]
+"""RFC 3339 with a time zone."""
+Count = Annotated[int, Field(strict=True, ge=0, json_schema_extra={"format": "int64"})]
+ObjectName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]
+Reason = Annotated[str, Field(max_length=REASON_LENGTH)]
+Image = Annotated[
+    str,
+    AfterValidator(_image),
+    Field(
+        min_length=1,
+        max_length=MAX_REFERENCE_LENGTH,
+        json_schema_extra=rules(
+            cel(
+                r"self.matches('^[\\w./:@+\\[\\]-]+$') && !self.contains('://')",
+                "write an image as registry.example/team/app:v1, without blanks and without https://",
+            )
+        ),
+    ),
+]
+LabelKey = Annotated[str, Field(min_length=1, max_length=LABEL_KEY_LENGTH)]
+LabelValue = Annotated[str, Field(max_length=LABEL_VALUE_LENGTH)]
+LabelMap = Annotated[
+    dict[LabelKey, LabelValue],
+    Field(
+        max_length=64,
+        json_schema_extra=rules(
+            cel("self.all(key, size(key) >= 1 && size(key) <= 317)", "a label key has 1 to 317 characters")
+        ),
+    ),
+]
+
+
+def unix(time: datetime | None) -> float | None:
+    """A time as Unix seconds."""
+    return None if time is None else time.timestamp()
+
+
+def api_time(seconds: float) -> str:
+    """Unix seconds as objects write them: UTC, to the microsecond, fractions only where there are any."""
+    moment = datetime.fromtimestamp(round(seconds, 6), UTC)
+    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def parse_time(value: object) -> float | None:
+    """Unix seconds of a time in an object's metadata; None if there is none or it cannot be read."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.timestamp() if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def one_line(text: str, limit: int) -> str:
+    """Text of others (kubelet, server, registry) as one printable line of at most `limit` characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """A JSON object, or an empty one where something else stands."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def text(value: object, limit: int = NAME_LENGTH) -> str:
+    """A JSON string, or "" where something else stands or it is longer than allowed."""
+    return value if isinstance(value, str) and len(value) <= limit else ""

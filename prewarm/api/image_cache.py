@@ -1,0 +1,290 @@
+"""ImageCache: images that nodes should have. Written by the planner and by people."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec.structs import replace
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from prewarm.api import names
+from prewarm.api.errors import explain
+from prewarm.api.fields import (
+    LABEL_VALUE_LENGTH,
+    ApiModel,
+    Image,
+    LabelMap,
+    ObjectName,
+    Time,
+    api_time,
+    cel,
+    rules,
+    unix,
+)
+from prewarm.api.image_cache_status import StatusFields, decode_status
+from prewarm.api.metadata import Metadata, decode_metadata
+from prewarm.model.image_caches import ImageCache, ImageCacheStatus, ImageList
+from prewarm.model.images import PullPolicy
+from prewarm.model.intents import Json, Manifest
+from prewarm.model.pods import Toleration
+
+MAX_LISTS = 32
+MAX_IMAGES = 256
+"""Images in one entry of cacheSpec, as many as OpenKruise's ImageListPullJob takes (255), and one."""
+MAX_NODE_NAMES = 10_000
+"""Node names in one entry of cacheSpec: 5,000 are 235 KB; etcd takes 1.5 MB."""
+
+
+class CachePullPolicy(StrEnum):
+    """spec.imagePullPolicy: Never would pull nothing."""
+
+    IF_NOT_PRESENT = "IfNotPresent"
+    ALWAYS = "Always"
+
+
+class LocalReference(ApiModel):
+    """An object of the same namespace."""
+
+    name: ObjectName
+    """Name of the Secret. It is handed to the kubelet by the puller pod; prewarm never reads it."""
+
+
+class TolerationFields(ApiModel):
+    """A toleration as pods have them: it lets pullers stay on nodes with NoExecute and control-plane taints."""
+
+    key: Annotated[str, Field(max_length=317)] = ""
+    """Key of the taint; empty with operator Exists tolerates every taint."""
+    operator: Literal["Equal", "Exists", "Gt", "Lt"] = "Equal"
+    """How the value is compared."""
+    value: Annotated[str, Field(max_length=LABEL_VALUE_LENGTH)] = ""
+    """Value of the taint; empty with operator Exists."""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Effect of the taint; empty tolerates every effect."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TolerationFields":
+        if self.operator == "Exists" and self.value:
+            raise ValueError("a toleration with operator Exists has no value")
+        if not self.key and self.operator != "Exists":
+            raise ValueError("a toleration without a key needs operator Exists")
+        return self
+
+
+class CacheEntry(ApiModel):
+    """Images, and the nodes that should have them.
+
+    Without nodeNames and nodeSelector these are all nodes that take ordinary pods.
+    """
+
+    images: Annotated[list[Image], Field(max_length=MAX_IMAGES, json_schema_extra={"x-kubernetes-list-type": "atomic"})]
+    """Images in the order in which they are pulled."""
+    node_names: Annotated[
+        list[ObjectName] | None,
+        Field(max_length=MAX_NODE_NAMES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = None
+    """Names of nodes, the most important first."""
+    node_selector: LabelMap = Field(default_factory=dict)
+    """Labels that a node must have. Together with nodeNames, both must hold."""
+
+
+class Attempts(ApiModel):
+    """How long and how often a pull is tried."""
+
+    timeout_seconds: Annotated[int, Field(strict=True, ge=10, le=86_400)] = 600
+    """Seconds after which a pull counts as failed. A pull that the kubelet has begun cannot be stopped."""
+    limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
+    """Attempts for each pair of image and node; then it counts as failed until the spec changes."""
+
+
+_PARALLELISM = "write parallelism as a whole number from 1, or as a percentage from 1% to 100%"
+_PERCENTAGE = re.compile(r"100%|[1-9][0-9]?%", re.ASCII)
+
+
+def _parallelism(value: object) -> object:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    is_percentage = isinstance(value, str) and _PERCENTAGE.fullmatch(value) is not None
+    if value is None or is_number or is_percentage:
+        return value
+    raise ValueError(_PARALLELISM)
+
+
+_EXISTS_WITHOUT_VALUE = cel(
+    "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+    "a toleration with operator Exists has no value",
+)
+_KEY_OR_EXISTS = cel(
+    "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+    "a toleration without a key needs operator Exists",
+)
+
+
+class ImageCacheSpec(ApiModel):
+    """Which images should be on which nodes, and how they are pulled."""
+
+    cache_spec: Annotated[
+        list[CacheEntry],
+        Field(min_length=1, max_length=MAX_LISTS, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ]
+    """Lists of images, each with its nodes."""
+    image_pull_secrets: Annotated[
+        list[LocalReference],
+        Field(
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = Field(default_factory=list)
+    """Secrets of this namespace with which the kubelets pull."""
+    service_account_name: Annotated[str, Field(max_length=253)] = ""
+    """ServiceAccount of the puller pods, for its pull secrets and for credential plugins. Default: `default`."""
+    image_pull_policy: CachePullPolicy = CachePullPolicy.IF_NOT_PRESENT
+    """IfNotPresent pulls what is missing; Always has every node ask the registry once, for tags that move."""
+    tolerations: Annotated[
+        list[Annotated[TolerationFields, Field(json_schema_extra=rules(_EXISTS_WITHOUT_VALUE, _KEY_OR_EXISTS))]],
+        Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = Field(default_factory=list)
+    """Tolerations of the puller pods."""
+    parallelism: Annotated[
+        int | str | None,
+        BeforeValidator(_parallelism),
+        Field(
+            json_schema_extra={
+                "x-kubernetes-int-or-string": True,
+                "minimum": 1,
+                "maxLength": 4,
+                **rules(cel("type(self) == int || self.matches('^(100|[1-9][0-9]?)%$')", _PARALLELISM)),
+            }
+        ),
+    ] = None
+    """Nodes that pull for this ImageCache at once: a number, or a percentage of its nodes (rounded up).
+    Default: as many as the controller's budgets let."""
+    attempts: Attempts = Field(default_factory=Attempts)
+    """How long and how often a pull is tried."""
+    suspend: Annotated[bool, Field(strict=True)] = False
+    """Order no further pulls; those under way go on."""
+    priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
+    """Among ImageCaches that compete for the controller's budgets, the higher one pulls first."""
+    needed_by: Time | None = None
+    """When the images are needed; at equal priority the earlier one pulls first. Nothing happens when it passes."""
+
+
+class ImageCacheResource(ApiModel):
+    """Images that nodes should have before pods need them."""
+
+    spec: ImageCacheSpec
+    """Which images should be on which nodes, and how they are pulled."""
+    status: StatusFields | None = None
+    """What was done. Written by the controller."""
+
+
+def decode_image_cache(raw: Mapping[str, object]) -> ImageCache:
+    """An ImageCache as the API server (or a file) holds it; never raises: `error` says what is wrong with the spec."""
+    cache = _identified(decode_metadata(raw), decode_status(raw.get("status")))
+    try:
+        spec = ImageCacheSpec.model_validate(raw.get("spec"))
+    except ValidationError as error:
+        return replace(cache, error=explain(error))
+    return replace(
+        cache,
+        lists=tuple(
+            ImageList(
+                images=tuple(entry.images),
+                node_names=None if entry.node_names is None else tuple(entry.node_names),
+                node_selector=tuple(sorted(entry.node_selector.items())),
+            )
+            for entry in spec.cache_spec
+        ),
+        pull_secrets=tuple(secret.name for secret in spec.image_pull_secrets),
+        service_account=spec.service_account_name,
+        pull_policy=PullPolicy(spec.image_pull_policy.value),
+        tolerations=tuple(
+            Toleration(key=t.key, operator=t.operator, value=t.value, effect=t.effect) for t in spec.tolerations
+        ),
+        parallelism=spec.parallelism,
+        attempt_timeout_seconds=spec.attempts.timeout_seconds,
+        attempt_limit=spec.attempts.limit,
+        suspend=spec.suspend,
+        priority=spec.priority,
+        needed_by=unix(spec.needed_by),
+    )
+
+
+def _identified(metadata: Metadata, status: ImageCacheStatus) -> ImageCache:
+    return ImageCache(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        generation=metadata.generation,
+        created_at=metadata.created_at,
+        deleted_at=metadata.deleted_at,
+        owner=metadata.owner,
+        planned=metadata.labels.get(names.LABEL_PLANNED) == names.TRUE,
+        workload=metadata.annotation(names.ANNOTATION_WORKLOAD),
+        plan_annotation=metadata.annotation(names.ANNOTATION_PLAN),
+        status=status,
+        resource_version=metadata.resource_version,
+    )
+
+
+def image_cache_manifest(cache: ImageCache) -> Manifest:
+    """The object to apply: identity, owner and spec, without status. What has its default is left out."""
+    metadata: dict[str, Json] = {"name": cache.name, "namespace": cache.namespace}
+    if cache.planned:
+        metadata["labels"] = {names.LABEL_PLANNED: names.TRUE, names.LABEL_MANAGED_BY: names.MANAGED_BY}
+    annotations = {names.ANNOTATION_WORKLOAD: cache.workload, names.ANNOTATION_PLAN: cache.plan_annotation}
+    if any(annotations.values()):
+        metadata["annotations"] = {name: value for name, value in annotations.items() if value}
+    if cache.owner is not None:
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": cache.owner.api_version,
+                "kind": cache.owner.kind,
+                "name": cache.owner.name,
+                "uid": cache.owner.uid,
+                "controller": False,
+            }
+        ]
+    return {"apiVersion": names.API_VERSION, "kind": "ImageCache", "metadata": metadata, "spec": _spec(cache)}
+
+
+def _spec(cache: ImageCache) -> dict[str, Json]:
+    spec: dict[str, Json] = {"cacheSpec": [_entry(entry) for entry in cache.lists]}
+    if cache.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in cache.pull_secrets]
+    if cache.service_account:
+        spec["serviceAccountName"] = cache.service_account
+    if cache.pull_policy is not PullPolicy.IF_NOT_PRESENT:
+        spec["imagePullPolicy"] = cache.pull_policy.value
+    if cache.tolerations:
+        spec["tolerations"] = [_toleration(toleration) for toleration in cache.tolerations]
+    if cache.parallelism is not None:
+        spec["parallelism"] = cache.parallelism
+    attempts = Attempts()
+    if (cache.attempt_timeout_seconds, cache.attempt_limit) != (attempts.timeout_seconds, attempts.limit):
+        spec["attempts"] = {"timeoutSeconds": cache.attempt_timeout_seconds, "limit": cache.attempt_limit}
+    if cache.suspend:
+        spec["suspend"] = True
+    if cache.priority:
+        spec["priority"] = cache.priority
+    if cache.needed_by is not None:
+        spec["neededBy"] = api_time(cache.needed_by)
+    return spec
+
+
+def _entry(entry: ImageList) -> dict[str, Json]:
+    fields: dict[str, Json] = {"images": list(entry.images)}
+    if entry.node_names is not None:
+        fields["nodeNames"] = list(entry.node_names)
+    if entry.node_selector:
+        fields["nodeSelector"] = dict(entry.node_selector)
+    return fields
+
+
+def _toleration(toleration: Toleration) -> dict[str, Json]:
+    fields = {
+        "key": toleration.key,
+        "operator": toleration.operator or "Equal",
+        "value": toleration.value,
+        "effect": toleration.effect,
+    }
+    return {name: value for name, value in fields.items() if value}

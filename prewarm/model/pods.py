@@ -225,6 +225,7 @@ class ContainerStatus(Struct, frozen=True):
     restart_count: int = 0
     ready: bool = False
     init: bool = False
+    container_id: str = ""
 
 
 class PodPhase(StrEnum):

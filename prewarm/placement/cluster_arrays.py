@@ -1,0 +1,116 @@
+"""A snapshot's nodes as arrays, in the order of their names: the columns of every replay."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from prewarm.model.nodes import Node
+from prewarm.model.pods import PodShape
+from prewarm.model.snapshot import ClusterSnapshot, NodeUsage
+from prewarm.placement.arrays import Ints, Mask
+
+_ZONE_LABELS = ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone")
+_REGION_LABELS = ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region")
+
+
+class Topology:
+    """The domains of one topology key: `domain` holds an index per node, -1 where the label is missing."""
+
+    def __init__(self, key: str, nodes: Iterable[Node]) -> None:
+        indices: dict[str, int] = {}
+        domains: list[int] = []
+        for node in nodes:
+            value = node.labels.get(key)
+            domains.append(-1 if value is None else indices.setdefault(value, len(indices)))
+        self.domain: Ints = np.array(domains, dtype=np.int64)
+        self.size = len(indices)
+        self.labelled: Mask = self.domain >= 0
+
+
+class ClusterArrays:
+    """What filters and scores read of the nodes, one column a node.
+
+    Built once per snapshot in a few milliseconds per 1,000 nodes: pods are not visited, their sums stand in the
+    snapshot.
+    """
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.names = tuple(sorted(snapshot.nodes))
+        self.nodes = tuple(snapshot.nodes[name] for name in self.names)
+        self.column = {name: column for column, name in enumerate(self.names)}
+        self.count = len(self.names)
+        empty = NodeUsage()
+        self.usage = tuple(snapshot.usage.get(name, empty) for name in self.names)
+        amounts = [(n.allocatable.milli_cpu, n.allocatable.memory, n.allocatable.ephemeral_storage) for n in self.nodes]
+        allocatable = np.array(amounts, dtype=np.int64).reshape(self.count, 3)
+        self.milli_cpu: Ints = allocatable[:, 0].copy()
+        self.memory: Ints = allocatable[:, 1].copy()
+        self.ephemeral_storage: Ints = allocatable[:, 2].copy()
+        self.max_pods: Ints = np.array([node.max_pods for node in self.nodes], dtype=np.int64)
+        self._topologies: dict[str, Topology] = {}
+
+    def topology(self, key: str) -> Topology:
+        """The domains of a topology key."""
+        if key not in self._topologies:
+            self._topologies[key] = Topology(key, self.nodes)
+        return self._topologies[key]
+
+    def extended(self, name: str) -> Ints:
+        """Allocatable pieces of an extended resource."""
+        return np.array([dict(node.allocatable.extended).get(name, 0) for node in self.nodes], dtype=np.int64)
+
+    def mask(self, predicate: Callable[[Node], bool]) -> Mask:
+        """The nodes for which a predicate holds."""
+        return np.fromiter((predicate(node) for node in self.nodes), dtype=np.bool_, count=self.count)
+
+    def scheduler_zones(self) -> list[Ints]:
+        """Columns by region and zone, by which the scheduler's cache interleaves nodes (node_tree.go)."""
+        zones: dict[tuple[str, str], list[int]] = {}
+        for column, node in enumerate(self.nodes):
+            zones.setdefault((_first(node, _REGION_LABELS), _first(node, _ZONE_LABELS)), []).append(column)
+        return [np.array(columns, dtype=np.int64) for _, columns in sorted(zones.items())]
+
+
+def _first(node: Node, keys: tuple[str, ...]) -> str:
+    return next((node.labels[key] for key in keys if key in node.labels), "")
+
+
+class Usage:
+    """What pods take on each node, one row a replay: rows differ as soon as pods have landed in them."""
+
+    def __init__(self, cluster: ClusterArrays, replays: int) -> None:
+        sums = [
+            (u.milli_cpu, u.memory, u.ephemeral_storage, u.scoring_milli_cpu, u.scoring_memory, u.pods)
+            for u in cluster.usage
+        ]
+        table = np.array(sums, dtype=np.int64).reshape(cluster.count, 6).T
+        self._rows = replays
+        self._cluster = cluster
+        (
+            self.milli_cpu,
+            self.memory,
+            self.ephemeral_storage,
+            self.scoring_milli_cpu,
+            self.scoring_memory,
+            self.pods,
+        ) = (np.repeat(row[np.newaxis], replays, axis=0) for row in table)
+        self._extended: dict[str, Ints] = {}
+
+    def extended(self, name: str) -> Ints:
+        """Pieces of an extended resource taken."""
+        if name not in self._extended:
+            taken = np.array([dict(usage.extended).get(name, 0) for usage in self._cluster.usage], dtype=np.int64)
+            self._extended[name] = np.repeat(taken[np.newaxis], self._rows, axis=0)
+        return self._extended[name]
+
+    def add(self, shape: PodShape, rows: Ints, columns: Ints, sign: int = 1) -> None:
+        """Add (or take away) one pod per row, at its column."""
+        at = (rows, columns)
+        self.milli_cpu[at] += sign * shape.requests.milli_cpu
+        self.memory[at] += sign * shape.requests.memory
+        self.ephemeral_storage[at] += sign * shape.requests.ephemeral_storage
+        self.scoring_milli_cpu[at] += sign * shape.scoring_milli_cpu
+        self.scoring_memory[at] += sign * shape.scoring_memory
+        self.pods[at] += sign
+        for name, amount in shape.requests.extended:
+            self.extended(name)[at] += sign * amount

@@ -1,0 +1,90 @@
+"""ImageLocality (plugins/imagelocality, 1.36: containers, init containers and image volumes)."""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+
+import numpy as np
+from msgspec import Struct
+
+from prewarm.model.pods import ContainerKind, PodShape
+from prewarm.placement.arrays import MAX_NODE_SCORE, Floats, Ints, Mask
+from prewarm.placement.cluster_arrays import ClusterArrays
+
+_MIB = 1024 * 1024
+_MIN_THRESHOLD = 23 * _MIB
+_MAX_CONTAINER_THRESHOLD = 1000 * _MIB
+
+
+class ExpectedImage(Struct, frozen=True):
+    """An image that will be on some nodes by the time of scheduling: its size as nodes will report it, in bytes."""
+
+    size_bytes: int
+    nodes: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=4096)
+def normalized_name(image: str) -> str:
+    """The name under which the scheduler looks for an image in node status: `:latest` added, nothing else."""
+    return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"
+
+
+def _reported(cluster: ClusterArrays, names: Collection[str]) -> dict[str, tuple[int, list[int]]]:
+    """Size and columns of the images in question, from node status; the first node by name says the size."""
+    found: dict[str, tuple[int, list[int]]] = {}
+    for column, node in enumerate(cluster.nodes):
+        for status in node.images:
+            for name in status.names:
+                if name in names:
+                    columns = found.setdefault(name, (status.size_bytes, []))[1]
+                    if not columns or columns[-1] != column:
+                        columns.append(column)
+    return found
+
+
+class ImageLocality:
+    """The images of a pod on the nodes, and the score that follows from them.
+
+    A new image is nowhere at first and scores nothing; it counts once nodes report it, which pods that landed (and
+    pulls ahead) bring about.
+    """
+
+    def __init__(
+        self, shape: PodShape, cluster: ClusterArrays, rows: int, expected: Mapping[str, ExpectedImage]
+    ) -> None:
+        uses: dict[str, int] = {}
+        for container in shape.containers:
+            name = normalized_name(container.image)
+            uses[name] = uses.get(name, 0) + 1
+        volumes = sum(container.kind is ContainerKind.IMAGE_VOLUME for container in shape.containers)
+        self._ceiling = _MAX_CONTAINER_THRESHOLD * max(1, len(shape.containers) - volumes)
+        self._nodes = cluster.count
+        self._present: list[tuple[int, int, Mask]] = []
+        reported = _reported(cluster, uses.keys())
+        for name, times in uses.items():
+            size, columns = reported.get(name, (0, []))
+            mask = np.zeros((rows, cluster.count), dtype=np.bool_)
+            mask[:, columns] = True
+            coming = expected.get(name)
+            if coming is not None:
+                size = size or coming.size_bytes
+                mask[:, [cluster.column[node] for node in coming.nodes if node in cluster.column]] = True
+            if size > 0:
+                self._present.append((size, times, mask))
+
+    def arrive(self, rows: Ints, columns: Ints) -> None:
+        """All images of the pod, as far as their size is known, are now reported by these nodes."""
+        for _, _, mask in self._present:
+            mask[rows, columns] = True
+
+    def score(self) -> Floats | None:
+        """Score per replay and node; None if no image is on any node."""
+        total = None
+        for size, times, mask in self._present:
+            spread = mask.sum(axis=1, keepdims=True)
+            scaled = (size * (spread / self._nodes)).astype(np.int64) * times
+            total = np.where(mask, scaled, 0) if total is None else total + np.where(mask, scaled, 0)
+        if total is None or not total.any():
+            return None
+        clamped = np.clip(total, _MIN_THRESHOLD, self._ceiling)
+        score: Ints = MAX_NODE_SCORE * (clamped - _MIN_THRESHOLD) // (self._ceiling - _MIN_THRESHOLD)
+        return score.astype(np.float64)

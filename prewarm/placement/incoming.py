@@ -1,0 +1,89 @@
+"""Pods to be placed, as the scheduler would see them: labels complete, and the selector of their owner."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from prewarm.model.plans import Demand
+from prewarm.model.pods import Pod, PodShape
+from prewarm.model.selectors import LabelSelector
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.workloads import Workload, WorkloadKey
+
+TEMPLATE_HASH_LABEL = "pod-template-hash"
+_OWNED_BY_REPLICA_SETS = frozenset({"Deployment", "Rollout"})
+
+
+class PodView(Protocol):
+    """What spread, affinity and ports read of any pod, existing or imagined."""
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """metadata.labels."""
+
+    @property
+    def shape(self) -> PodShape:
+        """The pod spec's scheduling side."""
+
+
+class IncomingPod(Struct, frozen=True):
+    """A pod without a node."""
+
+    namespace: str
+    labels: Mapping[str, str]
+    shape: PodShape
+    owner_selector: LabelSelector | None = None
+    """Of the owning ReplicaSet or StatefulSet: the default spread constraints use it; None for other owners."""
+    owner_uid: str = ""
+    """Whose pods alone can match `owner_selector`; "" if that is not known."""
+
+
+def of_demand(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
+    """The pods of a demand; a ReplicaSet that does not exist yet is given a pod-template-hash that no pod has."""
+    key = demand.workload
+    labels = {**demand.template.labels, **dict(demand.revision_labels)}
+    shape = demand.template.shape
+    if key.kind in _OWNED_BY_REPLICA_SETS:
+        owner = _replica_set(demand, labels.get(TEMPLATE_HASH_LABEL), snapshot)
+        if owner is not None and owner.selector is not None:
+            labels = {**labels, **owner.template.labels}
+            return IncomingPod(key.namespace, labels, shape, owner.selector, owner.uid)
+        labels.setdefault(TEMPLATE_HASH_LABEL, f"new-{demand.revision}")
+        selector = LabelSelector(match_labels=((TEMPLATE_HASH_LABEL, labels[TEMPLATE_HASH_LABEL]),))
+        return IncomingPod(key.namespace, labels, shape, selector)
+    if key.kind == "ReplicaSet":
+        return _owned(key.namespace, labels, shape, snapshot.replica_sets.get((key.namespace, key.name)))
+    if key.kind == "StatefulSet":
+        return _owned(key.namespace, labels, shape, snapshot.workloads.get(key))
+    return IncomingPod(key.namespace, labels, shape)
+
+
+def of_pod(pod: Pod, snapshot: ClusterSnapshot) -> IncomingPod:
+    """A pod that waits to be scheduled."""
+    owner: Workload | None = None
+    if pod.owner is not None and pod.owner.kind == "ReplicaSet":
+        owner = snapshot.replica_sets.get((pod.namespace, pod.owner.name))
+    elif pod.owner is not None and pod.owner.kind == "StatefulSet":
+        owner = snapshot.workloads.get(WorkloadKey("StatefulSet", pod.namespace, pod.owner.name))
+    return _owned(pod.namespace, pod.labels, pod.shape, owner)
+
+
+def _owned(namespace: str, labels: Mapping[str, str], shape: PodShape, owner: Workload | None) -> IncomingPod:
+    if owner is None or owner.selector is None:
+        return IncomingPod(namespace, labels, shape)
+    return IncomingPod(namespace, labels, shape, owner.selector, owner.uid)
+
+
+def _replica_set(demand: Demand, template_hash: str | None, snapshot: ClusterSnapshot) -> Workload | None:
+    owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
+    for _, replica_set in sorted(owned.items()):
+        if template_hash is not None and replica_set.template.labels.get(TEMPLATE_HASH_LABEL) == template_hash:
+            return replica_set
+    if template_hash is None:
+        return next((rs for _, rs in sorted(owned.items()) if rs.template_hash == demand.revision), None)
+    return None

@@ -1,0 +1,42 @@
+"""NodeName and NodeAffinity with nodeSelector (plugins/nodename, plugins/nodeaffinity)."""
+
+import numpy as np
+
+from prewarm.model.nodes import Node
+from prewarm.model.pods import PodShape
+from prewarm.placement.arrays import Floats, Mask
+from prewarm.placement.cluster_arrays import ClusterArrays
+
+
+def named(shape: PodShape, cluster: ClusterArrays) -> Mask:
+    """The node that the pod names, or all if it names none."""
+    if not shape.node_name:
+        return np.ones(cluster.count, dtype=np.bool_)
+    return cluster.mask(lambda node: node.name == shape.node_name)
+
+
+def required(shape: PodShape, cluster: ClusterArrays) -> Mask:
+    """Nodes that meet nodeSelector and one of the required terms; an empty list of terms is met by no node."""
+    selector, terms = shape.node_selector, shape.affinity.required_node_terms
+    if not selector and terms is None:
+        return np.ones(cluster.count, dtype=np.bool_)
+
+    def matches(node: Node) -> bool:
+        labels = node.labels
+        return all(labels.get(key) == value for key, value in selector) and (
+            terms is None or any(term.matches(node.name, labels) for term in terms)
+        )
+
+    return cluster.mask(matches)
+
+
+def preference(shape: PodShape, cluster: ClusterArrays) -> Floats | None:
+    """Summed weights of the preferred terms that each node meets; None if no node meets any."""
+    terms = [term for term in shape.affinity.preferred_node_terms if term.weight]
+    if not terms:
+        return None
+    weights = [
+        sum(term.weight for term in terms if term.term.matches(node.name, node.labels)) for node in cluster.nodes
+    ]
+    result = np.array(weights, dtype=np.float64)
+    return result if result.any() else None

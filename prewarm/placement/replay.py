@@ -1,0 +1,185 @@
+"""Plays a demand through the scheduler many times at once: each row is one possible course of events."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from prewarm.model.plans import Demand, RejectReason
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement.arrays import Ints
+from prewarm.placement.cluster_arrays import ClusterArrays, Usage
+from prewarm.placement.image_locality import ExpectedImage
+from prewarm.placement.incoming import IncomingPod, PodView, of_demand, of_pod
+from prewarm.placement.sampling import NodeSampling
+from prewarm.placement.scheduler import PodScheduler
+
+IMAGE_REPORT_SECONDS = 20.0
+"""From a pod's landing until its node lists the image in status.images: 2 to 38 s were measured on real kubelets."""
+MAX_COMPETITORS = 200
+"""Waiting pods of other workloads that are placed first, at most: each costs as much as a pod of the demand."""
+
+
+class Outcome(Struct, frozen=True):
+    """Pods of the demand per replay (row) and node (column), pods without a node per replay, and who rejected."""
+
+    counts: Ints
+    unplaced: Ints
+    rejected: Mapping[int, RejectReason]
+    """By column, at the start."""
+
+
+class _Landing(Struct, frozen=True):
+    pod: PodView
+    rows: Ints
+    columns: Ints
+    sign: int
+    counted_by_spread: bool = True
+
+
+class Replays:
+    """The state that all replays share, and the moves in it."""
+
+    def __init__(
+        self,
+        demand: Demand,
+        snapshot: ClusterSnapshot,
+        cluster: ClusterArrays,
+        *,
+        rows: int,
+        seed: int,
+        expected: Mapping[str, ExpectedImage],
+    ) -> None:
+        random = np.random.default_rng(seed)
+        self._demand = demand
+        self._snapshot = snapshot
+        self._cluster = cluster
+        self._expected = expected
+        self._rows: Ints = np.arange(rows, dtype=np.int64)
+        self._usage = Usage(cluster, rows)
+        self._sampling = NodeSampling(cluster, rows, random)
+        self._ties = random.random((rows, cluster.count))
+        self._history: list[_Landing] = []
+        self._scheduler = PodScheduler(of_demand(demand, snapshot), snapshot, cluster, self._usage, expected)
+        self._leaving = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
+        self._gone = 0
+
+    def run(self) -> Outcome:
+        """Competitors first, then the demand batch by batch, old pods leaving in between."""
+        demand, rows = self._demand, self._rows
+        departures = _departures(demand)
+        counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
+        waiting = np.zeros(len(rows), dtype=np.int64)
+        self._leave(demand.leaving_first)
+        rejected = self._scheduler.rejections()
+        self._place_competitors()
+        landed: list[tuple[float, Ints, Ints]] = []
+        for batch, gone in zip(demand.batches, departures, strict=True):
+            self._leave(gone)
+            landed = self._report_images(landed, batch.needed_at)
+            waiting += batch.pods
+            landed += [(batch.needed_at, *cells) for cells in self._place(self._scheduler, waiting, counts)]
+        if waiting.any() and self._gone < len(self._leaving):
+            self._leave(demand.leaving_first + int(counts.sum(axis=1).min()))
+            self._place(self._scheduler, waiting, counts)
+        return Outcome(counts, waiting, rejected)
+
+    def _place(self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None) -> list[tuple[Ints, Ints]]:
+        """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
+        effect = scheduler.effect(scheduler.pod)
+        mine = None if scheduler is self._scheduler else self._scheduler.effect(scheduler.pod)
+        stuck = waiting <= 0
+        cells = []
+        while not stuck.all():
+            columns, placed = scheduler.choose(self._sampling, self._ties)
+            placed &= ~stuck
+            rows, columns = self._rows[placed], columns[placed]
+            self._usage.add(scheduler.pod.shape, rows, columns)
+            scheduler.observe(effect, rows, columns, 1)
+            scheduler.resources.refresh(rows, columns)
+            if mine is not None:
+                self._scheduler.observe(mine, rows, columns, 1)
+                self._scheduler.resources.refresh(rows, columns)
+                self._history.append(_Landing(scheduler.pod, rows, columns, 1))
+            if counts is not None:
+                counts[rows, columns] += 1
+            cells.append((rows, columns))
+            waiting -= placed
+            stuck = ~placed | (waiting <= 0)
+        return cells
+
+    def _place_competitors(self) -> None:
+        """Pods that wait already and are not of lower priority: the scheduler's queue has them first."""
+        for pod, number in _competitors(self._demand, self._snapshot, self._scheduler.pod):
+            scheduler = PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected)
+            for past in self._history:
+                effect = scheduler.effect(past.pod)
+                scheduler.observe(effect, past.rows, past.columns, past.sign, spread=past.counted_by_spread)
+            self._place(scheduler, np.full(len(self._rows), number, dtype=np.int64))
+
+    def _leave(self, gone: int) -> None:
+        """Old pods go, until `gone` of them have gone."""
+        leaving = self._leaving[self._gone : gone]
+        self._gone += len(leaving)
+        left = set()
+        for pod in leaving:
+            column = self._cluster.column.get(pod.node_name)
+            if column is None or pod.finished:
+                continue
+            columns = np.full(len(self._rows), column, dtype=np.int64)
+            self._usage.add(pod.shape, self._rows, columns, -1)
+            spread = pod.deleted_at is None
+            self._scheduler.observe(self._scheduler.effect(pod), self._rows, columns, -1, spread=spread)
+            self._history.append(_Landing(pod, self._rows, columns, -1, spread))
+            left.add(column)
+        if left:
+            changed = np.array(sorted(left), dtype=np.int64)
+            self._scheduler.resources.refresh(self._rows[:, np.newaxis], changed[np.newaxis])
+
+    def _report_images(self, landed: list[tuple[float, Ints, Ints]], now: float) -> list[tuple[float, Ints, Ints]]:
+        """Nodes where pods landed long enough ago list the images now; gives back the others."""
+        ripe = [entry for entry in landed if entry[0] <= now - IMAGE_REPORT_SECONDS]
+        if ripe:
+            rows, columns = np.concatenate([r for _, r, _ in ripe]), np.concatenate([c for _, _, c in ripe])
+            self._scheduler.images_arrive(rows, columns)
+        return [entry for entry in landed if entry[0] > now - IMAGE_REPORT_SECONDS]
+
+
+def _departures(demand: Demand) -> list[int]:
+    """How many old pods have gone before each batch; where batches do not say, one per new pod that came before."""
+    said = any(batch.leaving for batch in demand.batches)
+    gone, departures = demand.leaving_first, []
+    for batch in demand.batches:
+        gone += batch.leaving
+        departures.append(gone)
+        gone += 0 if said else batch.pods
+    return departures
+
+
+def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -> Sequence[tuple[IncomingPod, int]]:
+    """Kinds of waiting pods and how many, in the order of the scheduler's queue (priority, then age)."""
+    leaving = set(demand.leaving)
+    waiting = sorted(
+        (
+            pod
+            for pod in snapshot.pods.values()
+            if not pod.node_name
+            and pod.deleted_at is None
+            and not pod.finished
+            and pod.shape.priority >= ours.shape.priority
+            and pod.key not in leaving
+            and not _is_ours(pod, ours)
+        ),
+        key=lambda pod: (-pod.shape.priority, pod.created_at, pod.key),
+    )[:MAX_COMPETITORS]
+    kinds: dict[tuple[str, int], list[Pod]] = {}
+    for pod in waiting:
+        owner = pod.owner.uid if pod.owner is not None else pod.uid
+        kinds.setdefault((owner, id(pod.shape)), []).append(pod)
+    return [(of_pod(pods[0], snapshot), len(pods)) for pods in kinds.values()]
+
+
+def _is_ours(pod: Pod, ours: IncomingPod) -> bool:
+    """Whether a waiting pod is one of the demand's own."""
+    return bool(ours.owner_uid) and pod.owner is not None and pod.owner.uid == ours.owner_uid

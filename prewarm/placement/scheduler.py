@@ -1,0 +1,138 @@
+"""One kind of pod before the scheduler: all filters and scores of the default profile, over all replays at once."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec import Struct
+
+from prewarm.model.plans import RejectReason
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement import node_affinity, taints
+from prewarm.placement.arrays import Floats, Ints, Mask, normalized
+from prewarm.placement.cluster_arrays import ClusterArrays, Usage
+from prewarm.placement.image_locality import ExpectedImage, ImageLocality
+from prewarm.placement.incoming import IncomingPod, PodView
+from prewarm.placement.pod_affinity import AffinityEffect, PodAffinity
+from prewarm.placement.ports import HostPorts
+from prewarm.placement.resources import ResourceFit
+from prewarm.placement.sampling import NodeSampling
+from prewarm.placement.spread import NodeInclusion, TopologySpread
+
+_TAINT_WEIGHT = 3
+_NODE_AFFINITY_WEIGHT = 2
+_SPREAD_WEIGHT = 2
+_POD_AFFINITY_WEIGHT = 2
+# NodeResourcesFit, NodeResourcesBalancedAllocation and ImageLocality weigh 1 (default_plugins.go).
+
+
+class Effect(Struct, frozen=True):
+    """What one pod on a node changes for the pods of a scheduler, beside the resources it takes."""
+
+    spread: tuple[bool, ...]
+    affinity: AffinityEffect
+    ports: int
+
+
+class PodScheduler:
+    """Places pods of one kind; everything that depends on other pods is kept up to date as they land and leave."""
+
+    def __init__(
+        self,
+        pod: IncomingPod,
+        snapshot: ClusterSnapshot,
+        cluster: ClusterArrays,
+        usage: Usage,
+        expected: Mapping[str, ExpectedImage],
+    ) -> None:
+        rows = len(usage.pods)
+        shape = pod.shape
+        self.pod = pod
+        self._static: list[tuple[RejectReason, Mask]] = [
+            (RejectReason.NODE_UNSCHEDULABLE, taints.schedulable(shape, cluster)),
+            (RejectReason.NODE_NAME, node_affinity.named(shape, cluster)),
+            (RejectReason.TAINT_TOLERATION, taints.tolerated(shape, cluster)),
+            (RejectReason.NODE_AFFINITY, node_affinity.required(shape, cluster)),
+        ]
+        self._eligible: Mask = np.logical_and.reduce([mask for _, mask in self._static])
+        self._unwelcome = taints.unwelcome(shape, cluster)
+        self._preference = node_affinity.preference(shape, cluster)
+        self.resources = ResourceFit(shape, cluster, usage)
+        self._images = ImageLocality(shape, cluster, rows, expected)
+        self._image_score = self._images.score()
+        inclusion = NodeInclusion(affinity=self._static[3][1], taints=self._static[2][1])
+        self._spread = TopologySpread(pod, snapshot, cluster, inclusion, rows)
+        self._affinity = PodAffinity(pod, snapshot, cluster, rows)
+        self._ports = HostPorts(pod, snapshot, cluster, rows) if shape.host_ports else None
+
+    def effect(self, other: PodView) -> Effect:
+        """What a pod means for the pods of this scheduler."""
+        ports = self._ports.effect(other) if self._ports is not None else 0
+        return Effect(self._spread.effect(other), self._affinity.effect(other), ports)
+
+    def observe(self, effect: Effect, rows: Ints, columns: Ints, sign: int, *, spread: bool = True) -> None:
+        """A pod has landed on (sign 1) or left (-1) these cells; `spread` False: it was terminating, so not counted.
+
+        Resources follow by `resources.refresh`, once for several pods.
+        """
+        if spread:
+            self._spread.apply(effect.spread, rows, columns, sign)
+        self._affinity.apply(effect.affinity, rows, columns, sign)
+        if self._ports is not None:
+            self._ports.apply(effect.ports, rows, columns, sign)
+
+    def images_arrive(self, rows: Ints, columns: Ints) -> None:
+        """The pod's images are reported by these nodes from now on."""
+        self._images.arrive(rows, columns)
+        self._image_score = self._images.score()
+
+    def feasible(self) -> Mask:
+        """Where a pod passes every filter, per replay."""
+        feasible = self.resources.fits & self._eligible
+        for allowed in (self._ports.free() if self._ports is not None else None, self._spread.allowed()):
+            if allowed is not None:
+                feasible &= allowed
+        allowed = self._affinity.allowed() if self._affinity.matters else None
+        if allowed is not None:
+            feasible &= allowed
+        return feasible
+
+    def choose(self, sampling: NodeSampling, preference_of_ties: Floats) -> tuple[Ints, Mask]:
+        """The best node per replay, and whether there is any; ties go to the larger value in [0, 1)."""
+        selected = sampling.select(self.feasible())
+        total = np.where(selected, self._total(selected) + preference_of_ties, -1.0)
+        columns: Ints = total.argmax(axis=1)
+        return columns, selected[np.arange(len(columns)), columns]
+
+    def _total(self, selected: Mask) -> Floats:
+        total = self.resources.score
+        if self._image_score is not None:
+            total = total + self._image_score
+        if self._unwelcome is not None:
+            total = total + _TAINT_WEIGHT * normalized(self._unwelcome, selected, reverse=True)
+        if self._preference is not None:
+            total = total + _NODE_AFFINITY_WEIGHT * normalized(self._preference, selected)
+        spread = self._spread.score(selected)
+        if spread is not None:
+            total = total + _SPREAD_WEIGHT * spread
+        affinity = self._affinity.score(selected) if self._affinity.matters else None
+        if affinity is not None:
+            total = total + _POD_AFFINITY_WEIGHT * affinity
+        return total
+
+    def rejections(self) -> dict[int, RejectReason]:
+        """In the first replay, the first filter that rejects each infeasible column, in the scheduler's order."""
+        checks = [(reason, ~mask) for reason, mask in self._static]
+        if self._ports is not None:
+            checks.append((RejectReason.NODE_PORTS, ~self._ports.free()[0]))
+        checks += self.resources.rejections()
+        for reason, allowed in (
+            (RejectReason.TOPOLOGY_SPREAD, self._spread.allowed()),
+            (RejectReason.POD_AFFINITY, self._affinity.allowed()),
+        ):
+            if allowed is not None:
+                checks.append((reason, ~allowed[0]))
+        rejected: dict[int, RejectReason] = {}
+        for reason, mask in checks:
+            for column in np.flatnonzero(mask):
+                rejected.setdefault(int(column), reason)
+        return rejected

@@ -1,0 +1,133 @@
+"""What became of the bytes that were pulled ahead: used, or wasted. Each pull is judged once."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from prewarm.accounting.ledger import MAX_PULLS, RESOLUTION_SECONDS, Ledger, OutstandingPull, PullKey
+from prewarm.accounting.messages import MessageKind
+from prewarm.accounting.pulls import SAME_SECONDS
+from prewarm.history import History
+from prewarm.model.images import canonical
+from prewarm.model.nodes import Evidence, PresentImage
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.presence.evidence import record_holds
+
+RETENTION_SECONDS = 86400.0
+"""A pull that nothing used within a day is wasted, though the image may still be there."""
+SUPERSEDED_SECONDS = 60.0
+"""How long an image has to be there before it counts as superseded: the start that uses it may not be reported yet."""
+
+
+class ByteUse(StrEnum):
+    """What is said of a pull's bytes: PULLED once, then one of the others."""
+
+    PULLED = "pulled"
+    USED = "used"
+    WASTED = "wasted"
+
+
+class WasteReason(StrEnum):
+    """Why bytes were wasted."""
+
+    SUPERSEDED = "Superseded"
+    """No workload and no ImageCache asks for the image any more."""
+    EVICTED = "Evicted"
+    """The image, or its node, went."""
+    EXPIRED = "Expired"
+
+
+class ByteVerdict(Struct, frozen=True):
+    """One statement about one pull of ours; a size of 0 is unknown."""
+
+    use: ByteUse
+    node: str
+    image: str
+    size_bytes: int
+    reason: WasteReason | None = None
+
+
+def waste(ledger: Ledger, snapshot: ClusterSnapshot, history: History) -> tuple[Ledger, tuple[ByteVerdict, ...]]:
+    """Take up new pulls from the nodes' records and judge those whose fate is known.
+
+    Call it after `account`, which credits starts to pulls.
+    """
+    now = snapshot.taken_at
+    recorded = {key: (uid, image) for key, uid, image in _recorded(snapshot)}
+    pulls, closed = dict(ledger.pulls), dict(ledger.closed_pulls)
+    for key, (uid, image) in recorded.items():
+        # The kubelet's word on whether the pull brought anything may come a little after the pod's status.
+        if key in pulls or key in closed or now < key.since + SAME_SECONDS:
+            continue
+        if _brought_nothing(ledger, key):
+            closed[key] = True
+        elif len(pulls) < MAX_PULLS:
+            pulls[key] = OutstandingPull(key, uid, image.cache)
+    wanted = _wanted(snapshot)
+    verdicts: list[ByteVerdict] = []
+    for key, pull in sorted(pulls.items()):
+        image_there = recorded[key][1] if key in recorded else None
+        size = pull.size_bytes or _size(ledger, key, image_there, history)
+        fate = _fate(ledger, key, image_there, wanted, now)
+        if not pull.counted and (size or fate is not None):
+            verdicts.append(ByteVerdict(ByteUse.PULLED, key.node, key.image, size))
+        if fate is None:
+            pulls[key] = replace(pull, size_bytes=size, counted=pull.counted or size > 0)
+            continue
+        use, reason = fate
+        verdicts.append(ByteVerdict(use, key.node, key.image, size, reason))
+        del pulls[key]
+        closed[key] = True
+    kept = {key: True for key in closed if key in recorded}
+    return replace(ledger, pulls=pulls, closed_pulls=kept), tuple(verdicts)
+
+
+def _recorded(snapshot: ClusterSnapshot) -> Iterator[tuple[PullKey, str, PresentImage]]:
+    for name, record in snapshot.node_images.items():
+        node = snapshot.nodes.get(name)
+        if node is None or not record_holds(record, node):
+            continue
+        for image in record.images:
+            if image.evidence is Evidence.OUR_PULL:
+                yield PullKey(name, image.image, image.since), record.node_uid, image
+
+
+def _brought_nothing(ledger: Ledger, key: PullKey) -> bool:
+    word = ledger.said.get((key.node, key.image))
+    return word is not None and word.kind is MessageKind.PRESENT and abs(word.at - key.since) < SAME_SECONDS
+
+
+def _wanted(snapshot: ClusterSnapshot) -> frozenset[str]:
+    templates = (image for workload in snapshot.workloads.values() for image in workload.template.shape.images)
+    caches = (image for cache in snapshot.image_caches.values() for entry in cache.lists for image in entry.images)
+    return frozenset(canonical(image) for images in (templates, caches) for image in images)
+
+
+def _size(ledger: Ledger, key: PullKey, there: PresentImage | None, history: History) -> int:
+    word = ledger.said.get((key.node, key.image))
+    if there is not None and there.size_bytes:
+        return there.size_bytes
+    if word is not None and word.size_bytes:
+        return word.size_bytes
+    known = history.image_sizes.get(key.image)
+    return int(known.value) if known is not None else 0
+
+
+def _fate(
+    ledger: Ledger, key: PullKey, there: PresentImage | None, wanted: frozenset[str], now: float
+) -> tuple[ByteUse, WasteReason | None] | None:
+    """What became of the bytes; None while a use may still come."""
+    credited = ledger.credited.get((key.node, key.image))
+    if (credited is not None and credited >= key.since - RESOLUTION_SECONDS) or (
+        there is not None and there.used_at is not None
+    ):
+        return ByteUse.USED, None
+    if there is None:
+        return ByteUse.WASTED, WasteReason.EVICTED
+    if key.image not in wanted and now >= key.since + SUPERSEDED_SECONDS:
+        return ByteUse.WASTED, WasteReason.SUPERSEDED
+    if now >= key.since + RETENTION_SECONDS:
+        return ByteUse.WASTED, WasteReason.EXPIRED
+    return None

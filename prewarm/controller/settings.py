@@ -1,0 +1,84 @@
+"""What an operator can set, from environment variables with the prefix PREWARM_."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from prewarm.model.images import MAX_REFERENCE_LENGTH
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    AUTO = "auto"
+    """Console on a terminal, JSON otherwise."""
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """The least severe lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Settings(BaseSettings):
+    """Settings of the controller; durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="PREWARM_", extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    kubeconfig: Path | None = None
+    """File to connect with. Without it: the pod's service account, else KUBECONFIG, else ~/.kube/config."""
+    context: str | None = None
+    """Context of the kubeconfig. Without it: its current one."""
+    namespace: Name = "prewarm-system"
+    """Namespace of the lease and of the ConfigMaps that keep what was learnt."""
+    http_host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside of the pod
+    """Address that /metrics, /healthz and /readyz are served on."""
+    http_port: Port = 8080
+    """Port of the above; 0 takes a free one and logs it."""
+    log_format: LogFormat = LogFormat.AUTO
+    """JSON for collectors, console for people."""
+    log_level: LogLevel = LogLevel.INFO
+    """One line for each decision is written at info."""
+    identity: str = Field(default="", max_length=253)
+    """Name in the lease; without it the host name and a random part. The downward API's pod name reads best."""
+    lease_name: Name = "prewarm"
+    """Lease that the one active instance holds."""
+    lease_duration_seconds: float = Field(default=15.0, ge=2.0, le=300.0)
+    """After this long without renewal another instance takes over; client-go's default."""
+    batch_idle_seconds: float = Field(default=0.02, ge=0.0, le=5.0)
+    """A cycle starts once nothing has changed for this long: one rollout step is many events."""
+    batch_max_seconds: float = Field(default=0.1, ge=0.0, le=30.0)
+    """A cycle starts at the latest this long after the first change, however busy the cluster is."""
+    resync_seconds: float = Field(default=300.0, ge=10.0, le=86400.0)
+    """Everything is planned anew this often, whether it changed or not: a net under the changes."""
+    persist_seconds: float = Field(default=5.0, ge=0.5, le=600.0)
+    """What was judged and learnt is written at most this often; etcd keeps each version for a while."""
+    stall_seconds: float = Field(default=60.0, ge=5.0, le=3600.0)
+    """/healthz fails if a cycle has not ended for this long."""
+    shutdown_seconds: float = Field(default=10.0, ge=1.0, le=120.0)
+    """Longest orderly stop; keep it below terminationGracePeriodSeconds."""
+    workload_metrics: bool = False
+    """Whether container starts carry namespace and workload as labels: one series for each workload and outcome."""
+    cluster_pulls: int = Field(default=100, ge=1, le=10000)
+    """Pulls at once in the whole cluster."""
+    node_pulls: int = Field(default=1, ge=1, le=50)
+    """Pulls at once on one node: kubelets pull one after the other unless told otherwise."""
+    registry_pulls: int = Field(default=50, ge=1, le=10000)
+    """Pulls at once from one registry."""
+    helper_image: str = Field(
+        default="docker.io/library/busybox:1.37.0-musl", min_length=1, max_length=MAX_REFERENCE_LENGTH
+    )
+    """Image that puller pods take their static binary from; it has to hold a static /bin/busybox."""
+    puller_priority_class: str = Field(default="", max_length=253)
+    """priorityClassName of puller pods; "" takes the cluster's default."""

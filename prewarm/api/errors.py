@@ -1,5 +1,7 @@
 """One clear line for what is wrong in an object: where, what, what would be right."""
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -37,7 +39,9 @@ def _problem(details: ErrorDetails, root: str) -> str:
         return f"{where}: this field is required"
     if kind == "value_error":
         return f"{where}: {details['msg'].removeprefix('Value error, ')}"
-    return f"{where}: {_shown(details['input'])}: {_right(details)}"
+    given = details["input"]
+    shown = "" if isinstance(given, (list, tuple, Mapping)) else f"{_shown(given)}: "
+    return f"{where}: {shown}{_right(details)}"
 
 
 def _right(details: ErrorDetails) -> str:
@@ -62,11 +66,11 @@ def _path(location: tuple[int | str, ...], root: str) -> str:
     for step in location:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif step != "[key]":
+        elif step != "[key]" and step:
             path += f".{step}"
     return path
 
 
 def _shown(value: object) -> str:
-    shown = repr(value) if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__
+    shown = "null" if value is None else repr(value)
     return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."

@@ -158,7 +158,7 @@ class ImageCacheSpec(ApiModel):
     ] = None
     """Nodes that pull for this ImageCache at once: a number, or a percentage of its nodes (rounded up).
     Default: as many as the controller's budgets let."""
-    attempts: Attempts = Field(default_factory=Attempts)
+    attempts: Attempts = Field(default_factory=Attempts, json_schema_extra={"default": {}})
     """How long and how often a pull is tried."""
     suspend: Annotated[bool, Field(strict=True)] = False
     """Order no further pulls; those under way go on."""

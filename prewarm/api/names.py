@@ -22,6 +22,8 @@ ANNOTATION_PLAN: Final = "prewarm.dev/plan"
 """On a planned ImageCache: why it exists, as compact JSON (see prewarm.delivery.annotations)."""
 ANNOTATION_IMAGES: Final = "prewarm.dev/images"
 """On a puller pod: JSON list of the images that it pulls."""
+ANNOTATION_ATTEMPT: Final = "prewarm.dev/attempt"
+"""On a puller pod: which attempt at its images it is, counted from 1."""
 
 LABEL_PULLER: Final = "prewarm.dev/puller"
 """On puller pods, with the value "true"."""

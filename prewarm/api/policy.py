@@ -94,11 +94,11 @@ class PolicySpec(ApiModel):
     """Among the workloads of those namespaces, only the ones with matching labels."""
     mode: PolicyMode = _DEFAULTS.mode
     """Active acts. Shadow plans and accounts, and pulls nothing. Off does nothing."""
-    rollout: RolloutFields = Field(default_factory=RolloutFields)
+    rollout: RolloutFields = Field(default_factory=RolloutFields, json_schema_extra={"default": {}})
     """Prewarming ahead of the batches of a rollout."""
-    scale_out: ScaleOutFields = Field(default_factory=ScaleOutFields)
+    scale_out: ScaleOutFields = Field(default_factory=ScaleOutFields, json_schema_extra={"default": {}})
     """Prewarming ahead of an autoscaler's next step."""
-    placement: PlacementFields = Field(default_factory=PlacementFields)
+    placement: PlacementFields = Field(default_factory=PlacementFields, json_schema_extra={"default": {}})
     """How many nodes are made warm."""
 
 

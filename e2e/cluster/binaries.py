@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -19,6 +20,7 @@ from e2e.cluster.gomodules import KUBERNETES, GoModule, ToolError, generate_wrap
 
 TOOLS = Path(__file__).parents[1] / "tools"
 VERSION_VARIABLE = "PREWARM_KUBERNETES_VERSION"
+_KEPT_SECONDS = 30 * 24 * 3600
 _KWOK_STAGES = (
     "kustomize/stage/node/fast/node-initialize.yaml",
     "kustomize/stage/node/heartbeat-with-lease/*-lease.yaml",
@@ -136,19 +138,33 @@ def ensure(family: Family, module: GoModule | None = None) -> Path:
         if built:
             return built[-1]
         raise ToolError(f"{family} is not built yet and there is no Go on the PATH: install Go")
-    target = root / (prefix + check_go(Path(go), module))
-    if target.exists():
-        return target
-    with exclusive(root / f".{family}.lock"):
-        if not target.exists():
-            staging = root / f".building-{family}"
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            Build(Path(go), module, flags, staging).run()
-            if family is Family.KWOK:
-                _copy_stages(Path(go), module, staging / "stages")
-            staging.rename(target)
+    target = root / (prefix + run_go(Path(go), ["env", "GOVERSION"], module.directory).strip())
+    if not target.exists():
+        with exclusive(root / f".{family}.lock"):
+            if not target.exists():
+                _build(Path(go), family, module, target)
+            _prune(root, family)
+    os.utime(target)
     return target
+
+
+def _build(go: Path, family: Family, module: GoModule, target: Path) -> None:
+    check_go(go, module)
+    staging = target.with_name(f".building-{family}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    Build(go, module, linker_flags(family, module), staging).run()
+    if family is Family.KWOK:
+        _copy_stages(go, module, staging / "stages")
+    staging.rename(target)
+
+
+def _prune(root: Path, family: Family) -> None:
+    """Remove builds of a family that nobody used for a month."""
+    oldest = time.time() - _KEPT_SECONDS
+    for built in root.glob(f"{family}-*"):
+        if built.stat().st_mtime < oldest:
+            shutil.rmtree(built, ignore_errors=True)
 
 
 def cache_key(module: GoModule, flags: str) -> str:
@@ -166,8 +182,8 @@ def linker_flags(family: Family, module: GoModule) -> str:
     return f"-s -w -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
 
 
-def check_go(go: Path, module: GoModule) -> str:
-    """Return the Go version that builds `module`, as `go1.26.8`; GOTOOLCHAIN is respected.
+def check_go(go: Path, module: GoModule) -> None:
+    """Do nothing if this Go builds `module`, perhaps after fetching a newer toolchain: GOTOOLCHAIN is respected.
 
     Raises:
         ToolError: this Go is too old and may not fetch a newer one.
@@ -182,7 +198,6 @@ def check_go(go: Path, module: GoModule) -> str:
             f"{module.directory.name} needs Go >= {needed[1]}, but {go} is {needed[2]} and GOTOOLCHAIN={needed[3]} "
             "forbids fetching another: install a newer Go"
         ) from None
-    return run_go(go, ["env", "GOVERSION"], module.directory).strip()
 
 
 def _copy_stages(go: Path, module: GoModule, target: Path) -> None:

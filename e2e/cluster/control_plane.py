@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from signal import Signals
@@ -19,7 +20,7 @@ from e2e.cluster.certificates import CertificateAuthority, KeyPair, signing_key
 from e2e.cluster.components import SERVICE_ADDRESS, Component, ControlPlaneOptions, Layout, Ports, command
 from e2e.cluster.gomodules import ToolError
 from e2e.cluster.kubeconfig import Endpoint, write_kubeconfig
-from e2e.cluster.processes import GuardedProcess, ProcessError, log_tail
+from e2e.cluster.processes import GuardedProcess, ProcessError, in_daemon_thread, log_tail
 from e2e.cluster.runs import RunDirectory, new_run
 
 _CONTEXT = "prewarm-local"
@@ -77,7 +78,12 @@ class ControlPlane:
             ToolError: the programs cannot be had here.
             ProcessError: a component ended early or did not become ready; the message holds the end of its log.
         """
-        async with await asyncio.to_thread(cls._prepare, options or ControlPlaneOptions()) as plane:
+        if not sys.platform.startswith("linux"):
+            raise ToolError(f"the local control plane runs on Linux only, this is {sys.platform}")
+        options = options or ControlPlaneOptions()
+        programs = await in_daemon_thread(partial(tools.control_plane, options.kubernetes_version))
+        run = RunDirectory(options.directory) if options.directory else new_run(tools.cache_directory() / "runs")
+        async with cls(options, programs, run) as plane:
             yield plane
 
     async def __aenter__(self) -> Self:
@@ -161,14 +167,6 @@ class ControlPlane:
             raise ProcessError(f"{component} is running already")
         self._spawn(component)
         await self._ready(component)
-
-    @classmethod
-    def _prepare(cls, options: ControlPlaneOptions) -> "ControlPlane":
-        if not sys.platform.startswith("linux"):
-            raise ToolError(f"the local control plane runs on Linux only, this is {sys.platform}")
-        programs = tools.control_plane(options.kubernetes_version)
-        run = RunDirectory(options.directory) if options.directory else new_run(tools.cache_directory() / "runs")
-        return cls(options, programs, run)
 
     async def _start(self) -> None:
         for attempt in range(1, _PORT_ATTEMPTS + 1):

@@ -64,10 +64,20 @@ class Build:
         title = self.module.directory.name
         with _Display(f"{title}: looking for modules", None) as display:
             # What a cold build compiles; counting it also downloads the modules.
-            packages = len(self._stream(["list", "-deps", *tools], display))
+            packages = len(self._stream(["list", "-mod=readonly", "-deps", *tools], display))
         output = self.target / binary_name(tools[0]) if len(tools) == 1 else f"{self.target}/"
         with _Display(f"{title}: compiling", packages) as display:
-            arguments = ["build", "-v", "-trimpath", "-ldflags", self.linker_flags, "-o", str(output), *tools]
+            arguments = [
+                "build",
+                "-mod=readonly",
+                "-v",
+                "-trimpath",
+                "-ldflags",
+                self.linker_flags,
+                "-o",
+                str(output),
+                *tools,
+            ]
             self._stream(arguments, display)
 
     def _stream(self, arguments: list[str], display: "_Display") -> list[str]:

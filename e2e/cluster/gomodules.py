@@ -6,6 +6,7 @@ module has to replace each by its published version (facts of the Go modules ref
 """
 
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -151,7 +152,8 @@ def run_go(go: Path, arguments: list[str], directory: Path) -> str:
     Raises:
         ToolError: it failed; the message is Go's own last line.
     """
-    done = subprocess.run([go, *arguments], cwd=directory, capture_output=True, text=True, check=False)
+    environment = os.environ | {"GOWORK": "off"}
+    done = subprocess.run([go, *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no output"]
         raise ToolError(f"go {' '.join(arguments)} in {directory}: {said[-1]}")

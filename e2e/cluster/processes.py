@@ -6,16 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import SystemRandom
+from typing import TypeVar
 
 _GUARD = Path(__file__).with_name("execguard.py")
 _TAIL_LINES = 15
 _TAIL_BYTES = 64 * 1024
+
+Result = TypeVar("Result")
 
 # PR_SET_PDEATHSIG fires when the *thread* that forked ends. This one lives as long as the interpreter.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="process-spawner")
@@ -119,6 +124,32 @@ async def wait_until(condition: Callable[[], bool], *, timeout_seconds: float, i
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # noqa: ASYNC110 - processes offer no event that works on every loop and thread
             await asyncio.sleep(interval_seconds)
+
+
+async def in_daemon_thread(function: Callable[[], Result]) -> Result:
+    """Run a slow function beside the event loop; unlike asyncio.to_thread, an interrupted program ends without it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(error: Exception | None, results: list[Result]) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(results[0])
+
+    def run() -> None:
+        error, results = None, []
+        try:
+            results.append(function())
+        except Exception as caught:  # noqa: BLE001 - handed to the caller
+            error = caught
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error, results)
+
+    threading.Thread(target=run, name="slow-start", daemon=True).start()
+    return await future
 
 
 def log_tail(log: Path, lines: int = _TAIL_LINES) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -91,7 +92,8 @@ def _end_leftovers(path: Path) -> None:
         pid, start = int(entry["pid"]), entry["start"]
         # A process id is used again in time; together with the start time it names one process.
         if start is not None and _start_time(pid) == start:
-            os.killpg(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _remove_data(path: Path) -> None:

@@ -83,6 +83,16 @@ def test_another_go_version_or_module_is_another_build(go: FakeGo, module: GoMod
     assert len({first, second, ensure(Family.HELM, module)}) == 3
 
 
+def test_builds_that_nobody_used_for_a_month_go(go: FakeGo, module: GoModule) -> None:
+    first = ensure(Family.HELM, module)
+    go.version("go1.26.1")
+    second = ensure(Family.HELM, module)
+    os.utime(first, (0, 0))
+    go.version("go1.26.2")
+    third = ensure(Family.HELM, module)
+    assert [path.exists() for path in (first, second, third)] == [False, True, True]
+
+
 def test_a_failed_build_leaves_nothing_and_says_what_the_compiler_said(go: FakeGo, module: GoModule) -> None:
     go.break_source()
     with pytest.raises(ToolError, match="undefined: y"):

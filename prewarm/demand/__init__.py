@@ -1,1 +1,8 @@
 """What will be needed? From a snapshot to the pods that workloads will create, and their images."""
+
+from prewarm.demand.coverage import Coverage, coverage, covering_policy
+from prewarm.demand.demands import demands
+from prewarm.demand.shapes import never_pulled
+from prewarm.demand.what_if import what_if
+
+__all__ = ["Coverage", "coverage", "covering_policy", "demands", "never_pulled", "what_if"]

@@ -1,0 +1,32 @@
+"""All that a covered workload will need."""
+
+from prewarm.demand.coverage import coverage
+from prewarm.demand.rollout import rollout_demand, stage
+from prewarm.demand.scale_out import scale_out_demand
+from prewarm.history import History
+from prewarm.model.image_caches import Policy
+from prewarm.model.plans import Demand
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.workloads import WorkloadKey
+
+
+def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, history: History) -> tuple[Demand, ...]:
+    """What a workload will need: its rollout while one is under way, else its next scale-out.
+
+    A workload that is gone, or of a kind other than Deployment, needs nothing.
+
+    Raises:
+        ValueError: if maxSurge or maxUnavailable cannot be read.
+    """
+    found = snapshot.workloads.get(workload)
+    if found is None or workload.kind != "Deployment" or found.deleted_at is not None:
+        return ()
+    wishes = coverage(snapshot, found)
+    at = stage(snapshot, found)
+    under_way = rollout_demand(snapshot, at, wishes.excluded, history)
+    if under_way is not None:
+        return (under_way,) if policy.rollout or workload in snapshot.asked else ()
+    ahead = (
+        scale_out_demand(snapshot, at, policy, wishes.headroom_percent, wishes.excluded) if policy.scale_out else None
+    )
+    return () if ahead is None else (ahead,)

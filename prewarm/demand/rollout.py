@@ -1,0 +1,175 @@
+"""What will a Deployment's rollout need? From the state of its ReplicaSets and pods alone, at every stage."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from prewarm.demand.departures import departure_order
+from prewarm.demand.progress import Counts, bounds, is_recreate, recreate_batches, rolling_batches
+from prewarm.demand.shapes import far_ahead, images, planned_trigger, revision_labels, start_seconds
+from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.model.plans import Batch, Demand, Trigger
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.model.workloads import Workload
+
+TERMINATION_SECONDS = 10.0
+"""Assumed time until pods that were not even asked to stop have ended, where that is awaited (Recreate)."""
+
+_NONE: Mapping[ObjectKey, Pod] = {}
+
+
+class Stage(Struct, frozen=True):
+    """A Deployment's ReplicaSets and pods, sorted by what becomes of them. Finished pods are left out."""
+
+    workload: Workload
+    current: Workload | None
+    """The ReplicaSet whose template equals the Deployment's (FindNewReplicaSet); None until it is created."""
+    old: tuple[Workload, ...]
+    """The other ReplicaSets, oldest first."""
+    new_pods: tuple[Pod, ...]
+    old_pods: Mapping[str, tuple[Pod, ...]]
+    """By ReplicaSet uid, without terminating ones."""
+    terminating: tuple[Pod, ...]
+    """Old pods that are being deleted, the first to end first."""
+
+    @property
+    def rolling(self) -> bool:
+        """Whether pods of another revision are still there or the revision was not started."""
+        return self.current is None or any(rs.replicas for rs in self.old) or any(self.old_pods.values())
+
+    @property
+    def missing(self) -> int:
+        """Pods of the current revision that do not exist yet."""
+        return max(0, self.workload.replicas - len(self.new_pods))
+
+
+def stage(snapshot: ClusterSnapshot, workload: Workload) -> Stage:
+    """Sort the ReplicaSets and pods of a Deployment."""
+    sets = sorted(
+        snapshot.replica_sets_by_owner.get(workload.uid, {}).values(), key=lambda rs: (rs.created_at, rs.key.name)
+    )
+    current = next((rs for rs in sets if rs.template_hash == workload.template_hash), None)
+    new_pods: tuple[Pod, ...] = ()
+    old_pods: dict[str, tuple[Pod, ...]] = {}
+    terminating: list[Pod] = []
+    for replica_set in sets:
+        pods = [pod for pod in snapshot.pods_by_owner.get(replica_set.uid, _NONE).values() if not pod.finished]
+        staying = tuple(sorted((pod for pod in pods if pod.deleted_at is None), key=lambda pod: pod.key))
+        if replica_set is current:
+            new_pods = staying
+        else:
+            old_pods[replica_set.uid] = staying
+            terminating += (pod for pod in pods if pod.deleted_at is not None)
+    terminating.sort(key=lambda pod: (pod.deleted_at or 0.0, pod.key))
+    old = tuple(rs for rs in sets if rs is not current)
+    return Stage(workload, current, old, new_pods, old_pods, tuple(terminating))
+
+
+def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str], history: History) -> Demand | None:
+    """The pods that a rollout still has to create; None if no rollout is under way.
+
+    A rollout lasts until the pods of all other revisions are gone; after that, what was planned stays until the last
+    new pods are ready, with no pod to come: it is not withdrawn under them. A paused Deployment with a changed template
+    is an announcement: all its pods come, nobody knows when; so is a question what would be if.
+
+    Raises:
+        ValueError: if maxSurge or maxUnavailable cannot be read.
+    """
+    workload = at.workload
+    asked = workload.key in snapshot.asked
+    limits = bounds(workload)
+    needed = images(workload.template.shape, excluded)
+    if not needed or workload.replicas == 0 or not (at.rolling or _last_pods_start(snapshot, at)):
+        return None
+    announced = asked or workload.paused
+    now = far_ahead(snapshot.taken_at) if announced else snapshot.taken_at
+    warm_start = start_seconds(snapshot, history, workload)
+    pulling = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
+    cold_start = warm_start if announced else warm_start + pulling
+    counts = _counts(at, snapshot.taken_at)
+    if is_recreate(workload):
+        batches = recreate_batches(counts, _old_gone_at(at, now))
+    else:
+        expected = [
+            max(now, pod.created_at + cold_start)
+            for pod in at.new_pods
+            if not _available(pod, workload, snapshot.taken_at)
+        ]
+        batches = rolling_batches(counts, limits, now, expected, warm_start, cold_start)
+    going = sum(len(pods) for pods in at.old_pods.values()) - counts.old
+    leaving = _leaving(at, snapshot.taken_at, going + (batches[0].leaving if batches else 0))
+    batches, leaving_first = _with_departed(batches, at, going)
+    return Demand(
+        workload=workload.key,
+        workload_uid=workload.uid,
+        trigger=Trigger.WHAT_IF if asked else Trigger.ROLLOUT,
+        revision=workload.template_hash,
+        images=needed,
+        template=workload.template,
+        batches=batches,
+        leaving=tuple(pod.key for pod in leaving),
+        leaving_first=leaving_first,
+        revision_labels=revision_labels(at.current),
+    )
+
+
+def _counts(at: Stage, now: float) -> Counts:
+    """What the Deployment controller goes by; pods that a ReplicaSet is about to delete count as gone."""
+    old = sum(min(rs.replicas, len(at.old_pods[rs.uid])) for rs in at.old)
+    old_available = sum(_available(pod, at.workload, now) for pods in at.old_pods.values() for pod in pods)
+    new_available = sum(_available(pod, at.workload, now) for pod in at.new_pods)
+    return Counts(at.workload.replicas, len(at.new_pods), new_available, old, min(old, old_available))
+
+
+def _with_departed(batches: tuple[Batch, ...], at: Stage, going: int) -> tuple[tuple[Batch, ...], int]:
+    """Count pods that are on their way out already before the batches that come after they have ended."""
+    if not batches:
+        return batches, 0
+    departing = list(at.terminating)
+    counted: list[Batch] = []
+    extra = going
+    for batch in batches:
+        ended = sum(1 for pod in departing if (pod.deleted_at or 0.0) <= batch.needed_at)
+        departing = departing[ended:]
+        counted.append(Batch(batch.needed_at, batch.pods, batch.leaving + ended + extra))
+        extra = 0
+    return tuple(counted), counted[0].leaving
+
+
+def _leaving(at: Stage, now: float, together: int) -> tuple[Pod, ...]:
+    """Old pods in the order in which they go: ending ones, then unhealthy ones, then the oldest ReplicaSet's."""
+    unhealthy: list[Pod] = []
+    healthy: list[Pod] = []
+    active = [pod for pods in at.old_pods.values() for pod in pods]
+    for replica_set in at.old:
+        own = at.old_pods[replica_set.uid]
+        staying = [*at.new_pods, *(pod for pod in active if pod.owner is None or pod.owner.uid != replica_set.uid)]
+        first = min(len(own), max(0, together - len(unhealthy) - len(healthy)))
+        for pod in departure_order(own, staying, first, now):
+            (healthy if pod.ready_at is not None else unhealthy).append(pod)
+    return (*at.terminating, *unhealthy, *healthy)
+
+
+def _last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
+    """Whether a cache that was planned for this rollout is still there while some of its pods are not ready."""
+    if at.missing == 0 and all(pod.ready_at is not None for pod in at.new_pods):
+        return False
+    name = str(at.workload.key)
+    return any(
+        cache.planned and cache.workload == name and planned_trigger(cache) == Trigger.ROLLOUT
+        for cache in snapshot.image_caches.values()
+    )
+
+
+def _available(pod: Pod, workload: Workload, now: float) -> bool:
+    """Ready for minReadySeconds (podutil.IsPodAvailable)."""
+    return pod.ready_at is not None and now - pod.ready_at >= workload.min_ready_seconds
+
+
+def _old_gone_at(at: Stage, now: float) -> float:
+    """When the last old pod has ended; pods not yet told to stop take TERMINATION_SECONDS."""
+    ends = [max(now, pod.deleted_at) for pod in at.terminating if pod.deleted_at is not None]
+    if any(at.old_pods.values()):
+        ends.append(now + TERMINATION_SECONDS)
+    return max(ends, default=now)

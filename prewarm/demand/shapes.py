@@ -1,0 +1,63 @@
+"""What does one pod of a workload need, and how long does it take to start?"""
+
+import msgspec
+from msgspec import Struct
+
+from prewarm.history import History, time_to_ready
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.images import PullPolicy
+from prewarm.model.pods import PodShape
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.workloads import Workload
+
+TEMPLATE_HASH_LABEL = "pod-template-hash"
+"""The label by which a Deployment tells its ReplicaSets' pods apart; the default spread constraints count by it."""
+_HOUR = 3600
+
+
+class _PlannedFor(Struct, frozen=True):
+    trigger: str = ""
+
+
+def images(shape: PodShape, excluded: frozenset[str]) -> tuple[str, ...]:
+    """Images of a pod in the kubelet's order, without those that only excluded containers use."""
+    wanted = {container.image for container in shape.containers if container.name not in excluded}
+    return tuple(image for image in shape.images if image in wanted)
+
+
+def never_pulled(shape: PodShape) -> frozenset[str]:
+    """Images of which every container says imagePullPolicy Never."""
+    pulled = {c.image for c in shape.containers if c.pull_policy is not PullPolicy.NEVER}
+    return frozenset(c.image for c in shape.containers) - pulled
+
+
+def revision_labels(replica_set: Workload | None) -> tuple[tuple[str, str], ...]:
+    """Labels that a ReplicaSet adds to the template's; empty until it exists."""
+    if replica_set is None:
+        return ()
+    value = replica_set.labels.get(TEMPLATE_HASH_LABEL) or replica_set.template.labels.get(TEMPLATE_HASH_LABEL)
+    return ((TEMPLATE_HASH_LABEL, value),) if value else ()
+
+
+def start_seconds(snapshot: ClusterSnapshot, history: History, workload: Workload) -> float:
+    """Seconds from a pod's creation until it counts as available, pulling left out.
+
+    From the workload's pods as they are, whatever their revision; else from history.
+    """
+    owners = (workload.uid, *(rs.uid for rs in snapshot.replica_sets_by_owner.get(workload.uid, {}).values()))
+    pods = (pod for owner in owners for pod in snapshot.pods_by_owner.get(owner, {}).values())
+    measured = time_to_ready(pods)
+    return (history.time_to_ready(workload.key) if measured is None else measured) + workload.min_ready_seconds
+
+
+def planned_trigger(cache: ImageCache) -> str:
+    """The trigger for which a cache was planned, from its annotation; "" if that does not say."""
+    try:
+        return msgspec.json.decode(cache.plan_annotation, type=_PlannedFor).trigger
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+
+
+def far_ahead(now: float) -> float:
+    """A time for pods of which nobody knows when they come: one to two hours ahead, the same for a whole hour."""
+    return float((now // _HOUR + 2) * _HOUR)

@@ -1,0 +1,123 @@
+"""Which candidates are worth a pull? The smallest set that reaches the policy's coverage, and why not the others."""
+
+from collections.abc import Mapping
+from math import ceil
+
+from msgspec import Struct
+
+from prewarm.model.nodes import NodeState
+from prewarm.model.plans import SkipReason
+
+LIKELY = 0.5
+"""A node more likely used than not is worth its pull, even beyond coverage."""
+UNLIKELY = 0.1
+"""A node is not worth a pull that would be used less than once in ten."""
+UNPREDICTABLE = 0.5
+"""If even the largest allowed set catches fewer pods than it misses, and two replays of the scheduler agree on less
+than half of the pods, pulling is guessing: on 300 equal nodes one in eight pods would be caught."""
+
+OBSTACLES = {
+    NodeState.LEAVING: SkipReason.NODE_LEAVING,
+    NodeState.NOT_READY: SkipReason.NODE_NOT_READY,
+    NodeState.CORDONED: SkipReason.NODE_CORDONED,
+    NodeState.DISK_PRESSURE: SkipReason.NODE_DISK_PRESSURE,
+    NodeState.VIRTUAL: SkipReason.NODE_VIRTUAL,
+    NodeState.OPERATING_SYSTEM: SkipReason.NODE_OPERATING_SYSTEM,
+    NodeState.TAINTED: SkipReason.NODE_TAINTED,
+}
+
+
+class Prospect(Struct, frozen=True):
+    """A node where pods may land, and what stands there already."""
+
+    name: str
+    probability: float
+    """That a pod lands there which a pull ordered now can help."""
+    missing: tuple[str, ...]
+    """Images to pull; empty if the node is warm."""
+    obstacle: NodeState | None = None
+    ours: bool = False
+    """We pulled there for these images already, or are pulling."""
+    pod_pulls: bool = False
+    """A pod of the workload's revision is bound there and pulls whatever is missing."""
+
+
+class Limits(Struct, frozen=True):
+    """How far to go."""
+
+    coverage: float
+    """Share of the expected landings to catch."""
+    nodes: int
+    """Nodes that may newly be warmed."""
+
+
+class Selection(Struct, frozen=True):
+    """Chosen nodes and the reasons of all others, by node name."""
+
+    chosen: frozenset[str]
+    reasons: Mapping[str, SkipReason]
+    """Of nodes without a pull: also of chosen ones that need none."""
+
+
+def new_nodes_allowed(pods: int, max_overprovision: float, idle: int) -> int:
+    """Nodes that may newly be warmed for pods to come, given those that were and are not used yet."""
+    return max(0, ceil(pods * max_overprovision - 1e-9) - idle)
+
+
+def is_unpredictable(probabilities: list[float], nodes: int, predictability: float) -> bool:
+    """Whether the largest allowed set of nodes would miss most pods because the scheduler does not repeat itself."""
+    expected = sum(probabilities)
+    if expected <= 0 or predictability >= UNPREDICTABLE:
+        return False
+    reached = sum(sorted(probabilities, reverse=True)[:nodes])
+    return reached < UNPREDICTABLE * expected
+
+
+def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = False) -> Selection:
+    """Choose nodes.
+
+    What is warm, pulled by us or being pulled stays chosen and counts as covered. New nodes follow by falling
+    probability until coverage is reached; those that are LIKELY are taken beyond it; never more than allowed.
+    """
+    ordered = sorted(prospects, key=lambda prospect: (-prospect.probability, prospect.name))
+    target = limits.coverage * sum(prospect.probability for prospect in ordered) - 1e-9
+    chosen: set[str] = set()
+    reasons: dict[str, SkipReason] = {}
+    fresh: list[Prospect] = []
+    covered = 0.0
+    for prospect in ordered:
+        settled = _settled(prospect)
+        if settled is not None:
+            reasons[prospect.name] = settled
+        worth_listing = prospect.probability >= UNLIKELY and prospect.obstacle is None
+        if prospect.ours or (worth_listing and settled is not None):
+            chosen.add(prospect.name)
+            covered += prospect.probability
+        elif settled is None:
+            fresh.append(prospect)
+    added = 0
+    for prospect in fresh:
+        if prospect.probability < UNLIKELY:
+            reasons[prospect.name] = SkipReason.UNLIKELY
+        elif unpredictable:
+            reasons[prospect.name] = SkipReason.UNPREDICTABLE
+        elif covered >= target and prospect.probability < LIKELY:
+            reasons[prospect.name] = SkipReason.BEYOND_COVERAGE
+        elif added >= limits.nodes:
+            reasons[prospect.name] = SkipReason.BEYOND_OVERPROVISION
+        else:
+            chosen.add(prospect.name)
+            covered += prospect.probability
+            added += 1
+    return Selection(frozenset(chosen), reasons)
+
+
+def _settled(prospect: Prospect) -> SkipReason | None:
+    """Why a node needs no decision; None if a pull there is to be weighed."""
+    if not prospect.missing:
+        return SkipReason.ALREADY_PRESENT
+    if prospect.obstacle is not None:
+        return OBSTACLES[prospect.obstacle]
+    if prospect.pod_pulls:
+        return SkipReason.PULLED_BY_POD
+    return None

@@ -1,0 +1,68 @@
+"""What did we pull already, or are pulling? Pulls cannot be taken back, so later plans start from them."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from prewarm.api.names import ANNOTATION_IMAGES
+from prewarm.model.images import canonical
+from prewarm.model.nodes import Evidence
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot
+
+RECENT_SECONDS = 3600.0
+"""How long an unused image of ours counts against maxOverprovision: that bounds the nodes warmed anew in an hour."""
+
+
+class Underway(Struct, frozen=True):
+    """Nodes by what we did there for some images."""
+
+    pulling: frozenset[str]
+    """A puller pod for one of the images runs there."""
+    pulled: frozenset[str]
+    """One of the images came by our pull within RECENT_SECONDS."""
+    unused: frozenset[str]
+    """Of those, where no container of a workload used it yet."""
+
+    @property
+    def ours(self) -> frozenset[str]:
+        """Nodes that stay part of the plan, wherever predictions move."""
+        return self.pulling | self.pulled
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Nodes whose pull has not paid off yet."""
+        return self.pulling | self.unused
+
+
+def underway(snapshot: ClusterSnapshot, images: Iterable[str]) -> Underway:
+    """What we have done for any of the images, by puller pods and NodeImage records of the nodes as they are now."""
+    wanted = frozenset(canonical(image) for image in images)
+    pulling = frozenset(
+        pod.node_name
+        for pod in snapshot.puller_pods.values()
+        if pod.node_name in snapshot.nodes and not pod.finished and not wanted.isdisjoint(pulled_images(pod))
+    )
+    pulled: set[str] = set()
+    unused: set[str] = set()
+    for name, record in snapshot.node_images.items():
+        node = snapshot.nodes.get(name)
+        if node is None or node.uid != record.node_uid or node.boot_id != record.boot_id:
+            continue
+        for image in record.images:
+            recent = snapshot.taken_at - image.since < RECENT_SECONDS
+            if image.evidence is Evidence.OUR_PULL and image.image in wanted and recent:
+                pulled.add(name)
+                if image.used_at is None:
+                    unused.add(name)
+    return Underway(pulling, frozenset(pulled), frozenset(unused))
+
+
+def pulled_images(puller: Pod) -> frozenset[str]:
+    """Canonical spellings of the images that a puller pod pulls; empty if its annotation cannot be read."""
+    try:
+        images = msgspec.json.decode(puller.annotations.get(ANNOTATION_IMAGES, "[]"), type=list[str])
+    except (msgspec.DecodeError, RecursionError):
+        return frozenset()
+    return frozenset(canonical(image) for image in images)

@@ -72,16 +72,22 @@ class Fleet:
     # Inputs
 
     def pod_bound(
-        self, spec: PodSpec, known: tuple[ContainerStatus, ...] = (), started_at: float | None = None
+        self,
+        spec: PodSpec,
+        known: tuple[ContainerStatus, ...] = (),
+        started_at: float | None = None,
+        *,
+        finished: bool = False,
     ) -> None:
         """A pod was bound to a node; pods of nodes that are not emulated are none of ours.
 
         `known` and `started_at` come from the status of a pod that was there before: nothing is started twice.
+        A pod that has `finished` only protects its images.
         """
         kubelet = self._kubelets.get(spec.node_name)
         if kubelet is not None and spec.uid not in self._homes:
             self._homes[spec.uid] = spec.node_name
-            kubelet.bind(spec, known, started_at)
+            kubelet.bind(spec, known, started_at, finished=finished)
 
     def pod_changed(self, spec: PodSpec) -> None:
         """A bound pod's spec changed (in-place image change, deadline)."""

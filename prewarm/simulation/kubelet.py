@@ -90,14 +90,19 @@ class Kubelet:
 
     # Inputs
 
-    def bind(self, spec: PodSpec, known: tuple[ContainerStatus, ...] = (), started_at: float | None = None) -> None:
+    def bind(
+        self,
+        spec: PodSpec,
+        known: tuple[ContainerStatus, ...] = (),
+        started_at: float | None = None,
+        *,
+        finished: bool = False,
+    ) -> None:
         """A pod was bound to this node; `known` are containers that a kubelet before this one had started."""
         if spec.uid in self._workers:
             return
-        if not known:
-            active = [w.spec.requests for w in self._workers.values() if w.stage is not Stage.DONE]
-            pressure = self.collector.disk_pressure
-            rejection = admission.check(spec, self.profile, active, disk_pressure=pressure)
+        if started_at is None and not finished:
+            rejection = self._admit(spec)
             if rejection is not None:
                 self._reject(spec, rejection)
                 return
@@ -107,11 +112,17 @@ class Kubelet:
         if started_at is not None:
             worker.resume(known, started_at)
             for container in (*spec.init_containers, *spec.containers):
-                stored = self.store.find(parse_reference(container.image))
-                if stored is not None and container.name in worker.runtime:
+                stored = self.store.find(parse_reference(container.image)) if container.name in worker.runtime else None
+                if stored is not None:
                     worker.images[container.name] = stored
-        if self.running:
+        if finished:
+            worker.stage = Stage.DONE
+        elif self.running:
             worker.begin()
+
+    def _admit(self, spec: PodSpec) -> admission.Rejection | None:
+        active = [worker.spec.requests for worker in self._workers.values() if worker.stage is not Stage.DONE]
+        return admission.check(spec, self.profile, active, disk_pressure=self.collector.disk_pressure)
 
     def change(self, spec: PodSpec) -> None:
         """A pod's spec changed."""

@@ -71,6 +71,13 @@ def never_pull(image: str) -> str:
     return f'Container image "{image}" is not present with pull policy of Never'
 
 
+def invalid_name(image: str) -> str:
+    """Warning InspectFailed, and the waiting message of InvalidImageName."""
+    return (
+        f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": invalid reference format'
+    )
+
+
 def back_off(image: str) -> str:
     """Normal BackOff."""
     return f'Back-off pulling image "{image}"'

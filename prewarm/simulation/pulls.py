@@ -155,7 +155,11 @@ class ImageManager:
         self, pod: PodSpec, image: str, policy: PullPolicy, field_path: str
     ) -> Generator[float | Signal, None, ImageProblem | StoredImage]:
         """Make an image usable for a pod (EnsureImageExists): the stored image, or why not."""
-        reference = parse_reference(image)
+        try:
+            reference = parse_reference(image)
+        except ValueError:
+            self._record(pod, EventType.WARNING, "InspectFailed", messages.invalid_name(image), field_path)
+            return ImageProblem("InvalidImageName", messages.invalid_name(image))
         stored = self._store.find(reference)
         must_pull = stored is not None and not self._may_use(pod, reference, stored)
         self._count(policy, present=stored is not None, required=must_pull)

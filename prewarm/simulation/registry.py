@@ -129,6 +129,9 @@ class Registries:
         image = self._images.get(str(reference))
         if image is None and self._convention is not None:
             image = self._convention(reference)
+            if image is not None:
+                self._images[str(reference)] = image
+                self._by_digest[reference.name, image.digest] = image
         return image
 
 

@@ -25,6 +25,8 @@ from prewarm.simulation.store import StoredImage, repository_digest
 _MINIMUM_GRACE = 2.0
 """minimumGracePeriodInSeconds of kuberuntime."""
 _KILL_SECONDS = 0.1
+_IMAGE_PROBLEMS = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+"""Reasons that events name without their message."""
 
 Steps = Generator[float | Signal, None, None]
 
@@ -382,7 +384,7 @@ class PodWorker:
     def _fail(self, container: ContainerSpec, problem: ImageProblem, path: str) -> None:
         self._problems[container.name] = problem
         self._failed = True
-        image_problem = problem.reason in {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
+        image_problem = problem.reason in _IMAGE_PROBLEMS
         text = problem.reason if image_problem else problem.message
         self._node.record(self.spec, EventType.WARNING, "Failed", f"Error: {text}", path)
 

@@ -14,7 +14,8 @@ from prewarm.model.plans import SkipReason
 REVALIDATION_SECONDS = 0.5
 """A pull call this short of an image that was there asked the registry about credentials or a tag, no more."""
 REVALIDATION_RATE = 1e9
-"""Bytes a second: a call that "pulled" faster, without waiting, transferred nothing."""
+"""Bytes a second: a call that "pulled" faster, without waiting, transferred nothing; a tenth of it if the node lists
+the image (it may list it because of this very pull)."""
 EVENT_GRACE_SECONDS = 15.0
 """After a start, how long its events may still come before times have to do."""
 UNKNOWN_GRACE_SECONDS = 120.0
@@ -114,16 +115,14 @@ def _revalidated(pulled: Heard, asked: float, node: NodePulls, image: str) -> bo
 
     A pod that joins a pull in progress reports a short call too, but waited: its total shows it.
     """
-    if pulled.pull_seconds > REVALIDATION_SECONDS:
+    if pulled.pull_seconds > REVALIDATION_SECONDS or _under_way(node, image, asked) is not None:
         return False
-    if _was_there(node, image, asked) and _under_way(node, image, asked) is None:
-        return (
-            pulled.size_bytes == 0
-            or any(pull.ended is not None for pull in node.of(image))
-            or (pulled.size_bytes >= pulled.pull_seconds * REVALIDATION_RATE / 10)
-        )
-    waited = pulled.total_seconds - pulled.pull_seconds
-    return waited <= REVALIDATION_SECONDS and pulled.size_bytes > pulled.pull_seconds * REVALIDATION_RATE
+    if any(pull.ended is not None and pull.ended <= asked + 1.0 for pull in node.of(image)):
+        return True
+    if pulled.total_seconds - pulled.pull_seconds > REVALIDATION_SECONDS:
+        return False
+    rate = REVALIDATION_RATE / 10 if image in node.listed else REVALIDATION_RATE
+    return pulled.size_bytes > pulled.pull_seconds * rate
 
 
 def _under_way(node: NodePulls, image: str, at: float) -> OurPull | None:

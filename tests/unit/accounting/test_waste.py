@@ -1,0 +1,93 @@
+"""Bytes pulled ahead are reported once as pulled and once as used or wasted."""
+
+from collections import Counter
+
+from prewarm.accounting import ByteUse, ByteVerdict, Ledger, WasteReason, account, decode_ledger, encode_ledger, waste
+from prewarm.history import History
+from tests.support.starts import SIZE, Scene, present
+
+
+def look(ledger: Ledger, scene: Scene, at: float) -> tuple[Ledger, tuple[ByteVerdict, ...]]:
+    """Account and judge waste at one moment."""
+    snapshot = scene.snapshot(at)
+    ledger, _ = account(ledger, snapshot, (), History())
+    return waste(ledger, snapshot, History())
+
+
+def said(verdicts: tuple[ByteVerdict, ...]) -> list[tuple[ByteUse, WasteReason | None]]:
+    return [(verdict.use, verdict.reason) for verdict in verdicts]
+
+
+def test_bytes_count_as_pulled_once() -> None:
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, first = look(Ledger(), scene, 1010.0)
+    _, second = look(ledger, scene, 1020.0)
+    assert [(verdict.use, verdict.size_bytes) for verdict in first] == [(ByteUse.PULLED, SIZE)]
+    assert second == ()
+
+
+def test_bytes_that_a_start_was_credited_to_are_used() -> None:
+    scene = Scene()
+    ledger, _ = account(Ledger(), scene.snapshot(1000.0), (), History())
+    scene.record("node-a", since=1010.0)
+    pod = scene.pod("web-1", "node-a", created=1040.0, started=1041.0)
+    ledger, _ = account(ledger, scene.snapshot(1042.0), [present(pod, at=1041.0)], History())
+    ledger, verdicts = waste(ledger, scene.snapshot(1042.0), History())
+    assert [verdict.use for verdict in verdicts] == [ByteUse.PULLED, ByteUse.USED]
+    assert waste(ledger, scene.snapshot(1043.0), History())[1] == ()
+
+
+def test_an_image_that_went_unused_is_wasted() -> None:
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, _ = look(Ledger(), scene, 1010.0)
+    del scene.records["node-a"]
+    ledger, verdicts = look(ledger, scene, 1020.0)
+    assert said(verdicts) == [(ByteUse.WASTED, WasteReason.EVICTED)]
+    assert verdicts[0].size_bytes == SIZE
+    assert look(ledger, scene, 1030.0)[1] == ()
+
+
+def test_an_image_that_nobody_asks_for_any_more_is_wasted() -> None:
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, _ = look(Ledger(), scene, 1010.0)
+    scene.image = "registry.test/web:v3"
+    assert look(ledger, scene, 1030.0)[1] == ()
+    ledger, verdicts = look(ledger, scene, 1100.0)
+    assert said(verdicts) == [(ByteUse.WASTED, WasteReason.SUPERSEDED)]
+    assert look(ledger, scene, 1200.0)[1] == ()
+
+
+def test_an_unused_image_is_wasted_at_the_end_of_retention() -> None:
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, _ = look(Ledger(), scene, 1010.0)
+    ledger, verdicts = look(ledger, scene, 1000.0 + 86401.0)
+    assert said(verdicts) == [(ByteUse.WASTED, WasteReason.EXPIRED)]
+
+
+def test_a_pull_that_brought_nothing_is_not_counted() -> None:
+    scene = Scene()
+    puller = scene.puller("node-a", created=1000.0, done=1001.0)
+    scene.record("node-a", since=1001.0)
+    snapshot = scene.snapshot(1010.0)
+    ledger, _ = account(Ledger(), snapshot, [present(puller, at=1001.0, container="pull-0")], History())
+    assert waste(ledger, snapshot, History())[1] == ()
+
+
+def test_a_restart_neither_repeats_nor_loses_verdicts() -> None:
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    scene.record("node-b", since=1000.0, used_at=1005.0)
+    ledger, first = look(Ledger(), scene, 1010.0)
+    restored, problem = decode_ledger(encode_ledger(ledger, 1010.0))
+    del scene.records["node-a"]
+    _, second = look(restored, scene, 1020.0)
+    assert problem == ""
+    assert Counter(verdict.use for verdict in first + second) == {
+        ByteUse.PULLED: 2,
+        ByteUse.USED: 1,
+        ByteUse.WASTED: 1,
+    }

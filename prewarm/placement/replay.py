@@ -147,18 +147,25 @@ class Replays:
 
 
 def _departures(demand: Demand) -> list[int]:
-    """How many old pods have gone before each batch; where batches do not say, one per new pod that came before."""
+    """How many old pods have gone before each batch; where batches do not say, one per new pod that came before.
+
+    The first batch's number and `leaving_first` speak of the same pods.
+    """
     said = any(batch.leaving for batch in demand.batches)
-    gone, departures = demand.leaving_first, []
+    gone, departures = 0, []
     for batch in demand.batches:
         gone += batch.leaving
+        gone = max(gone, demand.leaving_first)
         departures.append(gone)
         gone += 0 if said else batch.pods
     return departures
 
 
 def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -> Sequence[tuple[IncomingPod, int]]:
-    """Kinds of waiting pods and how many, in the order of the scheduler's queue (priority, then age)."""
+    """Kinds of waiting pods and how many, in the order of the scheduler's queue (priority, then age).
+
+    Pods of the demand's own workload that exist and wait are among them: the demand is about those still to come.
+    """
     leaving = set(demand.leaving)
     waiting = sorted(
         (
@@ -169,7 +176,6 @@ def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -
             and not pod.finished
             and pod.shape.priority >= ours.shape.priority
             and pod.key not in leaving
-            and not _is_ours(pod, ours)
         ),
         key=lambda pod: (-pod.shape.priority, pod.created_at, pod.key),
     )[:MAX_COMPETITORS]
@@ -178,8 +184,3 @@ def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -
         owner = pod.owner.uid if pod.owner is not None else pod.uid
         kinds.setdefault((owner, id(pod.shape)), []).append(pod)
     return [(of_pod(pods[0], snapshot), len(pods)) for pods in kinds.values()]
-
-
-def _is_ours(pod: Pod, ours: IncomingPod) -> bool:
-    """Whether a waiting pod is one of the demand's own."""
-    return bool(ours.owner_uid) and pod.owner is not None and pod.owner.uid == ours.owner_uid

@@ -115,6 +115,14 @@ def guarded(command: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *map(str, command)]
 
 
+def is_running(pid: int) -> bool:
+    """Return whether a process runs; one that ended and that nobody has waited for does not (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 async def wait_until(condition: Callable[[], bool], *, timeout_seconds: float, interval_seconds: float = 0.05) -> None:
     """Wait until `condition()` is true.
 

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from e2e.cluster import binaries
 from e2e.cluster.binaries import Family, ensure
 from e2e.cluster.gobuild import exclusive
 from e2e.cluster.gomodules import GoModule, ToolError
+from e2e.cluster.processes import GuardedProcess, is_running, wait_until
 
 # Stands in for Go: answers as go1.N.0 and "builds" by writing a file, counting its builds.
 FAKE_GO = """#!{python}
@@ -24,6 +26,9 @@ elif command == "build":
     with (here / "builds").open("a") as log:
         log.write("build\\n")
     print("example.org/dependency", file=sys.stderr)
+    if (here / "slow").exists():
+        (here / "pid").write_text(str(os.getpid()))
+        time.sleep(600)
     if (here / "broken").exists():
         sys.exit("x.go:1: undefined: y")
     pathlib.Path(sys.argv[sys.argv.index("-o") + 1]).write_text("binary")
@@ -49,6 +54,15 @@ class FakeGo:
     def builds(self) -> int:
         log = self.directory / "builds"
         return len(log.read_text().splitlines()) if log.exists() else 0
+
+    def never_finish(self) -> None:
+        (self.directory / "slow").touch()
+
+    async def building(self) -> int:
+        """Wait for a build and return its process id."""
+        pid = self.directory / "pid"
+        await wait_until(lambda: pid.exists() and bool(pid.read_text()), timeout_seconds=30)
+        return int(pid.read_text())
 
 
 @pytest.fixture
@@ -143,6 +157,30 @@ def test_a_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None
         holder.wait()
         with exclusive(lock):
             pass
+
+
+# Builds as ControlPlane.start does: beside a running event loop.
+BUILDER = """
+import asyncio
+from e2e.cluster.control_plane import ControlPlane
+async def main():
+    async with ControlPlane.start():
+        pass
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_an_interrupted_build_ends_with_its_parent(go: FakeGo, number: signal.Signals) -> None:
+    go.never_finish()
+    root = Path(__file__).parents[2]
+    parent = GuardedProcess.start(
+        "builder", [sys.executable, "-c", BUILDER], go.directory / "log", os.environ | {"PYTHONPATH": str(root)}
+    )
+    build = await go.building()
+    parent.signal(number)
+    await wait_until(lambda: not parent.running, timeout_seconds=20)
+    await wait_until(lambda: not is_running(build), timeout_seconds=20)
 
 
 def test_a_program_on_the_path_is_used_instead_of_building(go: FakeGo) -> None:

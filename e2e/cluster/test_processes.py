@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.processes import GuardedProcess, ProcessError, wait_until
+from e2e.cluster.processes import GuardedProcess, ProcessError, is_running, wait_until
 from e2e.cluster.runs import RunDirectory, new_run, sweep
 
 ROOT = Path(__file__).parents[2]
@@ -32,19 +32,11 @@ time.sleep(600)
 """
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has waited for yet counts as ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 async def test_a_stopped_process_is_gone(tmp_path: Path) -> None:
     process = GuardedProcess.start("sleeper", SLEEP, tmp_path / "log")
     assert process.running
     await process.stop(grace_seconds=5)
-    assert gone(process.pid)
+    assert not is_running(process.pid)
 
 
 async def test_a_process_that_ignores_sigterm_is_forced(tmp_path: Path) -> None:
@@ -82,10 +74,10 @@ def test_a_child_ends_with_its_killed_parent_but_not_with_the_thread_that_asked_
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert not gone(child)
+        assert is_running(child)
         parent.kill()
         parent.wait()
-        asyncio.run(wait_until(lambda: gone(child), timeout_seconds=10))
+        asyncio.run(wait_until(lambda: not is_running(child), timeout_seconds=10))
 
 
 async def test_the_sweep_ends_what_a_dead_run_left_and_keeps_its_logs(tmp_path: Path) -> None:

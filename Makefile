@@ -24,10 +24,10 @@ demo: setup ## Roll a Deployment out cold, then prewarmed, on a real control pla
 	@$(PYTHON) -m e2e.demo $(ARGS)
 
 .PHONY: test
-test: lint check-generated unit e2e ## Everything: lint, types, layers, generated files, all tests
+test: lint unit e2e ## Everything: lint, types, layers, generated files, all tests
 
 .PHONY: lint
-lint: setup ## Style, types, layers
+lint: setup ## Style, types, layers, generated files
 	@echo "== ruff"
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -35,9 +35,6 @@ lint: setup ## Style, types, layers
 	@$(BIN)/mypy
 	@echo "== import-linter"
 	@$(BIN)/lint-imports
-
-.PHONY: check-generated
-check-generated: setup
 	@echo "== generated files"
 	@$(PYTHON) -m prewarm.api.generate --check
 

@@ -44,12 +44,12 @@ class _User(Struct, rename="kebab"):
 
 class _NamedContext(Struct):
     name: str
-    context: _Context = _Context()
+    context: _Context = field(default_factory=_Context)
 
 
 class _NamedCluster(Struct):
     name: str
-    cluster: _Cluster = _Cluster()
+    cluster: _Cluster = field(default_factory=_Cluster)
 
 
 class _NamedUser(Struct):

@@ -1,0 +1,240 @@
+"""One decoder a kind: lists, watch events and single objects to keys and model values."""
+
+from collections.abc import Callable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from prewarm.api.image_cache import decode_image_cache
+from prewarm.api.node_image import decode_node_images
+from prewarm.api.policy import decode_policy
+from prewarm.cluster.decoding import autoscalers, nodes, others, pods, workloads
+from prewarm.cluster.decoding.common import WireMeta, WireObject
+from prewarm.cluster.decoding.problems import Problems, Report
+from prewarm.model import intents
+from prewarm.model.image_caches import ImageCache, Policy
+from prewarm.model.intents import Resource
+from prewarm.model.nodes import Node, NodeImages
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ObjectKey
+from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload
+
+
+class _HasMetadata(Protocol):
+    metadata: WireMeta
+
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+W = TypeVar("W", bound=_HasMetadata)
+
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+class Decoded(Struct, Generic[T_co], frozen=True, gc=False):
+    """An object's key and value; `value` None if it exists but cannot be understood."""
+
+    key: ObjectKey
+    value: T_co | None
+    resource_version: str = ""
+
+
+class DecodedPage(Struct, Generic[T_co], frozen=True):
+    """A page of a list."""
+
+    items: list[Decoded[T_co]]
+    resource_version: str
+
+
+class Change(Struct, Generic[T_co], frozen=True, gc=False):
+    """One watch event; `type` is ADDED, MODIFIED, DELETED, BOOKMARK or ERROR."""
+
+    type: str
+    object: Decoded[T_co]
+    initial_end: bool = False
+    """Of a bookmark: all that was there has been sent (KEP-3157)."""
+    error: msgspec.Raw | None = None
+    """Of ERROR: the Status."""
+
+
+class _RawEvent(Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _ListMeta(Struct, rename="camel"):
+    resource_version: str = ""
+
+
+class _WireList(Struct, Generic[T]):
+    metadata: _ListMeta = field(default_factory=_ListMeta)
+    items: list[T] | None = None
+
+
+class _WireChange(Struct, Generic[T]):
+    type: str
+    object: T
+
+
+class Kind(Protocol[T_co]):
+    """How objects of one kind are read."""
+
+    resource: Resource
+
+    def page(self, body: bytes) -> DecodedPage[T_co]:
+        """A list answer."""
+
+    def change(self, line: bytes) -> Change[T_co]:
+        """A line of a watch."""
+
+    def one(self, raw: bytes | msgspec.Raw) -> Decoded[T_co]:
+        """A single object."""
+
+
+class TypedKind(Generic[W, T]):
+    """A kind decoded into a narrow struct `wire`, then converted."""
+
+    def __init__(
+        self, resource: Resource, wire: type[W], convert: Callable[[W, Report], T], problems: Problems
+    ) -> None:
+        self.resource = resource
+        self._convert = convert
+        self._problems = problems
+        self._one: msgspec.json.Decoder[W] = msgspec.json.Decoder(wire)
+        self._list: msgspec.json.Decoder[_WireList[W]] = msgspec.json.Decoder(_WireList[wire])  # type: ignore[valid-type]
+        self._change: msgspec.json.Decoder[_WireChange[W]] = msgspec.json.Decoder(_WireChange[wire])  # type: ignore[valid-type]
+
+    def page(self, body: bytes) -> DecodedPage[T]:
+        """All items at once; one by one only if some item is malformed.
+
+        Raises:
+            msgspec.DecodeError: if the body is no list at all.
+        """
+        try:
+            page = self._list.decode(body)
+        except msgspec.ValidationError:
+            raw = _RAW_LIST.decode(body)
+            return DecodedPage([self.one(item) for item in raw.items or ()], raw.metadata.resource_version)
+        return DecodedPage([self._decoded(item) for item in page.items or ()], page.metadata.resource_version)
+
+    def change(self, line: bytes) -> Change[T]:
+        """A watch event.
+
+        Raises:
+            msgspec.DecodeError: if the line is no watch event.
+        """
+        try:
+            change = self._change.decode(line)
+        except msgspec.ValidationError:
+            return _unusual(self, line)
+        if change.type in _WITH_OBJECT:
+            return Change(change.type, self._decoded(change.object))
+        return _unusual(self, line)
+
+    def one(self, raw: bytes | msgspec.Raw) -> Decoded[T]:
+        """A single object; one that is malformed keeps its key."""
+        try:
+            return self._decoded(self._one.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _not_understood(self.resource, raw, error, self._problems)
+
+    def _decoded(self, wire: W) -> Decoded[T]:
+        meta = wire.metadata
+        namespace, name = meta.namespace, meta.name
+
+        def report(problem: str) -> None:
+            self._problems.report(self.resource.kind, namespace, name, problem)
+
+        return Decoded((namespace, name), self._convert(wire, report), meta.resource_version)
+
+
+class MappingKind(Generic[T]):
+    """A kind of ours, few objects: decoded as plain JSON by `prewarm.api`, which never raises."""
+
+    def __init__(self, resource: Resource, convert: Callable[[Mapping[str, object]], T], problems: Problems) -> None:
+        self.resource = resource
+        self._convert = convert
+        self._problems = problems
+
+    def page(self, body: bytes) -> DecodedPage[T]:
+        """A list answer.
+
+        Raises:
+            msgspec.DecodeError: if the body is no list at all.
+        """
+        raw = _RAW_LIST.decode(body)
+        return DecodedPage([self.one(item) for item in raw.items or ()], raw.metadata.resource_version)
+
+    def change(self, line: bytes) -> Change[T]:
+        """A watch event.
+
+        Raises:
+            msgspec.DecodeError: if the line is no watch event.
+        """
+        return _unusual(self, line)
+
+    def one(self, raw: bytes | msgspec.Raw) -> Decoded[T]:
+        """A single object; one that is malformed keeps its key."""
+        try:
+            meta = _HEADER.decode(raw).metadata
+            value = self._convert(msgspec.json.decode(raw, type=dict[str, object]))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _not_understood(self.resource, raw, error, self._problems)
+        return Decoded((meta.namespace, meta.name), value, meta.resource_version)
+
+
+_RAW_LIST = msgspec.json.Decoder(_WireList[msgspec.Raw])
+_RAW_EVENT = msgspec.json.Decoder(_RawEvent)
+_HEADER = msgspec.json.Decoder(WireObject)
+_WITH_OBJECT = frozenset({"ADDED", "MODIFIED", "DELETED"})
+
+
+def _unusual(kind: Kind[T], line: bytes) -> Change[T]:
+    """Bookmarks, errors and objects that are malformed."""
+    event = _RAW_EVENT.decode(line)
+    match event.type:
+        case "ERROR":
+            return Change(event.type, Decoded(("", ""), None), error=event.object)
+        case "BOOKMARK":
+            meta = _HEADER.decode(event.object).metadata
+            ended = (meta.annotations or {}).get(_INITIAL_EVENTS_END) == "true"
+            return Change(event.type, Decoded(("", ""), None, meta.resource_version), ended)
+        case _:
+            return Change(event.type, kind.one(event.object))
+
+
+def _not_understood(resource: Resource, raw: bytes | msgspec.Raw, error: Exception, problems: Problems) -> Decoded[T]:
+    try:
+        meta = _HEADER.decode(raw).metadata
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        meta = WireMeta()
+    problems.report(resource.kind, meta.namespace, meta.name, f"left out: {error}")
+    return Decoded((meta.namespace, meta.name), None, meta.resource_version)
+
+
+class Kinds:
+    """The decoders of all kinds that planning reads; they share one record of problems."""
+
+    def __init__(self, problems: Problems | None = None) -> None:
+        self.problems = problems or Problems()
+        found = self.problems
+
+        def workload(resource: Resource) -> Kind[Workload]:
+            return TypedKind(resource, workloads.WireWorkload, workloads.workload_converter(resource), found)
+
+        self.pods: Kind[Pod] = TypedKind(intents.PODS, pods.WirePod, pods.pod, found)
+        self.nodes: Kind[Node] = TypedKind(intents.NODES, nodes.WireNode, nodes.node, found)
+        self.deployments = workload(intents.DEPLOYMENTS)
+        self.replica_sets = workload(intents.REPLICA_SETS)
+        self.stateful_sets = workload(intents.STATEFUL_SETS)
+        self.daemon_sets = workload(intents.DAEMON_SETS)
+        self.autoscalers: Kind[Autoscaler] = TypedKind(
+            intents.AUTOSCALERS, autoscalers.WireAutoscaler, autoscalers.autoscaler, found
+        )
+        self.services: Kind[Service] = TypedKind(intents.SERVICES, others.WireService, others.service, found)
+        self.namespaces: Kind[Namespace] = TypedKind(intents.NAMESPACES, others.WireNamespace, others.namespace, found)
+        self.events: Kind[KubeletEvent] = TypedKind(intents.EVENTS, others.WireEvent, others.kubelet_event, found)
+        self.image_caches: Kind[ImageCache] = MappingKind(intents.IMAGE_CACHES, decode_image_cache, found)
+        self.node_images: Kind[NodeImages] = MappingKind(intents.NODE_IMAGES, decode_node_images, found)
+        self.policies: Kind[Policy] = MappingKind(intents.POLICIES, decode_policy, found)

@@ -1,0 +1,30 @@
+"""Says once of each object what could not be understood in it."""
+
+from collections.abc import Callable
+
+import structlog
+
+Report = Callable[[str], None]
+"""Takes one problem of the object at hand."""
+
+_LOG = structlog.get_logger(__name__)
+_REMEMBERED = 10_000
+_LONGEST_MESSAGE = 300
+
+
+class Problems:
+    """Logs each object's problems once; bounded, so that a cluster full of nonsense cannot fill memory or logs."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str, str]] = set()
+        self.count = 0
+
+    def report(self, kind: str, namespace: str, name: str, problem: str) -> None:
+        """Count a problem of an object, and log it if it is the object's first."""
+        self.count += 1
+        key = (kind, namespace, name)
+        if key in self._seen or len(self._seen) >= _REMEMBERED:
+            return
+        self._seen.add(key)
+        problem = " ".join(problem.split())[:_LONGEST_MESSAGE]
+        _LOG.warning("object not fully understood", kind=kind, namespace=namespace, name=name, problem=problem)

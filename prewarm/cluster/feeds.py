@@ -1,0 +1,145 @@
+"""A kind's decoder joined with the place where its objects go: bytes in, a changed store out. No I/O."""
+
+from collections.abc import Collection
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from prewarm.cluster.decoding.kinds import Kind, Kinds
+from prewarm.cluster.errors import ApiError, decode_status
+from prewarm.cluster.sinks import Sink
+from prewarm.cluster.store import Store
+from prewarm.model.intents import Resource
+from prewarm.model.snapshot import ObjectKey
+
+T = TypeVar("T")
+
+KUBELET_PULL_EVENTS = ",".join(
+    (
+        "involvedObject.kind=Pod",
+        "source=kubelet",
+        *(
+            f"reason!={reason}"
+            for reason in ("Created", "Started", "Killing", "Unhealthy", "FailedMount", "FailedCreatePodSandBox")
+        ),
+    )
+)
+"""Field selectors have no OR, but != and AND: without its other frequent reasons, what a kubelet says of pods is about
+images. One watch instead of one for each of Pulling, Pulled, Failed and BackOff."""
+
+
+class Step(Struct, frozen=True):
+    """What a watch event means for going on."""
+
+    resource_version: str = ""
+    """From where to go on after this event; "" if it does not say."""
+    key: ObjectKey | None = None
+    """The object that was put or removed."""
+    initial_end: bool = False
+    error: ApiError | None = None
+    """The server ended the watch."""
+
+
+class Feed(Protocol):
+    """One kind on its way from bytes to the store."""
+
+    resource: Resource
+    field_selector: str
+
+    def load(self, body: bytes) -> tuple[list[ObjectKey], str]:
+        """Put a page of a list; gives the keys in it and the list's resourceVersion."""
+
+    def take(self, line: bytes) -> Step:
+        """Put or remove what a watch event says."""
+
+    def put_raw(self, raw: bytes | msgspec.Raw) -> None:
+        """Put a single object."""
+
+    def keep_only(self, keys: Collection[ObjectKey]) -> int:
+        """Remove all others: they vanished while nobody watched. Gives their number."""
+
+    def __len__(self) -> int: ...
+
+
+class KindFeed(Generic[T]):
+    """The Feed of a decoder and a sink of the same type."""
+
+    def __init__(self, kind: Kind[T], sink: Sink[T], *, field_selector: str = "") -> None:
+        self.resource = kind.resource
+        self.field_selector = field_selector
+        self._kind = kind
+        self._sink = sink
+
+    def load(self, body: bytes) -> tuple[list[ObjectKey], str]:
+        """Put a page of a list.
+
+        Raises:
+            msgspec.DecodeError: if the body is no list.
+        """
+        page = self._kind.page(body)
+        put = self._sink.put
+        for item in page.items:
+            if item.value is not None:
+                put(item.key, item.value)
+        return [item.key for item in page.items], page.resource_version
+
+    def take(self, line: bytes) -> Step:
+        """Put or remove what a watch event says.
+
+        Raises:
+            msgspec.DecodeError: if the line is no watch event.
+        """
+        change = self._kind.change(line)
+        if change.error is not None:
+            return Step(error=decode_status(change.error, 500, request=f"watch of {self.resource.plural}"))
+        version = change.object.resource_version
+        if change.type == "BOOKMARK":
+            return Step(version, initial_end=change.initial_end)
+        key, value = change.object.key, change.object.value
+        if change.type == "DELETED":
+            self._sink.remove(key)
+        elif value is not None:
+            self._sink.put(key, value)
+        return Step(version, key)
+
+    def put_raw(self, raw: bytes | msgspec.Raw) -> None:
+        """Put a single object; one that cannot be understood is left out."""
+        decoded = self._kind.one(raw)
+        if decoded.value is not None:
+            self._sink.put(decoded.key, decoded.value)
+
+    def keep_only(self, keys: Collection[ObjectKey]) -> int:
+        """Remove all others."""
+        vanished = [key for key in self._sink.keys() if key not in keys]  # noqa: SIM118 - a Sink is no mapping
+        for key in vanished:
+            self._sink.remove(key)
+        return len(vanished)
+
+    def __len__(self) -> int:
+        return len(self._sink)
+
+
+def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
+    """One feed for each kind that planning reads, Events excluded."""
+    kinds = kinds or Kinds()
+    return (
+        KindFeed(kinds.nodes, store.nodes),
+        KindFeed(kinds.namespaces, store.namespaces),
+        KindFeed(kinds.services, store.services),
+        KindFeed(kinds.deployments, store.deployments),
+        KindFeed(kinds.replica_sets, store.replica_sets),
+        KindFeed(kinds.stateful_sets, store.stateful_sets),
+        KindFeed(kinds.daemon_sets, store.daemon_sets),
+        KindFeed(kinds.autoscalers, store.autoscalers),
+        KindFeed(kinds.policies, store.policies),
+        KindFeed(kinds.node_images, store.node_images),
+        KindFeed(kinds.image_caches, store.image_caches),
+        KindFeed(kinds.pods, store.pods),
+    )
+
+
+def event_feed(store: Store, kinds: Kinds | None = None) -> Feed:
+    """The kubelet's Events about images of pods, for accounting."""
+    kinds = kinds or Kinds()
+    return KindFeed(kinds.events, store.events, field_selector=KUBELET_PULL_EVENTS)

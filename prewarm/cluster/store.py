@@ -1,0 +1,230 @@
+"""What the reflectors have seen, kept so that a snapshot costs nearly nothing and no grouping is ever rebuilt."""
+
+from prewarm.api.names import LABEL_PULLER, TRUE
+from prewarm.cluster.changes import ChangeCollector, Changes
+from prewarm.cluster.sinks import EventBuffer, TableSink
+from prewarm.cluster.tables import Grouping, Table
+from prewarm.model.image_caches import ImageCache, Policy
+from prewarm.model.nodes import Node, NodeImages
+from prewarm.model.pods import OwnerReference, Pod
+from prewarm.model.snapshot import ClusterSnapshot, NodeUsage, ObjectKey
+from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload, WorkloadKey
+
+_PLANNED_KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+
+
+class PodTables:
+    """All pods, and the groupings of them that planning needs, always consistent with each other."""
+
+    def __init__(self) -> None:
+        self.all: Table[ObjectKey, Pod] = Table()
+        self.by_node: Grouping[str, ObjectKey, Pod] = Grouping()
+        self.by_namespace: Grouping[str, ObjectKey, Pod] = Grouping()
+        self.by_owner: Grouping[str, ObjectKey, Pod] = Grouping()
+        self.with_affinity: Table[ObjectKey, Pod] = Table()
+        self.pullers: Table[ObjectKey, Pod] = Table()
+        self.usage: Table[str, NodeUsage] = Table()
+
+    def update(self, key: ObjectKey, old: Pod | None, new: Pod | None) -> None:
+        """Move a pod from where it was to where it is."""
+        if old is not None:
+            self._take_out(key, old, new)
+        if new is None:
+            return
+        self.by_namespace.put(new.namespace, key, new)
+        if new.owner is not None:
+            self.by_owner.put(new.owner.uid, key, new)
+        if new.labels.get(LABEL_PULLER) == TRUE:
+            self.pullers.put(key, new)
+        if occupies_node(new):
+            self.by_node.put(new.node_name, key, new)
+            if new.shape.affinity.concerns_pods:
+                self.with_affinity.put(key, new)
+        self._count(old, new)
+
+    def _take_out(self, key: ObjectKey, old: Pod, new: Pod | None) -> None:
+        """Remove the pod from groups that it has left."""
+        stays = new is not None and occupies_node(new)
+        if occupies_node(old):
+            if not stays or new is None or new.node_name != old.node_name:
+                self.by_node.pop(old.node_name, key)
+            if not stays or new is None or not new.shape.affinity.concerns_pods:
+                self.with_affinity.pop(key)
+        if new is None:
+            self.by_namespace.pop(old.namespace, key)
+            self._count(old, None)
+        if old.owner is not None and (new is None or new.owner is None or new.owner.uid != old.owner.uid):
+            self.by_owner.pop(old.owner.uid, key)
+        if new is None or new.labels.get(LABEL_PULLER) != TRUE:
+            self.pullers.pop(key)
+
+    def _count(self, old: Pod | None, new: Pod | None) -> None:
+        """Most changes of a pod are of its status: its node's sums stay."""
+        before = old if old is not None and occupies_node(old) else None
+        after = new if new is not None and occupies_node(new) else None
+        if before and after and before.node_name == after.node_name and before.shape == after.shape:
+            return
+        if before is not None:
+            used = (self.usage.get(before.node_name) or NodeUsage()).plus(before, -1)
+            if used.pods:
+                self.usage.put(before.node_name, used)
+            else:
+                self.usage.pop(before.node_name)
+        if after is not None:
+            self.usage.put(after.node_name, (self.usage.get(after.node_name) or NodeUsage()).plus(after))
+
+
+def occupies_node(pod: Pod) -> bool:
+    """Whether it is bound and not finished: then it counts on its node."""
+    return bool(pod.node_name) and not pod.finished
+
+
+class Store:
+    """Takes objects through its sinks, gives snapshots. Not for use from several threads.
+
+    Attributes:
+        pods, nodes, ...: sinks, one a kind, for reflectors.
+        events: kubelet Events waiting for accounting.
+    """
+
+    def __init__(self) -> None:
+        self._changes = changes = ChangeCollector()
+        self._pods = PodTables()
+        self._nodes: Table[str, Node] = Table()
+        self._workloads: Table[WorkloadKey, Workload] = Table()
+        self._replica_sets: Table[ObjectKey, Workload] = Table()
+        self._replica_sets_by_owner: Grouping[str, ObjectKey, Workload] = Grouping()
+        self._autoscalers: Table[WorkloadKey, Autoscaler] = Table()
+        self._autoscalers_by_target: Grouping[WorkloadKey, ObjectKey, Autoscaler] = Grouping()
+        self._services: Table[str, tuple[Service, ...]] = Table()
+        self._services_by_namespace: Grouping[str, ObjectKey, Service] = Grouping()
+        self._namespaces: Table[str, Namespace] = Table()
+        self._image_caches: Table[ObjectKey, ImageCache] = Table()
+        self._node_images: Table[str, NodeImages] = Table()
+        self._policies: Table[str, Policy] = Table()
+
+        self.pods = TableSink(self._pod, changes, self._pods.all)
+        self.nodes = TableSink(self._node, changes)
+        self.deployments = TableSink(self._workload, changes)
+        self.stateful_sets = TableSink(self._workload, changes)
+        self.daemon_sets = TableSink(self._workload, changes)
+        self.replica_sets = TableSink(self._replica_set, changes, self._replica_sets)
+        self.autoscalers = TableSink(self._autoscaler, changes)
+        self.services = TableSink(self._service, changes)
+        self.namespaces = TableSink(self._namespace, changes)
+        self.image_caches = TableSink(self._image_cache, changes, self._image_caches)
+        self.node_images = TableSink(self._node_image, changes)
+        self.policies = TableSink(self._policy, changes)
+        self.events = EventBuffer(changes)
+
+    def snapshot(self, now: float) -> ClusterSnapshot:
+        """Everything as of now; costs microseconds, since what follows copies only what it writes."""
+        pods = self._pods
+        return ClusterSnapshot(
+            taken_at=now,
+            nodes=self._nodes.view(),
+            pods=pods.all.view(),
+            pods_by_node=pods.by_node.view(),
+            pods_by_namespace=pods.by_namespace.view(),
+            pods_by_owner=pods.by_owner.view(),
+            pods_with_affinity=pods.with_affinity.view(),
+            puller_pods=pods.pullers.view(),
+            usage=pods.usage.view(),
+            workloads=self._workloads.view(),
+            replica_sets=self._replica_sets.view(),
+            replica_sets_by_owner=self._replica_sets_by_owner.view(),
+            autoscalers=self._autoscalers.view(),
+            services_by_namespace=self._services.view(),
+            namespaces=self._namespaces.view(),
+            image_caches=self._image_caches.view(),
+            node_images=self._node_images.view(),
+            policies=self._policies.view(),
+        )
+
+    def changed(self) -> Changes:
+        """What was touched since the last call."""
+        return self._changes.take()
+
+    async def wait_for_change(self) -> None:
+        """Return once something was touched or an Event came since the last call of `changed`."""
+        await self._changes.happened.wait()
+
+    def drain_events(self) -> tuple[KubeletEvent, ...]:
+        """Kubelet Events since the last call."""
+        return self.events.drain()
+
+    def _pod(self, key: ObjectKey, old: Pod | None, new: Pod | None) -> None:
+        self._pods.update(key, old, new)
+        for pod in (old, new):
+            if pod is None:
+                continue
+            if pod.node_name:
+                self._changes.used_nodes.add(pod.node_name)
+            if pod.owner is not None:
+                self._touch_owner(pod.namespace, pod.owner)
+
+    def _touch_owner(self, namespace: str, owner: OwnerReference) -> None:
+        if owner.kind == "ReplicaSet":
+            replica_set = self._replica_sets.get((namespace, owner.name))
+            if replica_set is None or replica_set.owner is None:
+                return
+            owner = replica_set.owner
+        if owner.kind in _PLANNED_KINDS:
+            self._changes.workloads.add(WorkloadKey(owner.kind, namespace, owner.name))
+        elif owner.kind == "ImageCache":
+            self._changes.image_caches.add((namespace, owner.name))
+
+    def _node(self, key: ObjectKey, _old: Node | None, new: Node | None) -> None:
+        self._nodes.set(key[1], new)
+        self._changes.nodes.add(key[1])
+
+    def _workload(self, _key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
+        either = new or old
+        if either is not None:
+            self._workloads.set(either.key, new)
+            self._changes.workloads.add(either.key)
+
+    def _replica_set(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
+        for replica_set in (old, new):
+            if replica_set is not None and replica_set.owner is not None:
+                self._touch_owner(key[0], replica_set.owner)
+        if old is not None and old.owner is not None:
+            self._replica_sets_by_owner.pop(old.owner.uid, key)
+        if new is not None and new.owner is not None:
+            self._replica_sets_by_owner.put(new.owner.uid, key, new)
+
+    def _autoscaler(self, key: ObjectKey, old: Autoscaler | None, new: Autoscaler | None) -> None:
+        """Two autoscalers on one target fight; the first by name speaks for both."""
+        if old is not None:
+            self._autoscalers_by_target.pop(old.target, key)
+        if new is not None:
+            self._autoscalers_by_target.put(new.target, key, new)
+        for target in {autoscaler.target for autoscaler in (old, new) if autoscaler is not None}:
+            rivals = self._autoscalers_by_target.group(target)
+            self._autoscalers.set(target, rivals[min(rivals)] if rivals else None)
+            self._changes.workloads.add(target)
+
+    def _service(self, key: ObjectKey, _old: Service | None, new: Service | None) -> None:
+        namespace = key[0]
+        if new is None:
+            self._services_by_namespace.pop(namespace, key)
+        else:
+            self._services_by_namespace.put(namespace, key, new)
+        services = self._services_by_namespace.group(namespace)
+        self._services.set(namespace, tuple(services[name] for name in sorted(services)) or None)
+        self._changes.namespaces.add(namespace)
+
+    def _namespace(self, key: ObjectKey, _old: Namespace | None, new: Namespace | None) -> None:
+        self._namespaces.set(key[1], new)
+        self._changes.namespaces.add(key[1])
+
+    def _image_cache(self, key: ObjectKey, _old: ImageCache | None, _new: ImageCache | None) -> None:
+        self._changes.image_caches.add(key)
+
+    def _node_image(self, key: ObjectKey, _old: NodeImages | None, new: NodeImages | None) -> None:
+        self._node_images.set(key[1], new)
+        self._changes.nodes.add(key[1])
+
+    def _policy(self, key: ObjectKey, _old: Policy | None, new: Policy | None) -> None:
+        self._policies.set(key[1], new)
+        self._changes.policies.add(key[1])

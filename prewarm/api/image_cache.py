@@ -94,7 +94,7 @@ class Attempts(ApiModel):
     timeout_seconds: Annotated[int, Field(strict=True, ge=10, le=86_400)] = 600
     """Seconds after which a pull counts as failed. A pull that the kubelet has begun cannot be stopped."""
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
-    """Attempts for each pair of image and node; then it counts as failed until the spec changes."""
+    """Attempts for each pair of image and node in a row, with growing pauses; after that one attempt an hour."""
 
 
 _PARALLELISM = "write parallelism as a whole number from 1, or as a percentage from 1% to 100%"

@@ -84,7 +84,7 @@ class StatusFields(ApiModel):
     succeeded: Count = 0
     """Pairs that are there."""
     failed: Count = 0
-    """Pairs that are not tried again until the spec changes."""
+    """Pairs whose last attempt failed."""
     skipped: Count = 0
     """Pairs that are held back by the state of the node or by the spec."""
     reasons: Annotated[

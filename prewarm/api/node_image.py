@@ -11,14 +11,16 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from prewarm.api import names
-from prewarm.api.fields import ApiModel, Count, Time, api_time, one_line, unix
+from prewarm.api.fields import REASON_LENGTH, ApiModel, Count, Reason, Time, api_time, one_line, unix
 from prewarm.api.metadata import decode_metadata
 from prewarm.model.images import MAX_REFERENCE_LENGTH
 from prewarm.model.intents import Json, Manifest
-from prewarm.model.nodes import Evidence, NodeImages, PresentImage
+from prewarm.model.nodes import Evidence, FailedPull, NodeImages, PresentImage
 
 MAX_PRESENT_IMAGES = 256
 """Images of one node that are kept: about 60 KB at usual lengths."""
+MAX_FAILED_PULLS = 50
+_MAX_MESSAGE = 512
 _MAX_IDENTITY = 1024
 _MAX_CACHE = 2 * 253 + 1
 _MAX_DIGEST = 256
@@ -47,6 +49,27 @@ class PresentImageFields(ApiModel):
     """When a workload's container first used it after prewarm's pull."""
 
 
+class FailedPullFields(ApiModel):
+    """Attempts at one image that all failed so far."""
+
+    image: Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_LENGTH)]
+    """The image in full: registry, repository, tag or digest."""
+    cache: Annotated[str, Field(max_length=_MAX_CACHE)] = ""
+    """Namespace and name of the ImageCache that asked for it."""
+    cache_uid: Annotated[str, Field(max_length=253)] = ""
+    """uid of that ImageCache."""
+    reason: Reason = ""
+    """Why, in one word."""
+    message: Annotated[str, Field(max_length=_MAX_MESSAGE)] = ""
+    """The kubelet's or API server's own words about the last attempt."""
+    attempts: Count = 1
+    """How often it was tried."""
+    at: Time
+    """When it failed last."""
+    pull_identity: Annotated[str, Field(max_length=_MAX_IDENTITY)] = ""
+    """Namespace, service account and names of the pull secrets under which it was tried; empty for none."""
+
+
 class NodeImageStatusFields(ApiModel):
     """What is known to be on the node."""
 
@@ -59,6 +82,11 @@ class NodeImageStatusFields(ApiModel):
         Field(max_length=MAX_PRESENT_IMAGES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = Field(default_factory=list)
     """Images that are on the node."""
+    failures: Annotated[
+        list[FailedPullFields],
+        Field(max_length=MAX_FAILED_PULLS, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = Field(default_factory=list)
+    """Images that prewarm tried to pull in vain, so that a restarted controller goes on counting attempts."""
 
 
 class NodeImageResource(ApiModel):
@@ -80,6 +108,7 @@ def decode_node_images(raw: Mapping[str, object]) -> NodeImages:
         node_uid=fields.node_uid,
         boot_id=fields.boot_id,
         images=tuple(_present(image) for image in fields.images),
+        failures=tuple(_failed(failure) for failure in fields.failures),
         resource_version=metadata.resource_version,
     )
 
@@ -98,6 +127,19 @@ def _present(fields: PresentImageFields) -> PresentImage:
     )
 
 
+def _failed(fields: FailedPullFields) -> FailedPull:
+    return FailedPull(
+        image=fields.image,
+        cache=fields.cache,
+        cache_uid=fields.cache_uid,
+        reason=fields.reason,
+        message=fields.message,
+        attempts=fields.attempts,
+        at=fields.at.timestamp(),
+        pull_identity=fields.pull_identity,
+    )
+
+
 def bounded_node_images(images: NodeImages) -> NodeImages:
     """What of a record is written: a record that was read back equals it (resource version aside).
 
@@ -109,7 +151,27 @@ def bounded_node_images(images: NodeImages) -> NodeImages:
         ranked = sorted(kept, key=lambda image: (image.evidence is not Evidence.OUR_PULL, -image.since, image.image))
         chosen = {id(image) for image in ranked[:MAX_PRESENT_IMAGES]}
         kept = tuple(image for image in kept if id(image) in chosen)
-    return NodeImages(images.node_name, images.node_uid, images.boot_id, tuple(_bounded(image) for image in kept))
+    failures = sorted(images.failures, key=lambda failure: -failure.at)[:MAX_FAILED_PULLS]
+    return NodeImages(
+        images.node_name,
+        images.node_uid,
+        images.boot_id,
+        tuple(_bounded(image) for image in kept),
+        tuple(_bounded_failure(failure) for failure in images.failures if failure in failures),
+    )
+
+
+def _bounded_failure(failure: FailedPull) -> FailedPull:
+    return FailedPull(
+        image=failure.image[:MAX_REFERENCE_LENGTH],
+        cache=failure.cache[:_MAX_CACHE],
+        cache_uid=failure.cache_uid[:253],
+        reason=one_line(failure.reason, REASON_LENGTH),
+        message=one_line(failure.message, _MAX_MESSAGE),
+        attempts=failure.attempts,
+        at=round(failure.at, 6),
+        pull_identity=failure.pull_identity[:_MAX_IDENTITY],
+    )
 
 
 def _bounded(image: PresentImage) -> PresentImage:
@@ -137,16 +199,28 @@ def node_images_manifest(images: NodeImages) -> Manifest:
         metadata["ownerReferences"] = [
             {"apiVersion": "v1", "kind": "Node", "name": bounded.node_name, "uid": bounded.node_uid}
         ]
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": "NodeImage",
-        "metadata": metadata,
-        "status": {
-            "nodeUid": bounded.node_uid,
-            "bootId": bounded.boot_id,
-            "images": [_fields(image) for image in bounded.images],
-        },
+    status: dict[str, Json] = {
+        "nodeUid": bounded.node_uid,
+        "bootId": bounded.boot_id,
+        "images": [_fields(image) for image in bounded.images],
     }
+    if bounded.failures:
+        status["failures"] = [_failure_fields(failure) for failure in bounded.failures]
+    return {"apiVersion": names.API_VERSION, "kind": "NodeImage", "metadata": metadata, "status": status}
+
+
+def _failure_fields(failure: FailedPull) -> dict[str, Json]:
+    fields: dict[str, Json] = {
+        "image": failure.image,
+        "cache": failure.cache,
+        "cacheUid": failure.cache_uid,
+        "reason": failure.reason,
+        "message": failure.message,
+        "attempts": failure.attempts,
+        "at": api_time(failure.at),
+        "pullIdentity": failure.pull_identity,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _fields(image: PresentImage) -> dict[str, Json]:

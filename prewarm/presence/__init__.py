@@ -1,16 +1,20 @@
 """What is on each node? Evidence of images per node, exact in identity and honest about credentials."""
 
-from prewarm.presence.evidence import PULL_CONTAINER_PREFIX, Sighting
-from prewarm.presence.records import MAX_RECORDED_IMAGES, forgotten, observe
+from prewarm.presence.evidence import PULL_CONTAINER_PREFIX, Sighting, our_pulls, record_holds
+from prewarm.presence.records import MAX_RECORDED_IMAGES, Wanted, forgotten, observe, wanted
 from prewarm.presence.warmth import Warmth, WarmthMemory, warmth
 
 __all__ = [
     "MAX_RECORDED_IMAGES",
     "PULL_CONTAINER_PREFIX",
     "Sighting",
+    "Wanted",
     "Warmth",
     "WarmthMemory",
     "forgotten",
     "observe",
+    "our_pulls",
+    "record_holds",
+    "wanted",
     "warmth",
 ]

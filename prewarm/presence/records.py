@@ -49,7 +49,11 @@ def wanted(snapshot: ClusterSnapshot) -> Wanted:
 
 
 def observe(
-    snapshot: ClusterSnapshot, *, nodes: Collection[str] | None = None, known: Warmth | None = None
+    snapshot: ClusterSnapshot,
+    *,
+    nodes: Collection[str] | None = None,
+    known: Warmth | None = None,
+    asked: Wanted | None = None,
 ) -> tuple[NodeImages, ...]:
     """Records that differ from the snapshot's, in order of node name: what was pulled, seen, first used, or went.
 
@@ -59,9 +63,10 @@ def observe(
         snapshot: the cluster.
         nodes: look at these nodes only; None = all.
         known: warmth of the same snapshot, if it is at hand already.
+        asked: the same of `wanted`.
     """
     known = known if known is not None else warmth(snapshot)
-    asked = wanted(snapshot)
+    asked = asked if asked is not None else wanted(snapshot)
     changed = []
     for node_name in sorted(snapshot.nodes if nodes is None else nodes):
         node = snapshot.nodes.get(node_name)

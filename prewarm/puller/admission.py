@@ -1,0 +1,238 @@
+"""Which of the wanted pulls may start now? The one place where budgets, rates and slots are kept."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from prewarm.history import History
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.images import canonical, registry_of
+from prewarm.model.nodes import Node
+from prewarm.model.pods import ContainerPhase, Pod, PodPhase
+from prewarm.model.quantities import int_or_percent
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.presence import Warmth
+from prewarm.puller.memory import Refusal
+from prewarm.puller.pairs import Pair, Pairs, PairState
+from prewarm.puller.pods import REQUEST_MEMORY, REQUEST_MILLI_CPU, Order, order_for
+from prewarm.puller.reasons import WithheldReason
+from prewarm.puller.retry import registry_quiet_until, silent_registries
+from prewarm.puller.settings import PullerSettings
+from prewarm.puller.work import Work
+
+_STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
+"""Waiting reasons of a container whose image may be in the kubelet's queue; one in back-off is not."""
+
+
+class Admitted(Struct, frozen=True):
+    """What may start now, and what keeps the rest."""
+
+    orders: tuple[Order, ...]
+    withheld: Mapping[WithheldReason, int]
+    """Pairs that are due and wait, by reason."""
+    look_again_at: float | None = None
+    """When a reason that no change in the cluster lifts will have passed."""
+
+
+def precedence(cache: ImageCache) -> tuple[int, float, float, tuple[str, str]]:
+    """Order of caches: higher priority, sooner needed, older, by name."""
+    needed = cache.needed_by if cache.needed_by is not None else float("inf")
+    return (-cache.priority, needed, cache.created_at, cache.key)
+
+
+def nodes_at_once(cache: ImageCache, nodes: int) -> int:
+    """How many nodes a cache may pull on at once (spec.parallelism; absent or faulty: as many as budgets allow)."""
+    if cache.parallelism is None:
+        return nodes
+    try:
+        return max(1, int_or_percent(cache.parallelism, nodes, round_up=True))
+    except ValueError:
+        return nodes
+
+
+class Admission:
+    """Goes through due pairs in order and orders what fits; used once per snapshot."""
+
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        settings: PullerSettings,
+        history: History,
+        known: Warmth,
+        work: Work,
+        pairs: Pairs,
+        refusals: Iterable[Refusal] = (),
+    ) -> None:
+        self._snapshot = snapshot
+        self._settings = settings
+        self._history = history
+        self._known = known
+        self._work = work
+        self._pairs = pairs
+        self._refused = {
+            (refusal.order.cache_uid, canonical(image)) for refusal in refusals for image in refusal.order.images
+        }
+        self._silent = silent_registries(snapshot.node_images, snapshot.taken_at)
+        self._orders: list[Order] = []
+        self._withheld: dict[WithheldReason, int] = {}
+        self._look_again_at: float | None = None
+        self._busy: dict[str, float | None] = {}
+
+    def admit(self, wanted: Sequence[tuple[ImageCache, Sequence[Pair]]]) -> Admitted:
+        """Order what fits, cache by cache in order of precedence, pair by pair in the cache's order."""
+        for cache, pairs in sorted(wanted, key=lambda entry: precedence(entry[0])):
+            if not cache.suspend:
+                self._admit_cache(cache, pairs)
+        return Admitted(tuple(self._orders), self._withheld, self._look_again_at)
+
+    def _admit_cache(self, cache: ImageCache, pairs: Sequence[Pair]) -> None:
+        now = self._snapshot.taken_at
+        due = [pair for pair in pairs if pair.is_due(now)]
+        if not due:
+            return
+        at_once = nodes_at_once(cache, len({pair.node for pair in pairs}))
+        small = self._small_by_node(due)
+        taken: set[tuple[str, str]] = set()
+        for pair in due:
+            if (pair.node, pair.image) in taken:
+                continue
+            reason = self._obstacle(cache, pair, at_once)
+            if reason is not None:
+                self._withheld[reason] = self._withheld.get(reason, 0) + 1
+                continue
+            images = self._together(cache, pair, small.get(pair.node, ()))
+            taken.update((pair.node, image) for image in images)
+            self._order(cache, pair, images)
+
+    def _order(self, cache: ImageCache, pair: Pair, images: tuple[str, ...]) -> None:
+        node = self._snapshot.nodes[pair.node]
+        order = order_for(cache, node.name, node.uid, images, pair.attempts + 1, self._snapshot.taken_at)
+        if order.key in self._work.pods:
+            # The pod of this very attempt still stands, its evidence already void: it is removed first.
+            self._withheld[WithheldReason.NODE_BUSY] = self._withheld.get(WithheldReason.NODE_BUSY, 0) + 1
+            return
+        self._work.add(order)
+        self._orders.append(order)
+
+    def _obstacle(self, cache: ImageCache, pair: Pair, at_once: int) -> WithheldReason | None:
+        """Why a pair that is due does not start; checks that concern everything come first."""
+        work, settings = self._work, self._settings
+        if work.total >= settings.cluster_pulls:
+            return WithheldReason.BUDGET
+        if work.on_node(pair.node) >= settings.node_pulls:
+            return WithheldReason.NODE_BUSY
+        if work.is_active_anywhere(pair.node, pair.image):
+            return WithheldReason.NODE_BUSY
+        reason = self._registry_obstacle(pair)
+        if reason is not None:
+            return reason
+        at_work = work.nodes_of(cache.uid)
+        if len(at_work) >= at_once and pair.node not in at_work:
+            return WithheldReason.BUDGET
+        key = (cache.uid, canonical(pair.image))
+        if key in self._refused and (pair.state is PairState.PENDING or work.is_unseen(cache.uid, pair.image)):
+            return WithheldReason.REFUSED
+        return self._node_obstacle(pair)
+
+    def _registry_obstacle(self, pair: Pair) -> WithheldReason | None:
+        registry = registry_of(pair.image)
+        at_work = self._work.from_registry(registry)
+        if at_work >= self._settings.registry_pulls:
+            return WithheldReason.BUDGET
+        if registry in self._silent:
+            if at_work >= self._settings.silent_registry_pulls:
+                return WithheldReason.REGISTRY_SILENT
+            until = registry_quiet_until(self._pairs.failures(pair.node).values(), registry)
+            if until > self._snapshot.taken_at:
+                self._look_again(until)
+                return WithheldReason.REGISTRY_SILENT
+        return None
+
+    def _node_obstacle(self, pair: Pair) -> WithheldReason | None:
+        node = self._snapshot.nodes[pair.node]
+        if not self._has_room(node):
+            return WithheldReason.NO_ROOM
+        if node.name not in self._busy:
+            self._busy[node.name] = waiting_until(
+                self._snapshot.pods_by_node.get(node.name, {}).values(),
+                self._known,
+                self._snapshot,
+                self._settings.pod_waiting_seconds,
+            )
+        until = self._busy[node.name]
+        if until is not None:
+            self._look_again(until)
+            return WithheldReason.POD_WAITING
+        return None
+
+    def _has_room(self, node: Node) -> bool:
+        """Whether the kubelet would admit a puller pod; amounts that the node does not report are not checked."""
+        usage = self._snapshot.usage.get(node.name)
+        if usage is None:
+            return True
+        unseen = self._work.unseen_on(node.name)
+        if usage.pods + unseen >= node.max_pods:
+            return False
+        allocatable = node.allocatable
+        cpu = usage.milli_cpu + (unseen + 1) * REQUEST_MILLI_CPU
+        memory = usage.memory + (unseen + 1) * REQUEST_MEMORY
+        return not (0 < allocatable.milli_cpu < cpu or 0 < allocatable.memory < memory)
+
+    def _small_by_node(self, due: Sequence[Pair]) -> Mapping[str, Sequence[Pair]]:
+        """Due pairs whose image is known to take a moment only, by node."""
+        seconds: dict[str, float | None] = {}
+        small: dict[str, list[Pair]] = {}
+        for pair in due:
+            if pair.image not in seconds:
+                seconds[pair.image] = self._history.pull_seconds(pair.image)
+            estimate = seconds[pair.image]
+            if estimate is not None and estimate <= self._settings.small_seconds:
+                small.setdefault(pair.node, []).append(pair)
+        return small
+
+    def _together(self, cache: ImageCache, pair: Pair, small: Sequence[Pair]) -> tuple[str, ...]:
+        """Images for one pod: the pair's, and if it is small, others on the same node that are as small and as new."""
+        if pair not in small:
+            return (pair.image,)
+        images = [pair.image]
+        chosen = {canonical(pair.image)}
+        for other in small:
+            if len(images) >= self._settings.images_per_pod:
+                break
+            key = (cache.uid, canonical(other.image))
+            fits = other.attempts == 0 == pair.attempts and key not in self._refused and key[1] not in chosen
+            if fits and self._registry_obstacle(other) is None:
+                chosen.add(key[1])
+                images.append(other.image)
+        return tuple(images)
+
+    def _look_again(self, at: float) -> None:
+        self._look_again_at = at if self._look_again_at is None else min(at, self._look_again_at)
+
+
+def waiting_until(pods: Iterable[Pod], known: Warmth, snapshot: ClusterSnapshot, patience: float) -> float | None:
+    """Until when a node's own pods keep pulls away: some wait for an image that is not there; None if none does.
+
+    A kubelet pulls first come, first served: what we queue now goes before the next image of a pod that waits already.
+    Patience ends, since a pod may wait for other things (volumes) for ever.
+    """
+    latest: float | None = None
+    for pod in pods:
+        if pod.phase is not PodPhase.PENDING or pod.key in snapshot.puller_pods or pod.deleted_at is not None:
+            continue
+        until = (pod.scheduled_at or pod.created_at) + patience
+        if until <= snapshot.taken_at:
+            continue
+        if _waits_for_image(pod, known):
+            latest = until if latest is None else max(until, latest)
+    return latest
+
+
+def _waits_for_image(pod: Pod, known: Warmth) -> bool:
+    statuses = {status.name: status for status in pod.containers}
+    for shape in pod.shape.containers:
+        status = statuses.get(shape.name)
+        starting = status is None or (status.phase is ContainerPhase.WAITING and status.reason in _STARTING)
+        if starting and not known.evidence(pod.node_name, shape.image):
+            return True
+    return False

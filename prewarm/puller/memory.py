@@ -1,0 +1,172 @@
+"""What was asked for and is not visible yet: the only thing that the puller knows beyond the snapshot."""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from prewarm.model.image_caches import ImageList
+from prewarm.model.nodes import Node, NodeImages
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.presence import Wanted, Warmth, WarmthMemory, wanted
+from prewarm.puller.pods import Order
+
+ORDER_SECONDS = 15.0
+"""After that long unseen, a create is taken for lost and is repeated under the same name."""
+REPEAT_SECONDS = 10.0
+"""After that long without effect, any other write is repeated."""
+_REFUSAL_SECONDS = 7200.0
+
+
+class Refusal(Struct, frozen=True):
+    """What the API server said to the creation of a puller pod."""
+
+    order: Order
+    message: str
+    at: float
+    """Of the last refusal, Unix seconds."""
+    times: int = 1
+
+
+class _Observed(Struct, frozen=True):
+    """From what a node's record follows."""
+
+    node: Node
+    record: NodeImages | None
+    pods: Mapping[ObjectKey, Pod] | None
+    pullers: tuple[Pod, ...]
+    asked: frozenset[str]
+
+    def equals(self, other: "_Observed") -> bool:
+        """Whether these are the same values; all but the last are never changed, only replaced."""
+        return (
+            self.node is other.node
+            and self.record is other.record
+            and self.pods is other.pods
+            and len(self.pullers) == len(other.pullers)
+            and all(a is b for a, b in zip(self.pullers, other.pullers, strict=True))
+            and self.asked == other.asked
+        )
+
+
+class PullerMemory:
+    """Kept by the controller from one reconcile to the next; losing it costs repeated requests, never a repeated pull.
+
+    Pods ordered a moment ago may be missing from the snapshot: they have to count against the budgets. Writes that
+    are on their way need not be sent again.
+    """
+
+    def __init__(self) -> None:
+        self.warmth = WarmthMemory()
+        self._orders: dict[ObjectKey, Order] = {}
+        self._refusals: dict[ObjectKey, Refusal] = {}
+        self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
+        self.failed_at: dict[str, float] = {}
+        self._observed: dict[str, _Observed] = {}
+        self._wanted = Wanted(frozenset(), {})
+        self._lists: dict[ObjectKey, tuple[ImageList, ...]] = {}
+
+    def refused(self, namespace: str, name: str, message: str, at: float) -> None:
+        """Tell that the API server did not take a puller pod (403, 404, 422 and the like), in the server's words."""
+        order = self._orders.pop((namespace, name), None)
+        if order is not None:
+            before = self._refusals.get(order.key)
+            self._refusals[order.key] = Refusal(order, message, at, before.times + 1 if before is not None else 1)
+
+    def lost(self, namespace: str, name: str) -> None:
+        """Tell that a puller pod was not created, for no fault of its own (no connection, 5xx): it is ordered again."""
+        self._orders.pop((namespace, name), None)
+
+    def catch_up(self, snapshot: ClusterSnapshot) -> None:
+        """Drop what the snapshot shows, what is overdue, and what nobody asks for any more."""
+        now = snapshot.taken_at
+        caches = {cache.uid for cache in snapshot.image_caches.values()}
+        taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
+        for order in taken:
+            # Where one was taken, others of the same kind may be too.
+            self._refusals = {
+                key: refusal
+                for key, refusal in self._refusals.items()
+                if refusal.order.cache_uid != order.cache_uid or not set(refusal.order.images) & set(order.images)
+            }
+        self._orders = {
+            key: order
+            for key, order in self._orders.items()
+            if key not in snapshot.puller_pods and order.ordered_at + ORDER_SECONDS > now and order.cache_uid in caches
+        }
+        self._refusals = {
+            key: refusal
+            for key, refusal in self._refusals.items()
+            if refusal.at + _REFUSAL_SECONDS > now and refusal.order.cache_uid in caches
+        }
+        if self.failed_at:
+            uids = {pod.uid for pod in snapshot.puller_pods.values()}
+            self.failed_at = {uid: at for uid, at in self.failed_at.items() if uid in uids}
+        self._written = {
+            key: (value, at) for key, (value, at) in self._written.items() if at + 2 * REPEAT_SECONDS > now
+        }
+
+    def remember(self, order: Order) -> None:
+        """Count a pod from now on."""
+        self._orders[order.key] = order
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """Pods ordered and not seen yet."""
+        return tuple(self._orders.values())
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Pods that the API server did not take."""
+        return tuple(self._refusals.values())
+
+    def is_new(self, kind: str, namespace: str, name: str, value: object, now: float) -> bool:
+        """Whether a write is to be sent: it differs from the last one about this object, or had no effect for long."""
+        key = (kind, namespace, name)
+        before = self._written.get(key)
+        if before is not None and before[0] == value and before[1] + REPEAT_SECONDS > now:
+            return False
+        self._written[key] = (value, now)
+        return True
+
+    def written_at(self, kind: str, namespace: str, name: str) -> float | None:
+        """When the last write about an object was sent; None if not lately."""
+        before = self._written.get((kind, namespace, name))
+        return before[1] if before is not None else None
+
+    def wanted(self, snapshot: ClusterSnapshot) -> Wanted:
+        """Images that ImageCaches ask for, gathered anew when a spec changed."""
+        lists = {key: cache.lists for key, cache in snapshot.image_caches.items()}
+        if lists != self._lists:
+            self._lists = lists
+            self._wanted = wanted(snapshot)
+        return self._wanted
+
+    def nodes_to_observe(self, snapshot: ClusterSnapshot, known: Warmth) -> frozenset[str]:
+        """Nodes of which something changed since they were last returned: all others' records are right."""
+        asked = self.wanted(snapshot)
+        changed = []
+        for name, node in snapshot.nodes.items():
+            now = _Observed(
+                node,
+                snapshot.node_images.get(name),
+                snapshot.pods_by_node.get(name),
+                known.pullers(name),
+                asked.on(name),
+            )
+            before = self._observed.get(name)
+            if before is None or not before.equals(now):
+                changed.append(name)
+                self._observed[name] = now
+        if len(self._observed) > len(snapshot.nodes):
+            self._observed = {name: seen for name, seen in self._observed.items() if name in snapshot.nodes}
+        return frozenset(changed)
+
+    def observe_again(self, node_name: str) -> None:
+        """Have a node returned once more: its record is not right yet."""
+        self._observed.pop(node_name, None)
+
+    def wake_times(self) -> Iterator[float]:
+        """When something asked for is to be asked for again."""
+        for order in self._orders.values():
+            yield order.ordered_at + ORDER_SECONDS

@@ -1,0 +1,158 @@
+"""How does each (node, image) that an ImageCache asks for stand?"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from msgspec import Struct
+
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.images import PullPolicy, canonical, parse_reference
+from prewarm.model.nodes import Evidence, FailedPull, Node
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.presence import Warmth, record_holds
+from prewarm.puller.memory import Refusal
+from prewarm.puller.pods import identity_of
+from prewarm.puller.reasons import FailureReason, WithheldReason
+from prewarm.puller.retry import retry_at, wait_seconds
+from prewarm.puller.targets import obstacle, targets
+from prewarm.puller.work import Work
+
+
+class PairState(StrEnum):
+    """Where a wanted (node, image) stands; exactly one holds."""
+
+    SUCCEEDED = "Succeeded"
+    ACTIVE = "Active"
+    PENDING = "Pending"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+class Pair(Struct, frozen=True):
+    """A wanted image on a node; `image` as the cache spells it."""
+
+    node: str
+    image: str
+    state: PairState
+    reason: str = ""
+    """FailureReason if failed, NodeState or WithheldReason if skipped."""
+    message: str = ""
+    attempts: int = 0
+    """Attempts that failed so far."""
+    failed_at: float = 0.0
+    due_at: float | None = None
+    """Of a failed one: when it is tried again; None if no pod would help."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether a pod may be ordered for it now, as far as the pair itself goes."""
+        return self.state is PairState.PENDING or (
+            self.state is PairState.FAILED and self.due_at is not None and self.due_at <= now
+        )
+
+
+class Pairs:
+    """Judges pairs on one snapshot."""
+
+    def __init__(self, snapshot: ClusterSnapshot, known: Warmth, work: Work, refusals: Iterable[Refusal] = ()) -> None:
+        self._snapshot = snapshot
+        self._known = known
+        self._work = work
+        self._refusals = {
+            (refusal.order.cache_uid, refusal.order.node, canonical(image)): refusal
+            for refusal in refusals
+            for image in refusal.order.images
+        }
+        self._failures: dict[str, Mapping[tuple[str, str], FailedPull]] = {}
+
+    def of(self, cache: ImageCache) -> tuple[Pair, ...]:
+        """All pairs of a cache, in the order in which they are to be pulled; none if its spec is faulty."""
+        if cache.error or cache.deleted_at is not None:
+            return ()
+        identity = identity_of(cache)
+        valid = {image: _flaw(image) for entry in cache.lists for image in entry.images}
+        obstacles: dict[str, str] = {}
+        pairs = []
+        for (name, image), node in targets(cache, self._snapshot).items():
+            if valid[image]:
+                pairs.append(Pair(name, image, PairState.FAILED, FailureReason.INVALID_IMAGE, valid[image]))
+            elif node is None:
+                pairs.append(Pair(name, image, PairState.SKIPPED, WithheldReason.NODE_NOT_FOUND))
+            elif self.is_done(cache, name, image, identity):
+                pairs.append(Pair(name, image, PairState.SUCCEEDED))
+            else:
+                if name not in obstacles:
+                    obstacles[name] = obstacle(node, cache) or ""
+                pairs.append(self._undone(cache, node, image, identity, obstacles[name]))
+        return tuple(pairs)
+
+    def is_done(self, cache: ImageCache, node_name: str, image: str, identity: str) -> bool:
+        """Whether the image is there for this cache.
+
+        Under Always a pull of ours counts from the cache's creation on: what was there before may be another image.
+        What this cache itself pulled counts whatever identity its pod ended up with: a ServiceAccount may add secrets.
+        """
+        always = cache.pull_policy is PullPolicy.ALWAYS
+        if not always and self._known.is_warm(node_name, image, pull_identity=identity):
+            return True
+        own = f"{cache.namespace}/{cache.name}"
+        since = float(int(cache.created_at))
+        return any(
+            sighting.evidence is Evidence.OUR_PULL
+            and sighting.since >= since
+            and (sighting.cache == own or sighting.identity in {identity, ""})
+            for sighting in self._known.evidence(node_name, image)
+        )
+
+    def failures(self, node_name: str) -> Mapping[tuple[str, str], FailedPull]:
+        """Failed pulls of a node by cache uid and image, those of live pods that are not on record yet included."""
+        known = self._failures.get(node_name)
+        if known is None:
+            record = self._snapshot.node_images.get(node_name)
+            node = self._snapshot.nodes.get(node_name)
+            recorded: tuple[FailedPull, ...] = ()
+            if record is not None and node is not None and record_holds(record, node):
+                recorded = record.failures
+            merged = {(failure.cache_uid, failure.image): failure for failure in recorded}
+            for reading in self._work.readings_by_node.get(node_name, ()):
+                for failure in self._work.failures_of(reading, recorded):
+                    old = merged.get((failure.cache_uid, failure.image))
+                    if old is None or failure.attempts > old.attempts:
+                        merged[failure.cache_uid, failure.image] = failure
+            known = self._failures[node_name] = merged
+        return known
+
+    def _undone(self, cache: ImageCache, node: Node, image: str, identity: str, blocked: str) -> Pair:
+        if blocked:
+            return Pair(node.name, image, PairState.SKIPPED, blocked)
+        if self._work.is_active(node.name, image, identity, cache.uid):
+            return Pair(node.name, image, PairState.ACTIVE)
+        refusal = self._refusals.get((cache.uid, node.name, canonical(image)))
+        if refusal is not None:
+            due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
+            return Pair(
+                node.name,
+                image,
+                PairState.FAILED,
+                FailureReason.REFUSED,
+                refusal.message,
+                attempts=refusal.order.attempt - 1,
+                failed_at=refusal.at,
+                due_at=due,
+            )
+        failure = self.failures(node.name).get((cache.uid, canonical(image)))
+        # A ServiceAccount may have added its secrets to what the cache declares; other credentials begin anew.
+        attempts = failure.attempts if failure is not None and failure.pull_identity.startswith(identity) else 0
+        if failure is not None and attempts:
+            due = retry_at(failure, cache.attempt_limit, node.name)
+            state = PairState.FAILED
+            return Pair(node.name, image, state, failure.reason, failure.message, attempts, failure.at, due)
+        return Pair(node.name, image, PairState.PENDING)
+
+
+def _flaw(image: str) -> str:
+    """What is wrong with a reference; "" if nothing."""
+    try:
+        parse_reference(image)
+    except ValueError as error:
+        return str(error)
+    return ""

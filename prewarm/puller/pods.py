@@ -1,0 +1,230 @@
+"""What does a puller pod look like, and how is one read back?"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from prewarm.api import names
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.images import PullPolicy, canonical
+from prewarm.model.intents import IMAGE_CACHES, PODS, Create, Json
+from prewarm.model.nodes import pull_identity
+from prewarm.model.pods import ContainerKind, Pod, Toleration
+from prewarm.model.snapshot import ObjectKey
+from prewarm.presence import PULL_CONTAINER_PREFIX
+from prewarm.puller.settings import HELPER_DIRECTORY, PullerSettings
+from prewarm.puller.targets import POD_TOLERATIONS
+
+HELPER_CONTAINER = "helper"
+_VOLUME = "prewarm"
+_USER = 65534
+"""nobody: a numeric user, or images whose USER is a name end in CreateContainerConfigError after the pull."""
+
+_NO_SIDECARS: Mapping[str, str] = {
+    "sidecar.istio.io/inject": "false",
+    "linkerd.io/inject": "disabled",
+    "kuma.io/sidecar-injection": "disabled",
+    "openservicemesh.io/sidecar-injection": "disabled",
+    "consul.hashicorp.com/connect-inject": "false",
+    "vault.hashicorp.com/agent-inject": "false",
+    "appmesh.k8s.aws/sidecarInjectorWebhook": "disabled",
+    "dapr.io/enabled": "false",
+    "sidecar.opentelemetry.io/inject": "false",
+    "sidecar.jaegertracing.io/inject": "false",
+}
+"""How the known injectors are told to leave a pod alone, as annotations."""
+_NO_SIDECAR_LABELS: Mapping[str, str] = {
+    "sidecar.istio.io/inject": "false",
+    "kuma.io/sidecar-injection": "disabled",
+    "admission.datadoghq.com/enabled": "false",
+    "azure.workload.identity/use": "false",
+}
+"""The same for those that look at labels."""
+
+_RESOURCES: Json = {
+    # Requests are what quotas and the scheduler count. The limits are what starting a container at all takes: runc's
+    # own start runs inside them, takes seconds at 10m and is killed at 16Mi.
+    "requests": {"cpu": "10m", "memory": "16Mi"},
+    "limits": {"cpu": "100m", "memory": "64Mi"},
+}
+REQUEST_MILLI_CPU = 10
+"""What each container of a puller pod requests."""
+REQUEST_MEMORY = 16 * 2**20
+"""What each container of a puller pod requests, in bytes."""
+
+_RESTRICTED: Json = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+
+
+class Order(Struct, frozen=True):
+    """A puller pod that is to be created, or was and has not been seen yet."""
+
+    namespace: str
+    name: str
+    cache: str
+    """Name of the ImageCache."""
+    cache_uid: str
+    node: str
+    images: tuple[str, ...]
+    """As the cache spells them."""
+    pull_identity: str
+    attempt: int
+    ordered_at: float
+
+    @property
+    def key(self) -> ObjectKey:
+        """Namespace and name of the pod."""
+        return (self.namespace, self.name)
+
+
+def identity_of(cache: ImageCache) -> str:
+    """Under whose credentials a cache's images are pulled."""
+    return pull_identity(cache.namespace, cache.service_account, cache.pull_secrets)
+
+
+def pod_name(cache: ImageCache, node_uid: str, images: tuple[str, ...], attempt: int) -> str:
+    """Name of the pod for one attempt: the same for the same pull, so a repeated create changes nothing."""
+    # The policy belongs to what is inside: after an edit to Always, a finished pod of before is not the same pull.
+    parts = (cache.uid, node_uid, *sorted(map(canonical, images)), identity_of(cache), cache.pull_policy, str(attempt))
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    readable = cache.name[:40].replace(".", "-").strip("-")
+    return f"{readable}-pull-{digest}"
+
+
+def order_for(
+    cache: ImageCache, node_name: str, node_uid: str, images: tuple[str, ...], attempt: int, now: float
+) -> Order:
+    """One attempt of a cache at images on a node."""
+    return Order(
+        namespace=cache.namespace,
+        name=pod_name(cache, node_uid, images, attempt),
+        cache=cache.name,
+        cache_uid=cache.uid,
+        node=node_name,
+        images=images,
+        pull_identity=identity_of(cache),
+        attempt=attempt,
+        ordered_at=now,
+    )
+
+
+def create(order: Order, cache: ImageCache, settings: PullerSettings) -> Create:
+    """The intent that makes an order true."""
+    metadata: dict[str, Json] = {
+        "namespace": order.namespace,
+        "name": order.name,
+        "labels": {
+            **_NO_SIDECAR_LABELS,
+            names.LABEL_MANAGED_BY: names.MANAGED_BY,
+            names.LABEL_PULLER: names.TRUE,
+            names.LABEL_CACHE_UID: order.cache_uid,
+        },
+        "annotations": {
+            **_NO_SIDECARS,
+            # A bare pod would keep the cluster autoscaler from removing its node.
+            "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+            names.ANNOTATION_IMAGES: json.dumps(list(order.images)),
+            names.ANNOTATION_ATTEMPT: str(order.attempt),
+        },
+        # "controller" because kubectl drain refuses pods that nobody manages.
+        "ownerReferences": [
+            {
+                "apiVersion": IMAGE_CACHES.api_version,
+                "kind": IMAGE_CACHES.kind,
+                "name": cache.name,
+                "uid": cache.uid,
+                "controller": True,
+            }
+        ],
+    }
+    manifest: dict[str, Json] = {
+        "apiVersion": PODS.api_version,
+        "kind": PODS.kind,
+        "metadata": metadata,
+        "spec": _spec(order, cache, settings),
+    }
+    return Create(PODS, order.namespace, order.name, manifest)
+
+
+def _spec(order: Order, cache: ImageCache, settings: PullerSettings) -> Json:
+    spec: dict[str, Json] = {
+        "nodeName": order.node,
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": cache.attempt_timeout_seconds,
+        # With more, a pod on a dead node could not be removed.
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "dnsPolicy": "Default",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": [_toleration(toleration) for toleration in (*POD_TOLERATIONS, *cache.tolerations)],
+        "volumes": [{"name": _VOLUME, "emptyDir": {"sizeLimit": "32Mi"}}],
+        "initContainers": [
+            {
+                "name": HELPER_CONTAINER,
+                "image": settings.helper_image,
+                "imagePullPolicy": PullPolicy.IF_NOT_PRESENT.value,
+                "command": list(settings.helper_command),
+                "resources": _RESOURCES,
+                "securityContext": _RESTRICTED,
+                "volumeMounts": [{"name": _VOLUME, "mountPath": HELPER_DIRECTORY}],
+            }
+        ],
+        "containers": [
+            {
+                "name": f"{PULL_CONTAINER_PREFIX}{number}",
+                "image": image,
+                "imagePullPolicy": cache.pull_policy.value,
+                "command": list(settings.hold_command),
+                "resources": _RESOURCES,
+                "securityContext": _RESTRICTED,
+                "volumeMounts": [{"name": _VOLUME, "mountPath": HELPER_DIRECTORY, "readOnly": True}],
+            }
+            for number, image in enumerate(order.images)
+        ],
+    }
+    if cache.service_account:
+        spec["serviceAccountName"] = cache.service_account
+    if cache.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in cache.pull_secrets]
+    if settings.priority_class:
+        spec["priorityClassName"] = settings.priority_class
+    return spec
+
+
+def _toleration(toleration: Toleration) -> Json:
+    fields = {
+        "key": toleration.key,
+        "operator": toleration.operator,
+        "value": toleration.value,
+        "effect": toleration.effect,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def images_of(pod: Pod) -> tuple[tuple[str, str], ...]:
+    """Container name and image of what a puller pod pulls, in order.
+
+    The spec counts, not the annotation: the kubelet acts on the spec, and people may edit annotations.
+    """
+    return tuple(
+        (shape.name, shape.image)
+        for shape in pod.shape.containers
+        if shape.kind is ContainerKind.MAIN and shape.name.startswith(PULL_CONTAINER_PREFIX)
+    )
+
+
+def attempt_of(pod: Pod) -> int:
+    """Which attempt a puller pod is, from 1; 1 where the annotation is missing or damaged."""
+    text = pod.annotations.get(names.ANNOTATION_ATTEMPT, "")
+    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 10 else 1

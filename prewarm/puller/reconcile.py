@@ -1,0 +1,129 @@
+"""From a snapshot to everything that is to be written so that ImageCaches come true."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from prewarm.api.image_cache_status import status_manifest
+from prewarm.history import History
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.intents import IMAGE_CACHES, Apply, Intent
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.presence import warmth
+from prewarm.puller.admission import Admission, Admitted
+from prewarm.puller.memory import PullerMemory
+from prewarm.puller.outcome import GRACE_SECONDS
+from prewarm.puller.pairs import Pair, Pairs, PairState
+from prewarm.puller.pods import create
+from prewarm.puller.reasons import WithheldReason
+from prewarm.puller.records import Records
+from prewarm.puller.settings import PullerSettings
+from prewarm.puller.status import event_for, status_of, verdict
+from prewarm.puller.work import Work
+
+
+class PullerDecision(Struct, frozen=True):
+    """What is to be written, and when to look again even if nothing happens."""
+
+    intents: tuple[Intent, ...]
+    wake_at: float | None = None
+    """Unix seconds; None if only a change in the cluster gives a reason."""
+    in_flight: int = 0
+    """Puller pods under way, those ordered now included."""
+    withheld: Mapping[WithheldReason, int] = {}
+    """Pairs that are due and wait, by reason."""
+
+
+def reconcile(
+    snapshot: ClusterSnapshot,
+    settings: PullerSettings,
+    history: History,
+    memory: PullerMemory | None = None,
+) -> PullerDecision:
+    """Decide on pods to create and delete, NodeImage records and ImageCache status to write, Events to record.
+
+    Level-triggered: everything follows from the snapshot. `memory` only bridges the time until a write is visible; with
+    a fresh one the same pods get the same names, so nothing is pulled twice.
+
+    Args:
+        snapshot: the cluster.
+        settings: budgets and the shape of pods.
+        history: estimates of pull times, which tell small images.
+        memory: kept by the caller from one call to the next; tell it of refused and lost creates.
+    """
+    memory = memory if memory is not None else PullerMemory()
+    memory.catch_up(snapshot)
+    known = warmth(snapshot, memory.warmth)
+    work = Work(snapshot, memory.orders, memory.failed_at)
+    pairs = Pairs(snapshot, known, work, memory.refusals)
+    judged = [
+        (snapshot.image_caches[key], pairs.of(snapshot.image_caches[key])) for key in sorted(snapshot.image_caches)
+    ]
+    admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals)
+    admitted = admission.admit(judged)
+    intents: list[Intent] = []
+    for order in admitted.orders:
+        memory.remember(order)
+        intents.append(create(order, work.caches[order.cache_uid], settings))
+    records = Records(snapshot, known, work)
+    intents.extend(records.writes(memory))
+    intents.extend(records.deletions(memory))
+    wake_times = [*_wake_times(snapshot, judged, admitted, work), *memory.wake_times()]
+    for cache, entries in judged:
+        written, again_at = _tell(cache, entries, admitted, settings, memory, snapshot.taken_at)
+        intents.extend(written)
+        if again_at is not None:
+            wake_times.append(again_at)
+    return PullerDecision(tuple(intents), min(wake_times, default=None), work.total, admitted.withheld)
+
+
+def _tell(
+    cache: ImageCache,
+    pairs: Sequence[Pair],
+    admitted: Admitted,
+    settings: PullerSettings,
+    memory: PullerMemory,
+    now: float,
+) -> tuple[list[Intent], float | None]:
+    """Status and Event of one cache if they changed; counts alone wait for the interval, until the time returned."""
+    if cache.deleted_at is not None:
+        return [], None
+    ordered = {
+        (order.node, image) for order in admitted.orders if order.cache_uid == cache.uid for image in order.images
+    }
+    status = status_of(cache, pairs, ordered, now)
+    if status == cache.status:
+        return [], None
+    changed = verdict(status) != verdict(cache.status)
+    last = memory.written_at("Status", cache.namespace, cache.name)
+    if not changed and last is not None and last + settings.status_interval > now:
+        return [], last + settings.status_interval
+    if not memory.is_new("Status", cache.namespace, cache.name, status, now):
+        return [], None
+    intents: list[Intent] = [
+        Apply(IMAGE_CACHES, cache.namespace, cache.name, status_manifest(cache, status), subresource="status")
+    ]
+    event = event_for(cache, status)
+    if event is not None and memory.is_new("Event", cache.namespace, cache.name, event, now):
+        intents.append(event)
+    return intents, None
+
+
+def _wake_times(
+    snapshot: ClusterSnapshot,
+    judged: Sequence[tuple[ImageCache, Sequence[Pair]]],
+    admitted: Admitted,
+    work: Work,
+) -> Iterator[float]:
+    now = snapshot.taken_at
+    if admitted.look_again_at is not None:
+        yield admitted.look_again_at
+    for cache, pairs in judged:
+        if cache.suspend:
+            continue
+        for pair in pairs:
+            if pair.state is PairState.FAILED and pair.due_at is not None and pair.due_at > now:
+                yield pair.due_at
+    for reading in work.readings:
+        if not reading.settled:
+            yield reading.pod.created_at + work.timeout_of(reading.pod) + GRACE_SECONDS + 1

@@ -1,0 +1,114 @@
+"""What of the puller's work is to be remembered on NodeImage records, and which pods have done their duty by that?"""
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from prewarm.api.node_image import MAX_FAILED_PULLS, bounded_node_images, node_images_manifest
+from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete, Intent
+from prewarm.model.nodes import Evidence, FailedPull, NodeImages, NodeState, pull_obstacle
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.presence import Warmth, forgotten, observe
+from prewarm.puller.memory import PullerMemory
+from prewarm.puller.outcome import Reading
+from prewarm.puller.reasons import FailureReason
+from prewarm.puller.targets import POD_TOLERATIONS, asks_for
+from prewarm.puller.work import Work
+
+_SILENCE = frozenset({NodeState.NOT_READY, NodeState.LEAVING})
+_OF_THE_NODE = frozenset({FailureReason.DEADLINE.value, FailureReason.REJECTED.value})
+
+
+class Records:
+    """Keeps NodeImage records true on one snapshot: evidence first, then the pod that gave it may go."""
+
+    def __init__(self, snapshot: ClusterSnapshot, known: Warmth, work: Work) -> None:
+        self._snapshot = snapshot
+        self._known = known
+        self._work = work
+        self._unrecorded: set[str] = set()
+
+    def writes(self, memory: PullerMemory) -> Iterator[Intent]:
+        """Records that changed, and those whose node is gone; to be read to the end before `deletions`."""
+        now = self._snapshot.taken_at
+        nodes = memory.nodes_to_observe(self._snapshot, self._known)
+        present = {record.node_name: record for record in self._observe(nodes, memory)}
+        for name in sorted(nodes):
+            record = self._with_failures(name, present.get(name))
+            if record is None:
+                continue
+            bounded = bounded_node_images(record)
+            stored = self._snapshot.node_images.get(name)
+            if stored is not None and bounded == bounded_node_images(stored):
+                continue
+            memory.observe_again(name)
+            self._unrecorded.add(name)
+            if memory.is_new(NODE_IMAGES.kind, "", name, bounded, now):
+                yield Apply(NODE_IMAGES, "", name, node_images_manifest(record))
+        for name in forgotten(self._snapshot):
+            if memory.is_new(NODE_IMAGES.kind, "", name, None, now):
+                yield Delete(NODE_IMAGES, "", name)
+
+    def deletions(self, memory: PullerMemory) -> Iterator[Intent]:
+        """Puller pods that have done their duty, or will have none."""
+        now = self._snapshot.taken_at
+        for reading in self._work.readings:
+            pod = reading.pod
+            if pod.deleted_at is not None or not self._is_done(reading):
+                continue
+            if memory.is_new(PODS.kind, pod.namespace, pod.name, pod.uid, now):
+                yield Delete(PODS, pod.namespace, pod.name, pod.uid, grace_seconds=0)
+
+    def _is_done(self, reading: Reading) -> bool:
+        pod = reading.pod
+        node = self._snapshot.nodes.get(pod.node_name)
+        if node is None:
+            return True
+        if reading.settled:
+            # What the pod shows has to stand on the record first: a restart in between must not lose it.
+            return node.name not in self._unrecorded
+        if reading.begun:
+            return False
+        # Nothing is being pulled yet: what nobody wants any more can still be stopped.
+        cache = self._work.caches.get(pod.owner.uid) if pod.owner is not None else None
+        return cache is None or not any(asks_for(cache, node, result.image) for result in reading.results)
+
+    def _blamed(self, reading: Reading, recorded: tuple[FailedPull, ...]) -> list[FailedPull]:
+        """Failures of a pod that count as attempts: not those of a node that went silent, nor of a deleted cache."""
+        node = self._snapshot.nodes.get(reading.pod.node_name)
+        failures = [
+            failure for failure in self._work.failures_of(reading, recorded) if failure.cache_uid in self._work.caches
+        ]
+        if node is None or pull_obstacle(node, POD_TOLERATIONS) in _SILENCE:
+            return [failure for failure in failures if failure.reason not in _OF_THE_NODE]
+        return failures
+
+    def _observe(self, nodes: frozenset[str], memory: PullerMemory) -> tuple[NodeImages, ...]:
+        return observe(self._snapshot, nodes=nodes, known=self._known, asked=memory.wanted(self._snapshot))
+
+    def _with_failures(self, name: str, fresh: NodeImages | None) -> NodeImages | None:
+        """The record with what failed; None if there is nothing to say."""
+        node = self._snapshot.nodes[name]
+        stored = self._snapshot.node_images.get(name)
+        base = fresh
+        if base is None and stored is not None and stored.node_uid == node.uid and stored.boot_id == node.boot_id:
+            base = stored
+        recorded = base.failures if base is not None else ()
+        failures = {(failure.cache_uid, failure.image): failure for failure in recorded}
+        for reading in self._work.readings_by_node.get(name, ()):
+            for failure in self._blamed(reading, recorded):
+                old = failures.get((failure.cache_uid, failure.image))
+                if old is None or failure.attempts > old.attempts:
+                    failures[failure.cache_uid, failure.image] = failure
+        present = base.images if base is not None else ()
+        pulled = {entry.image: entry.since for entry in present if entry.evidence is Evidence.OUR_PULL}
+        kept = [
+            failure
+            for failure in failures.values()
+            if failure.cache_uid in self._work.caches and pulled.get(failure.image, float("-inf")) < failure.at
+        ]
+        newest = sorted(kept, key=lambda failure: (-failure.at, failure.image, failure.cache_uid))[:MAX_FAILED_PULLS]
+        ordered = tuple(sorted(newest, key=lambda failure: (failure.image, failure.cache_uid)))
+        if base is None:
+            return NodeImages(name, node.uid, node.boot_id, failures=ordered) if ordered else None
+        return base if ordered == base.failures else replace(base, failures=ordered)

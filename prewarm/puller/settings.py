@@ -1,0 +1,35 @@
+"""What an operator may set about pulling."""
+
+from msgspec import Struct
+
+HELPER_DIRECTORY = "/prewarm"
+"""Where the helper's static binary lies in every container of a puller pod."""
+
+
+class PullerSettings(Struct, frozen=True):
+    """Budgets and the shape of puller pods; the defaults suit a cluster of which nothing is known."""
+
+    cluster_pulls: int = 100
+    """Puller pods at work at once in the whole cluster."""
+    node_pulls: int = 1
+    """Puller pods at work at once on a node; more only where kubelets pull in parallel (maxParallelImagePulls)."""
+    registry_pulls: int = 100
+    """Puller pods at work at once that pull from one registry."""
+    silent_registry_pulls: int = 1
+    """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
+    small_seconds: float = 2.0
+    """Images whose pull takes no longer, by history, may share a puller pod."""
+    images_per_pod: int = 5
+    """Small images in one pod at most: more, and the kubelet's event limit (25 a pod) hides what happened."""
+    helper_image: str = "docker.io/library/busybox:1.37.0-musl"
+    """Brings the static binary that target containers run."""
+    helper_command: tuple[str, ...] = ("cp", "/bin/busybox", f"{HELPER_DIRECTORY}/true")
+    """Puts the binary into the shared directory; busybox tells by the file's name which applet it is to be."""
+    hold_command: tuple[str, ...] = (f"{HELPER_DIRECTORY}/true",)
+    """What a target container runs: it has to end at once with exit code 0."""
+    priority_class: str = ""
+    """PriorityClass of puller pods; "" for the cluster's default."""
+    pod_waiting_seconds: float = 600.0
+    """How long a pod that waits for its images may keep pulls off its node."""
+    status_interval: float = 1.0
+    """Seconds between two writes of one ImageCache's status that change nothing but counts."""

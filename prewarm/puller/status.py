@@ -1,0 +1,153 @@
+"""What do people see on an ImageCache? Counts, conditions, failures; and an Event when the verdict changes."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from prewarm.api.image_cache_status import MAX_FAILURES, bounded_status
+from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, PullFailure
+from prewarm.model.intents import IMAGE_CACHES, RecordEvent
+from prewarm.puller.pairs import Pair, PairState
+
+READY = "Ready"
+PROGRESSING = "Progressing"
+DEGRADED = "Degraded"
+
+
+def status_of(
+    cache: ImageCache, pairs: Sequence[Pair], ordered: Collection[tuple[str, str]], now: float
+) -> ImageCacheStatus:
+    """The status as it should be, bounded; it equals the cache's own if nothing changed.
+
+    Args:
+        cache: the cache; what its present status says of times is kept where it still holds.
+        pairs: all its pairs.
+        ordered: node and image of pairs for which a pod is being ordered now.
+        now: Unix seconds.
+    """
+    now = float(int(now))
+    counts = Counter(
+        PairState.ACTIVE if ordered and (pair.node, pair.image) in ordered else pair.state for pair in pairs
+    )
+    reasons = Counter(
+        pair.reason
+        for pair in pairs
+        if pair.reason
+        and pair.state in {PairState.FAILED, PairState.SKIPPED}
+        and (pair.node, pair.image) not in ordered
+    )
+    before = cache.status
+    working = counts[PairState.ACTIVE] > 0
+    settled = not working and not counts[PairState.PENDING]
+    same = before.observed_generation == cache.generation
+    started = before.started_at if same else None
+    completed = before.completed_at if same else None
+    return bounded_status(
+        ImageCacheStatus(
+            observed_generation=cache.generation,
+            conditions=tuple(_since(condition, before, now) for condition in _conditions(cache, pairs, counts)),
+            desired=len(pairs),
+            active=counts[PairState.ACTIVE],
+            succeeded=counts[PairState.SUCCEEDED],
+            failed=counts[PairState.FAILED],
+            skipped=counts[PairState.SKIPPED],
+            reasons=tuple(sorted(reasons.items())),
+            failures=_failures(pairs),
+            started_at=started if started is not None or not working else now,
+            completed_at=(completed if completed is not None else now) if settled and pairs else None,
+        )
+    )
+
+
+def _conditions(cache: ImageCache, pairs: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
+    active, pending = counts[PairState.ACTIVE], counts[PairState.PENDING]
+    succeeded, failed, skipped = counts[PairState.SUCCEEDED], counts[PairState.FAILED], counts[PairState.SKIPPED]
+    if cache.error:
+        return [
+            Condition(READY, False, "InvalidSpec", cache.error, 0.0),
+            Condition(PROGRESSING, False, "InvalidSpec", "nothing is pulled until the spec is mended", 0.0),
+            Condition(DEGRADED, True, "InvalidSpec", cache.error, 0.0),
+        ]
+    said = f"{succeeded} of {len(pairs)} image and node pairs are there"
+    details = ((active, "being pulled"), (pending, "waiting"), (failed, "failed"), (skipped, "skipped"))
+    for count, word in details:
+        said += f", {count} {word}" if count else ""
+    if not pairs:
+        empty = not any(entry.images for entry in cache.lists)
+        reason = "NoImages" if empty else "NoNodes"
+        words = "no image is asked for" if empty else "no node matches; those that come are taken up"
+        ready = Condition(READY, empty, reason, words, 0.0)
+    elif active or pending:
+        ready = Condition(READY, False, "Pulling", said, 0.0)
+    elif failed:
+        ready = Condition(READY, False, "PullsFailed", said, 0.0)
+    elif not succeeded:
+        ready = Condition(READY, False, "AllSkipped", said, 0.0)
+    else:
+        ready = Condition(READY, True, "Warm", said, 0.0)
+    if cache.suspend:
+        progressing = Condition(PROGRESSING, active > 0, "Suspended", "spec.suspend: no further pulls are ordered", 0.0)
+    elif active or pending:
+        progressing = Condition(PROGRESSING, True, "Pulling", said, 0.0)
+    else:
+        progressing = Condition(PROGRESSING, False, "Settled", said, 0.0)
+    if failed:
+        most = Counter(pair.reason for pair in pairs if pair.state is PairState.FAILED).most_common()
+        words = ", ".join(
+            f"{count} {reason}" for reason, count in sorted(most, key=lambda entry: (-entry[1], entry[0]))
+        )
+        degraded = Condition(DEGRADED, True, "PullsFailed", f"{failed} pairs failed: {words}", 0.0)
+    else:
+        degraded = Condition(DEGRADED, False, "NoFailures", "no pull failed", 0.0)
+    return [ready, progressing, degraded]
+
+
+def _since(condition: Condition, before: ImageCacheStatus, now: float) -> Condition:
+    old = next((old for old in before.conditions if old.type == condition.type), None)
+    since = old.since if old is not None and old.status == condition.status else now
+    return Condition(condition.type, condition.status, condition.reason, condition.message, since)
+
+
+def _failures(pairs: Sequence[Pair]) -> tuple[PullFailure, ...]:
+    """At most 20 failures: one of every image and reason first, so that a thousand equal ones hide no other."""
+    failed = [pair for pair in pairs if pair.state is PairState.FAILED]
+    seen: Counter[tuple[str, str]] = Counter()
+    ranked = []
+    for pair in sorted(failed, key=lambda pair: (pair.image, pair.reason, pair.node)):
+        ranked.append((seen[pair.image, pair.reason], pair.image, pair.reason, pair.node, pair))
+        seen[pair.image, pair.reason] += 1
+    ranked.sort(key=lambda entry: entry[:4])
+    return tuple(
+        PullFailure(pair.image, pair.node, pair.reason, pair.message, pair.attempts, float(int(pair.failed_at)))
+        for *_, pair in ranked[:MAX_FAILURES]
+    )
+
+
+def verdict(status: ImageCacheStatus) -> tuple[object, ...]:
+    """What has to be told at once; all else in a status are counts on their way."""
+    return (
+        status.observed_generation,
+        tuple((condition.type, condition.status, condition.reason) for condition in status.conditions),
+        status.failures[:1],
+    )
+
+
+def event_for(cache: ImageCache, status: ImageCacheStatus) -> RecordEvent | None:
+    """An Event for people if the verdict on a cache changed: warm, failing, or faulty."""
+    old = {condition.type: (condition.status, condition.reason) for condition in cache.status.conditions}
+    new = {condition.type: condition for condition in status.conditions}
+    degraded, ready = new[DEGRADED], new[READY]
+    if degraded.status and not old.get(DEGRADED, (False, ""))[0]:
+        first = (
+            f": {status.failures[0].image} on {status.failures[0].node}: {status.failures[0].message}"
+            if (status.failures)
+            else ""
+        )
+        return _event(cache, degraded.reason, f"{degraded.message}{first}", warning=True)
+    if ready.status and not old.get(READY, (False, ""))[0]:
+        return _event(cache, ready.reason, ready.message, warning=False)
+    return None
+
+
+def _event(cache: ImageCache, reason: str, message: str, *, warning: bool) -> RecordEvent:
+    # The API server takes at most 1,024 characters.
+    return RecordEvent(IMAGE_CACHES, cache.namespace, cache.name, cache.uid, reason, message[:1000], warning)

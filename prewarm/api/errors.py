@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from prewarm.api.fields import HEADROOM_PATTERN, NAME_PATTERN
+from prewarm.api.fields import HEADROOM_PATTERN, NAME_PATTERN, TIME_WORDS
 
 _MAX_SHOWN = 80
 _PATTERNS = {
@@ -21,7 +21,9 @@ _WORDS = {
     "int_type": "write a whole number",
     "float_type": "write a number",
     "float_parsing": "write a number",
-    "timezone_aware": "write a time with its zone, such as 2026-01-31T12:00:00Z",
+    "timezone_aware": TIME_WORDS,
+    "datetime_parsing": TIME_WORDS,
+    "datetime_from_date_parsing": TIME_WORDS,
 }
 
 

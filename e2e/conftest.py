@@ -6,9 +6,10 @@ fail if PREWARM_TEST_REQUIRE_CLUSTER is set.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, cast
 
 import pytest
 
@@ -18,7 +19,12 @@ from e2e.cluster.gomodules import ToolError
 from e2e.cluster.selection import Cluster, Lane, Selection, SelectionError, running_cluster, select
 
 _numbers = count(1)
-_BUILT = pytest.StashKey[ControlPlaneBinaries | ToolError]()
+_PROGRAMS: dict[str, Callable[[], object]] = {
+    "control_plane_binaries": binaries.control_plane,
+    "helm": binaries.helm,
+    "prometheus": binaries.prometheus,
+}
+_BUILT = pytest.StashKey[dict[str, object]]()
 _SELECTION = pytest.StashKey[Selection]()
 
 
@@ -39,25 +45,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the tests need before the first one: it takes minutes once, and belongs to no test's time."""
     config = session.config
-    local = config.stash[_SELECTION].lane is Lane.LOCAL
-    names = ("control_plane_binaries", "cluster") if local else ("control_plane_binaries",)
-    if config.option.collectonly or not any(_needs(item, *names) for item in session.items):
+    built = config.stash[_BUILT] = {}
+    if config.option.collectonly:
         return
+    local = config.stash[_SELECTION].lane is Lane.LOCAL
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        try:
-            config.stash[_BUILT] = binaries.control_plane()
-        except ToolError as error:
-            config.stash[_BUILT] = error
+        for name, build in _PROGRAMS.items():
+            names = (name, "cluster") if local and name == "control_plane_binaries" else (name,)
+            if any(_needs(item, *names) for item in session.items):
+                try:
+                    built[name] = build()
+                except ToolError as error:
+                    built[name] = error
 
 
 @pytest.fixture(scope="session")
 def control_plane_binaries(pytestconfig: pytest.Config) -> ControlPlaneBinaries:
     """The local control plane's programs."""
-    built = pytestconfig.stash[_BUILT]
-    if isinstance(built, ToolError):
-        _unavailable(str(built))
+    built = _built(pytestconfig, "control_plane_binaries")
+    assert isinstance(built, ControlPlaneBinaries)
     return built
+
+
+@pytest.fixture(scope="session")
+def helm(pytestconfig: pytest.Config) -> Path:
+    """The helm program."""
+    built = _built(pytestconfig, "helm")
+    assert isinstance(built, Path)
+    return built
+
+
+@pytest.fixture(scope="session")
+def prometheus(pytestconfig: pytest.Config) -> tuple[Path, Path]:
+    """The prometheus and promtool programs."""
+    server, tool = cast("tuple[Path, Path]", _built(pytestconfig, "prometheus"))
+    return server, tool
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +118,13 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 def _needs(item: pytest.Item, *fixtures: str) -> bool:
     return bool(set(fixtures) & set(getattr(item, "fixturenames", ())))
+
+
+def _built(config: pytest.Config, name: str) -> object:
+    built = config.stash[_BUILT][name]
+    if isinstance(built, ToolError):
+        _unavailable(str(built))
+    return built
 
 
 def _unavailable(reason: str) -> NoReturn:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from random import Random
 
 from prewarm.api.names import ANNOTATION_ENABLED
-
 from prewarm.model.intents import DEPLOYMENTS, NAMESPACES, Json, Manifest, Resource
 
 NAMESPACE = "demo"
@@ -23,11 +22,11 @@ class Scenario:
     zones: int = 3
     replicas: int = 40
     image_bytes: int = 1_000_000_000
-    layers: int = 5
     node_bytes_per_second: int = 50_000_000
     """Download rate of one node: 20 s for the image."""
     registry_bytes_per_second: int = 2_500_000_000
     """Egress of the registry, shared by all nodes: 50 nodes at full rate."""
+    unpack_bytes_per_second: int = 500_000_000
     startup_seconds: float = 4.0
     """From the start of a container to its readiness."""
     background_deployments: int = 12

@@ -1,0 +1,137 @@
+"""Runs one rollout of the web Deployment and measures it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from e2e.demo.environment import Environment
+from e2e.demo.recorder import Recorder
+from e2e.demo.report import Bytes, RolloutResult
+from e2e.demo.scenario import NAMESPACE, WEB, Scenario, image, web
+from prewarm.cluster.client import WatchOptions
+from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.model.images import canonical
+from prewarm.model.intents import DEPLOYMENTS, PODS
+from prewarm.model.outcomes import Outcome
+
+JUDGED = "container start judged"
+"""The controller's log line for each outcome."""
+_ROLLOUT_SECONDS = 180.0
+_JUDGING_SECONDS = 20.0
+_TICK_SECONDS = 0.25
+
+Progress = Callable[[Recorder, dict[str, Outcome]], None]
+"""Told about the rollout's state every quarter of a second."""
+
+
+class _Judged(msgspec.Struct):
+    """A log line about an outcome; other lines lack these fields."""
+
+    event: str = ""
+    pod_uid: str = ""
+    outcome: str = ""
+
+
+async def reset(environment: Environment, scenario: Scenario, *, opted_in: bool) -> None:
+    """Bring the Deployment back to its first version on fresh pods, and wait until all are Ready."""
+    if await environment.exists(DEPLOYMENTS, NAMESPACE, WEB):
+        await environment.kubectl("delete", "deployment", WEB, "--namespace", NAMESPACE, "--cascade=foreground")
+    await environment.apply(*web(scenario, "v1", opted_in=opted_in))
+    await environment.kubectl(
+        "rollout", "status", f"deployment/{WEB}", "--namespace", NAMESPACE, f"--timeout={_ROLLOUT_SECONDS:.0f}s"
+    )
+
+
+async def roll_out(
+    environment: Environment, scenario: Scenario, title: str, version: str, *, opted_in: bool, progress: Progress
+) -> RolloutResult:
+    """Change the image and measure until every pod of the new version is Ready and judged."""
+    recorder = Recorder(image(version))
+    async with _watching(environment, recorder):
+        await environment.apply(*web(scenario, version, opted_in=opted_in))
+        async with asyncio.timeout(_ROLLOUT_SECONDS):
+            while not _complete(recorder, scenario):
+                environment.check()
+                progress(recorder, outcomes(environment, recorder) if opted_in else {})
+                await asyncio.sleep(_TICK_SECONDS)
+    judged = await _all_judged(environment, recorder) if opted_in else {}
+    progress(recorder, judged)
+    return RolloutResult(title, recorder, judged, account(environment, recorder))
+
+
+def outcomes(environment: Environment, recorder: Recorder) -> dict[str, Outcome]:
+    """What the controller said of the recorded pods, by pod uid."""
+    found: dict[str, Outcome] = {}
+    if not environment.controller_log.exists():
+        return found
+    for line in environment.controller_log.read_bytes().splitlines():
+        if JUDGED.encode() not in line:
+            continue
+        try:
+            judged = msgspec.json.decode(line, type=_Judged)
+        except msgspec.DecodeError:  # a line that is being written
+            continue
+        if judged.event == JUDGED and judged.pod_uid in recorder.starts:
+            found[judged.pod_uid] = Outcome(judged.outcome)
+    return found
+
+
+def account(environment: Environment, recorder: Recorder) -> Bytes:
+    """Bytes pulled for the rollout's image, by the emulated kubelets' own account."""
+    pulls = [pull for pull in environment.pulls() if canonical(pull.image) == canonical(recorder.image)]
+    ours = [pull for pull in pulls if pull.uid not in recorder.starts]
+    used = {start.node for start in recorder.starts.values()}
+    return Bytes(
+        pulled=sum(pull.downloaded_bytes for pull in pulls),
+        prewarmed=sum(pull.downloaded_bytes for pull in ours),
+        wasted=sum(pull.downloaded_bytes for pull in ours if pull.node not in used),
+    )
+
+
+def _complete(recorder: Recorder, scenario: Scenario) -> bool:
+    ready = sum(start.ready is not None for start in recorder.starts.values())
+    return ready >= scenario.replicas
+
+
+async def _all_judged(environment: Environment, recorder: Recorder) -> dict[str, Outcome]:
+    """Outcomes once every pod has one, or after a while without: those stay unknown."""
+    deadline = time.monotonic() + _JUDGING_SECONDS
+    while True:
+        judged = outcomes(environment, recorder)
+        if len(judged) >= len(recorder.starts) or time.monotonic() > deadline:
+            return judged
+        environment.check()
+        await asyncio.sleep(_TICK_SECONDS)
+
+
+@asynccontextmanager
+async def _watching(environment: Environment, recorder: Recorder) -> AsyncIterator[None]:
+    """Feed the recorder from a watch while the block runs."""
+    seen = asyncio.Event()
+    task = asyncio.create_task(_watch(environment, recorder, seen), name="demo-watch")
+    try:
+        waiting = asyncio.create_task(seen.wait(), name="demo-watch-synced")
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if task.done():
+            task.result()
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _watch(environment: Environment, recorder: Recorder, seen: asyncio.Event) -> None:
+    pods = Kinds().pods
+    options = WatchOptions(initial_events=True, label_selector=f"app={WEB}", server_timeout=2 * _ROLLOUT_SECONDS)
+    async for lines in environment.client.watch(PODS, options):
+        now = time.monotonic()
+        for line in lines:
+            change = pods.change(line)
+            if change.initial_end:
+                seen.set()
+            if change.type in {"ADDED", "MODIFIED"} and change.object.value is not None:
+                recorder.observe(change.object.value, now)

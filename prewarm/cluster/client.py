@@ -6,7 +6,7 @@ half a second. So it lends us its kubeconfig handling only.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,9 +23,11 @@ from prewarm import __version__
 from prewarm.api.names import FIELD_MANAGER
 from prewarm.cluster.backoff import Patience, may_repeat
 from prewarm.cluster.connection import Connection
-from prewarm.cluster.errors import ApiError, ServerUnreachable, decode_status
+from prewarm.cluster.errors import ApiError, ServerUnreachable, StreamSilent, decode_status
 from prewarm.model.intents import Json, Manifest, Resource
 
+_READ_BUFFER = 2**18
+"""Bytes that may wait in a stream before the server is slowed down."""
 PAGE_SIZE = 500
 """Objects asked for at once, as client-go's pager does."""
 _APPLY_PATCH = "application/apply-patch+yaml"
@@ -105,7 +107,7 @@ class Client:
                 "Accept-Encoding": self._encoding,
             },
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect),
-            read_bufsize=2**18,
+            read_bufsize=_READ_BUFFER,
         )
         return self
 
@@ -132,7 +134,7 @@ class Client:
         label_selector: str = "",
         field_selector: str = "",
         limit: int = PAGE_SIZE,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The pages of a list, each a v1 List as sent.
 
         Raises:
@@ -147,7 +149,7 @@ class Client:
                 return
             parameters["continue"] = token
 
-    async def watch(self, resource: Resource, options: WatchOptions) -> AsyncIterator[list[bytes]]:
+    async def watch(self, resource: Resource, options: WatchOptions) -> AsyncGenerator[list[bytes], None]:
         """Watch all namespaces: complete lines of JSON, as many at a time as came together.
 
         Ends when the server ends the watch. Not retried: the caller knows from where to go on.
@@ -360,6 +362,6 @@ async def _lines(content: aiohttp.StreamReader, silence: float, path: str) -> As
             if lines:
                 yield lines
     except aiohttp.SocketTimeoutError as error:
-        raise ServerUnreachable(f"watch of {path}: silent for {silence:g} s") from error
+        raise StreamSilent(f"watch of {path}: silent for {silence:g} s") from error
     if pending.strip():
         raise ServerUnreachable(f"watch of {path}: cut in the middle of an object")

@@ -18,6 +18,10 @@ class ServerUnreachable(ClusterError):  # noqa: N818 - says what is the case, as
     """No answer: connection refused, timed out, cut, or a TLS failure."""
 
 
+class StreamSilent(ServerUnreachable):
+    """A watch stands but brings nothing, not even bookmarks."""
+
+
 class WireStatusCause(Struct, rename="camel"):
     """metav1.StatusCause."""
 

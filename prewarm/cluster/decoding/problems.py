@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 
-import structlog
-
 Report = Callable[[str], None]
 """Takes one problem of the object at hand."""
 
-_LOG = structlog.get_logger(__name__)
 _REMEMBERED = 10_000
 _LONGEST_MESSAGE = 300
 
@@ -26,5 +23,8 @@ class Problems:
         if key in self._seen or len(self._seen) >= _REMEMBERED:
             return
         self._seen.add(key)
+        import structlog  # takes 0.1 s, and a sound snapshot never needs it
+
         problem = " ".join(problem.split())[:_LONGEST_MESSAGE]
-        _LOG.warning("object not fully understood", kind=kind, namespace=namespace, name=name, problem=problem)
+        log = structlog.get_logger(__name__)
+        log.warning("object not fully understood", kind=kind, namespace=namespace, name=name, problem=problem)

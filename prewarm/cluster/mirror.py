@@ -1,0 +1,58 @@
+"""All reflectors together: one store in step with one cluster."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from prewarm.cluster.client import Client
+from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.cluster.decoding.problems import Problems
+from prewarm.cluster.feeds import event_feed, feeds
+from prewarm.cluster.reflector import Reflector, ReflectorOptions
+from prewarm.cluster.store import Store
+
+
+class Mirror:
+    """Keeps a Store in step with a cluster for as long as `run` runs.
+
+    Attributes:
+        store: where everything goes.
+        reflectors: one a kind; their counters are for metrics.
+        problems: counts objects that could not be understood.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store | None = None,
+        *,
+        with_events: bool = True,
+        options: ReflectorOptions | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store or Store()
+        self.problems = Problems()
+        kinds = Kinds(self.problems)
+        wanted = feeds(self.store, kinds) + ((event_feed(self.store, kinds),) if with_events else ())
+        self.reflectors = tuple(Reflector(client, feed, options=options, clock=clock) for feed in wanted)
+
+    async def run(self) -> None:
+        """Run all reflectors until cancelled.
+
+        Raises:
+            ExceptionGroup: if one died of an error of ours; the others are stopped, so that nobody plans on half a
+                cluster.
+        """
+        async with asyncio.TaskGroup() as group:
+            for reflector in self.reflectors:
+                group.create_task(reflector.run(), name=f"reflector {reflector.name}")
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Kinds of which the first reading is not complete."""
+        return tuple(reflector.name for reflector in self.reflectors if not reflector.synced.is_set())
+
+    async def wait_synced(self) -> None:
+        """Return once all kinds were read completely."""
+        for reflector in self.reflectors:
+            await reflector.synced.wait()

@@ -1,0 +1,124 @@
+"""The one writer: executes intents, a bounded number at once, and says of each what became of it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from prewarm.cluster.client import Client
+from prewarm.cluster.decoding.common import WireObject
+from prewarm.cluster.errors import ApiError, ServerUnreachable
+from prewarm.cluster.recorder import EventRecorder
+from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent
+
+_HEADER = msgspec.json.Decoder(WireObject)
+
+
+class WriteOutcome(StrEnum):
+    """What became of an intent."""
+
+    APPLIED = "Applied"
+    CREATED = "Created"
+    EXISTED = "Existed"
+    """Of Create: an object of that name was there; names say what is inside, so it is the one wanted."""
+    DELETED = "Deleted"
+    GONE = "Gone"
+    """There was nothing (or only a namesake with another uid) to delete, or to apply a status to."""
+    RECORDED = "Recorded"
+    REFUSED = "Refused"
+    """The server says no (quota, admission, validation, rights): asking again is of no use until something changes."""
+    FAILED = "Failed"
+    """No answer, or a transient error on every try."""
+
+
+class WriteResult(Struct, frozen=True):
+    """An intent and what became of it; `reason` and `message` are the server's own words."""
+
+    intent: Intent
+    outcome: WriteOutcome
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    uid: str = ""
+    """Of the object as applied or created."""
+    resource_version: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether the cluster is as the intent wanted it."""
+        return self.outcome not in {WriteOutcome.REFUSED, WriteOutcome.FAILED}
+
+
+class Writer:
+    """Executes intents. Refusals are values, not exceptions: the next round decides anew from what is there."""
+
+    def __init__(self, client: Client, *, concurrency: int = 16, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._slots = asyncio.Semaphore(concurrency)
+        self._recorder = EventRecorder(client, component=client.field_manager, clock=clock)
+
+    async def execute(self, intents: Iterable[Intent]) -> tuple[WriteResult, ...]:
+        """Execute all; results in the order of the intents.
+
+        Intents for one object run one after the other in their order, others at the same time.
+        """
+        ordered = list(intents)
+        by_object: dict[tuple[str, str, str], list[int]] = {}
+        for position, intent in enumerate(ordered):
+            by_object.setdefault((intent.resource.plural, intent.namespace, intent.name), []).append(position)
+        results: dict[int, WriteResult] = {}
+
+        async def one_after_the_other(positions: list[int]) -> None:
+            for position in positions:
+                async with self._slots:
+                    results[position] = await self._execute(ordered[position])
+
+        async with asyncio.TaskGroup() as group:
+            for (plural, namespace, name), positions in by_object.items():
+                group.create_task(one_after_the_other(positions), name=f"write {plural} {namespace}/{name}")
+        return tuple(results[position] for position in range(len(ordered)))
+
+    async def _execute(self, intent: Intent) -> WriteResult:
+        try:
+            return await self._write(intent)
+        except ApiError as error:
+            return WriteResult(intent, _outcome(intent, error), error.code, error.reason, error.message)
+        except ServerUnreachable as error:
+            return WriteResult(intent, WriteOutcome.FAILED, message=str(error))
+
+    async def _write(self, intent: Intent) -> WriteResult:
+        client = self._client
+        match intent:
+            case Apply(resource, namespace, name, manifest, subresource):
+                body = await client.apply(resource, namespace, name, manifest, subresource)
+                return _written(intent, WriteOutcome.APPLIED, body)
+            case Create(resource, namespace, _, manifest):
+                body = await client.create(resource, namespace, manifest)
+                return _written(intent, WriteOutcome.CREATED, body)
+            case Delete(resource, namespace, name, uid, grace):
+                await client.delete(resource, namespace, name, uid=uid, grace_seconds=grace)
+                return WriteResult(intent, WriteOutcome.DELETED)
+            case RecordEvent():
+                await self._recorder.record(intent)
+                return WriteResult(intent, WriteOutcome.RECORDED)
+
+
+def _written(intent: Intent, outcome: WriteOutcome, body: bytes) -> WriteResult:
+    meta = _HEADER.decode(body).metadata
+    return WriteResult(intent, outcome, uid=meta.uid, resource_version=meta.resource_version)
+
+
+def _outcome(intent: Intent, error: ApiError) -> WriteOutcome:
+    match intent:
+        case Create() if error.reason == "AlreadyExists":
+            return WriteOutcome.EXISTED
+        case Delete(uid=uid) if error.not_found or (error.reason == "Conflict" and uid):
+            return WriteOutcome.GONE
+        case Apply(subresource=subresource) if error.not_found and subresource:
+            return WriteOutcome.GONE
+        case _:
+            transient = error.transient or error.reason == "Conflict"
+            return WriteOutcome.FAILED if transient else WriteOutcome.REFUSED

@@ -45,6 +45,8 @@ class WriteResult(Struct, frozen=True):
     uid: str = ""
     """Of the object as applied or created."""
     resource_version: str = ""
+    body: bytes = b""
+    """The object as applied or created: whoever decides next need not wait for the watch to bring it."""
 
     @property
     def done(self) -> bool:
@@ -108,7 +110,7 @@ class Writer:
 
 def _written(intent: Intent, outcome: WriteOutcome, body: bytes) -> WriteResult:
     meta = _HEADER.decode(body).metadata
-    return WriteResult(intent, outcome, uid=meta.uid, resource_version=meta.resource_version)
+    return WriteResult(intent, outcome, uid=meta.uid, resource_version=meta.resource_version, body=body)
 
 
 def _outcome(intent: Intent, error: ApiError) -> WriteOutcome:

@@ -19,7 +19,7 @@ class Patience(Struct, frozen=True):
 
     def wait(self) -> Callable[[RetryCallState], float]:
         """As tenacity's `wait`: Retry-After takes precedence."""
-        doubling = wait_exponential_jitter(initial=self.first, max=self.longest, jitter=self.first)
+        doubling = wait_exponential_jitter(multiplier=self.first, max=self.longest, jitter=self.first)
 
         def seconds(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

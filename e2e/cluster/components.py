@@ -40,7 +40,7 @@ class ControlPlaneOptions:
         feature_gates: for all four Kubernetes components.
         runtime_config: API groups and versions to switch on or off in kube-apiserver.
         extra_flags: appended to a component's command line; the last of two equal flags wins.
-        start_timeout_seconds: how long the start may take; generous because machines of public CI are slow.
+        start_timeout_seconds: how long one component may take to be ready; generous for the slow machines of public CI.
     """
 
     directory: Path | None = None

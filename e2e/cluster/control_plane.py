@@ -25,6 +25,7 @@ from e2e.cluster.runs import RunDirectory, new_run
 
 _CONTEXT = "prewarm-local"
 _POLL_SECONDS = 0.1
+_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2)
 _STOP_SECONDS = 5.0
 _PORT_ATTEMPTS = 5
 _CLIENTS: dict[Component, tuple[str, tuple[str, ...]]] = {
@@ -208,39 +209,37 @@ class ControlPlane:
         Raises:
             ProcessError: a component ended, or this one was not ready in time.
         """
-        url, last = self._readiness_url(component), "no answer"
+        pending, last = self._readiness_urls(component), "no answer"
         try:
             async with asyncio.timeout(self.options.start_timeout_seconds), self._session() as session:
-                while True:
+                while pending:
                     self.check()
-                    try:
-                        async with session.get(url) as answer:
-                            if answer.status == HTTPStatus.OK:
-                                return
-                            last = f"HTTP {answer.status}"
-                    except aiohttp.ClientConnectionError as error:
-                        last = str(error)
+                    last = await _probe(session, pending[0])
+                    if not last:
+                        pending = pending[1:]
+                        continue
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             process = self._processes[component]
             raise ProcessError(
-                f"{component} was not ready after {self.options.start_timeout_seconds:.0f} s ({url}: {last}); "
+                f"{component} was not ready after {self.options.start_timeout_seconds:.0f} s ({pending[0]}: {last}); "
                 f"the end of {process.log}:\n{log_tail(process.log)}"
             ) from None
 
-    def _readiness_url(self, component: Component) -> str:
+    def _readiness_urls(self, component: Component) -> tuple[str, ...]:
         match component:
             case Component.ETCD:
-                return f"http://127.0.0.1:{self._ports.etcd_client}/readyz"
+                return (f"http://127.0.0.1:{self._ports.etcd_client}/readyz",)
             case Component.KUBE_APISERVER:
-                return f"{self.server}/readyz"
+                return (f"{self.server}/readyz",)
             case Component.KUBE_CONTROLLER_MANAGER:
-                # Made by its service account controller; before, no pod is admitted to the namespace.
-                return f"{self.server}/api/v1/namespaces/default/serviceaccounts/default"
+                # The account is made by the service account controller; before, no pod is admitted to the namespace.
+                account = f"{self.server}/api/v1/namespaces/default/serviceaccounts/default"
+                return (f"https://127.0.0.1:{self._ports.controller_manager}/healthz", account)
             case Component.KUBE_SCHEDULER:
-                return f"https://127.0.0.1:{self._ports.scheduler}/readyz"
+                return (f"https://127.0.0.1:{self._ports.scheduler}/readyz",)
             case Component.KWOK:
-                return f"http://127.0.0.1:{self._ports.kwok}/readyz"
+                return (f"http://127.0.0.1:{self._ports.kwok}/readyz",)
 
     async def _stop(self) -> None:
         try:
@@ -296,6 +295,15 @@ def running_control_plane(options: ControlPlaneOptions | None = None) -> Iterato
             yield plane
         finally:
             runner.run(starting.__aexit__(None, None, None))
+
+
+async def _probe(session: aiohttp.ClientSession, url: str) -> str:
+    """Return what stands against readiness; nothing if the answer is 200."""
+    try:
+        async with session.get(url, timeout=_PROBE_TIMEOUT) as answer:
+            return "" if answer.status == HTTPStatus.OK else f"HTTP {answer.status}"
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return str(error) or "no answer"
 
 
 def _file_name(user: str) -> str:

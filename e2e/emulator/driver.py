@@ -83,7 +83,7 @@ class Emulator:
         self._connection = connection
         self._started_wall = time.time()
         self._started_monotonic = time.monotonic()
-        self.fleet = Fleet(options.registries or Registries(convention=Catalog()), now=self._started_wall)
+        self.fleet = Fleet(options.registries or Registries(convention=Catalog()))
         self.pulls: deque[PullFinished] = deque(maxlen=_PULLS_KEPT)
         self.removed: list[ImageRemoved] = []
         self.writer = Writer(options.writers)
@@ -158,13 +158,14 @@ class Emulator:
     # Time
 
     def _now(self) -> float:
-        return self._started_wall + (time.monotonic() - self._started_monotonic) * self._options.time_scale
+        """Model time starts at 0: doubles of today's Unix time are too coarse for bytes at gigabits."""
+        return (time.monotonic() - self._started_monotonic) * self._options.time_scale
 
     def _wall(self, model: float) -> float:
-        return self._started_wall + (model - self._started_wall) / self._options.time_scale
+        return self._started_wall + model / self._options.time_scale
 
     def _model(self, wall: float) -> float:
-        return self._started_wall + (wall - self._started_wall) * self._options.time_scale
+        return (wall - self._started_wall) * self._options.time_scale
 
     def _advance(self) -> None:
         for output in self.fleet.advance(self._now()):

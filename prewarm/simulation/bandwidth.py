@@ -10,6 +10,8 @@ from itertools import count
 from prewarm.simulation.agenda import FIRST, Agenda, Signal, Timer
 
 _HALF_BYTE = 0.5
+_ROUNDING_SECONDS = 1e-6
+"""What rounding of times may leave of a download counts as received."""
 
 
 class Flow:
@@ -58,7 +60,7 @@ class Egress:
             raise ValueError(f"registry egress {limit} is not a positive number of bytes a second")
         self._agenda = agenda
         self.limit = limit
-        self.groupes: dict[float, _CapClass] = {}
+        self._classes: dict[float, _CapClass] = {}
         self._settled_at = agenda.now
         self._timer: Timer | None = None
         self._order = count()
@@ -67,7 +69,7 @@ class Egress:
     @property
     def rate(self) -> float:
         """Bytes a second that leave the registry now."""
-        return sum(group.rate * group.members for group in self.groupes.values())
+        return sum(group.rate * group.members for group in self._classes.values())
 
     def start(self, node: NodeLink, size: float) -> Flow:
         """Begin a download of `size` bytes; its `done` fires at the end."""
@@ -100,9 +102,9 @@ class Egress:
 
     def join(self, flow: Flow, cap: float) -> None:
         """Put a download into the class of a cap; rates are old until `share`."""
-        group = self.groupes.get(cap)
+        group = self._classes.get(cap)
         if group is None:
-            group = self.groupes[cap] = _CapClass(cap)
+            group = self._classes[cap] = _CapClass(cap)
         flow.target = group.progress + flow.remaining
         flow.group = group
         group.members += 1
@@ -117,23 +119,23 @@ class Egress:
         flow.group = None
         group.members -= 1
         if not group.members:
-            del self.groupes[group.cap]
+            del self._classes[group.cap]
 
     def settle(self) -> None:
         """Account for what was sent since the last change."""
         elapsed = self._agenda.now - self._settled_at
         self._settled_at = self._agenda.now
         if elapsed > 0:
-            for group in self.groupes.values():
+            for group in self._classes.values():
                 group.progress += group.rate * elapsed
                 self.bytes_sent += group.rate * elapsed * group.members
 
     def share(self) -> None:
         """Water-filling: narrow classes get their cap, the rest share what is left equally."""
         left = self.limit
-        flows = sum(group.members for group in self.groupes.values())
+        flows = sum(group.members for group in self._classes.values())
         soonest = None
-        for group in sorted(self.groupes.values(), key=lambda g: g.cap):
+        for group in sorted(self._classes.values(), key=lambda g: g.cap):
             group.rate = group.cap if left is None else min(group.cap, left / flows)
             if left is not None:
                 left = max(0.0, left - group.rate * group.members)
@@ -156,8 +158,9 @@ class Egress:
     def _finish(self) -> None:
         self.settle()
         finished: list[Flow] = []
-        for group in list(self.groupes.values()):
-            while (target := self._next_target(group)) is not None and target <= group.progress + _HALF_BYTE:
+        for group in list(self._classes.values()):
+            slack = max(_HALF_BYTE, group.rate * _ROUNDING_SECONDS)
+            while (target := self._next_target(group)) is not None and target <= group.progress + slack:
                 flow = heappop(group.heap)[2]
                 self.bytes_sent += max(0.0, target - group.progress)
                 finished.append(flow)

@@ -14,7 +14,8 @@ from prewarm.simulation.specs import NodeProfile, PodSpec, PullSecret
 class Fleet:
     """Emulated nodes that share registries.
 
-    Inputs take effect at the time of the last `advance`. Times are seconds of whatever clock the caller uses.
+    Inputs take effect at the time of the last `advance`. Times are seconds since the start: of Unix time, a double holds
+    too little of a second.
     The same inputs at the same times give the same outputs.
     """
 

@@ -181,9 +181,7 @@ class Kubelet:
 
     def next_relist(self, after: float) -> float:
         """The first relist later than a time."""
-        period = self.profile.timings.relist
-        steps = math.floor((after - self._relist_phase) / period + 1e-9) + 1
-        return self._relist_phase + steps * period
+        return _next_multiple(after, self._relist_phase, self.profile.timings.relist)
 
     def next_tick(self, at: float) -> float:
         """The first tick not before a time."""
@@ -296,7 +294,9 @@ class Kubelet:
 
 
 def _next_multiple(now: float, phase: float, period: float) -> float:
-    return phase + (math.floor((now - phase) / period + 1e-9) + 1) * period
+    """The first turn of a loop that is later than `now`, by more than rounding."""
+    at = phase + (math.floor((now - phase) / period) + 1) * period
+    return at if at > now + 1e-6 else at + period
 
 
 def _with_generation(spec: PodSpec, generation: int) -> PodSpec:

@@ -1,0 +1,151 @@
+"""Clusters and workloads from seeds: what one trial starts from."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+from prewarm.model.intents import Json
+
+Object = dict[str, Json]
+NAMESPACE = "default"
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A start state and the pods that come.
+
+    Attributes:
+        name: for reports.
+        nodes: Node manifests.
+        background: Pod manifests, bound by nodeName.
+        old: replicas of the first revision, placed before the trial.
+        new: pods that come in the trial.
+        scale_out: whether they come to the first revision; else they are the second one's (a full surge).
+        spec: parts of the pod spec beside the container.
+        requests: of the container.
+        service: whether a Service selects the workload.
+    """
+
+    name: str
+    nodes: tuple[Object, ...]
+    background: tuple[Object, ...]
+    old: int
+    new: int
+    scale_out: bool
+    spec: Mapping[str, Json] = field(default_factory=dict)
+    requests: Mapping[str, str] = field(default_factory=dict)
+    service: bool = True
+
+
+def node(name: str, random: Random, *, zones: int, equal: bool = False) -> Object:
+    """A node of one of three sizes in one of the zones; some are tainted, labelled or have GPUs."""
+    cpu = 8 if equal else random.choice((4, 8, 16))
+    labels: dict[str, Json] = {
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "topology.kubernetes.io/zone": f"zone-{random.randrange(zones)}",
+    }
+    spec: Object = {}
+    allocatable: dict[str, Json] = {"cpu": str(cpu), "memory": f"{cpu * 4}Gi", "pods": "110"}
+    if not equal:
+        labels["disk"] = random.choice(("ssd", "hdd"))
+        if random.random() < 0.15:
+            spec["taints"] = [{"key": "team", "value": "ml", "effect": "NoSchedule"}]
+        elif random.random() < 0.15:
+            spec["taints"] = [{"key": "busy", "effect": "PreferNoSchedule"}]
+        if random.random() < 0.3:
+            allocatable["example.com/gpu"] = "4"
+        if random.random() < 0.05:
+            spec["unschedulable"] = True
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+        "status": {"allocatable": allocatable, "capacity": allocatable},
+    }
+
+
+def background(names: list[str], random: Random, per_node: float) -> Iterator[Object]:
+    """Pods of other workloads, spread unevenly; each fits the smallest node several times."""
+    for index in range(int(len(names) * per_node)):
+        requests: dict[str, Json] = {
+            "cpu": f"{random.choice((50, 100, 250, 500))}m",
+            "memory": f"{random.choice((64, 256, 512, 1024))}Mi",
+        }
+        yield {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"background-{index}", "labels": {"app": f"other-{index % 7}"}},
+            "spec": {
+                "nodeName": random.choice(names),
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "main", "image": "example.com/other:1", "resources": {"requests": requests}}],
+            },
+        }
+
+
+def _spread(key: str, skew: int, when: str) -> Object:
+    return {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": skew,
+                "topologyKey": key,
+                "whenUnsatisfiable": when,
+                "labelSelector": {"matchLabels": {"app": "web"}},
+            }
+        ]
+    }
+
+
+def _affinity(kind: str, *, required: bool, key: str) -> Object:
+    term: Object = {"topologyKey": key, "labelSelector": {"matchLabels": {"app": "web"}}}
+    rule: Object = (
+        {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        if required
+        else {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 50, "podAffinityTerm": term}]}
+    )
+    return {"affinity": {kind: rule}}
+
+
+def _prefers_ssd() -> Object:
+    term: Object = {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}
+    rule: Object = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 30, "preference": term}]}
+    return {"affinity": {"nodeAffinity": rule}}
+
+
+FEATURES: Mapping[str, Callable[[], Object]] = {
+    "plain": dict,
+    "tolerates": lambda: {"tolerations": [{"key": "team", "operator": "Exists"}]},
+    "node selector": lambda: {"nodeSelector": {"disk": "ssd"}},
+    "preferred nodes": _prefers_ssd,
+    "hard zone spread": lambda: _spread("topology.kubernetes.io/zone", 1, "DoNotSchedule"),
+    "soft host spread": lambda: _spread("kubernetes.io/hostname", 1, "ScheduleAnyway"),
+    "soft zone spread": lambda: _spread("topology.kubernetes.io/zone", 1, "ScheduleAnyway"),
+    "anti-affinity": lambda: _affinity("podAntiAffinity", required=False, key="kubernetes.io/hostname"),
+    "hard anti-affinity": lambda: _affinity("podAntiAffinity", required=True, key="kubernetes.io/hostname"),
+    "affinity to zone": lambda: _affinity("podAffinity", required=False, key="topology.kubernetes.io/zone"),
+}
+
+
+def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool = False, equal: bool = False) -> Case:
+    """A cluster of varied (or equal and empty) nodes, and a workload with one feature."""
+    random = Random(f"{feature} {nodes} {seed}")  # noqa: S311 - repeatable clusters are wanted
+    names = [f"node-{index:04d}" for index in range(nodes)]
+    random.shuffle(names)
+    made = tuple(node(name, random, zones=3, equal=equal) for name in names)
+    requests = {"cpu": "250m", "memory": "512Mi"}
+    if feature == "gpu":
+        requests["example.com/gpu"] = "1"
+    how = ("scale-out" if scale_out else "rollout") + (", equal nodes" if equal else "")
+    return Case(
+        name=f"{feature}, {nodes} nodes, {how}",
+        nodes=made,
+        background=() if equal else tuple(background(names, random, 3.0)),
+        old=new,
+        new=new if not scale_out else max(1, new // 2),
+        scale_out=scale_out,
+        spec=FEATURES.get(feature, dict)(),
+        requests=requests,
+    )

@@ -1,0 +1,62 @@
+"""The annotation prewarm.dev/plan on a planned ImageCache: why it was written, for people and for `prewarm status`."""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+MAX_ANNOTATED_NODES = 100
+"""Nodes whose probability is kept; the annotation stays below 32 KiB at the longest names."""
+
+
+class PlanSummary(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What the plan said when the ImageCache was last written."""
+
+    trigger: str
+    """Rollout or ScaleOut."""
+    revision: str
+    """Hash of the pod template."""
+    pods: int = 0
+    """Pods still to come."""
+    predictability: float = 1.0
+    """Share of the pods that two replays put on the same nodes, 0 to 1."""
+    coverage: float = 1.0
+    """Share of the predicted landings that the chosen nodes catch, 0 to 1."""
+    nodes: dict[str, float] = {}
+    """Landing probability by node, in order of value."""
+    more_nodes: int = 0
+    """Chosen nodes beyond MAX_ANNOTATED_NODES."""
+
+
+def summary(
+    trigger: str,
+    revision: str,
+    *,
+    pods: int,
+    predictability: float,
+    coverage: float,
+    nodes: Sequence[tuple[str, float]],
+) -> PlanSummary:
+    """A bounded summary; shares are rounded to three digits."""
+    return PlanSummary(
+        trigger=trigger,
+        revision=revision[:64],
+        pods=pods,
+        predictability=round(predictability, 3),
+        coverage=round(coverage, 3),
+        nodes={name: round(probability, 3) for name, probability in nodes[:MAX_ANNOTATED_NODES]},
+        more_nodes=max(0, len(nodes) - MAX_ANNOTATED_NODES),
+    )
+
+
+def encode_summary(plan: PlanSummary) -> str:
+    """The annotation's value: compact JSON."""
+    return msgspec.json.encode(plan).decode()
+
+
+def decode_summary(text: str) -> PlanSummary | None:
+    """What an annotation says; None if it is not one of ours."""
+    try:
+        return msgspec.json.decode(text, type=PlanSummary)
+    except (msgspec.DecodeError, RecursionError):
+        return None

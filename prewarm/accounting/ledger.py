@@ -135,8 +135,8 @@ class _Saved(Struct, frozen=True, omit_defaults=True):
 
 
 _VERSION = 1
-MAX_BYTES = 900_000
-"""Room in one ConfigMap beside its metadata."""
+MAX_BYTES = 300_000
+"""The ConfigMap of 1 MiB holds the history as well."""
 
 
 def encode_ledger(ledger: Ledger, saved_at: float) -> bytes:

@@ -12,8 +12,11 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from prewarm.accounting.waste import ByteUse, ByteVerdict
+from prewarm.cluster.mirror import Mirror
 from prewarm.model.outcomes import ContainerStart, Outcome
 
 CONTAINER_STARTS = "prewarm_container_starts_total"
@@ -31,6 +34,7 @@ REACTION_SECONDS = "prewarm_reaction_seconds"
 REFLECTOR_OBJECTS = "prewarm_reflector_objects"
 REFLECTOR_EVENTS = "prewarm_reflector_events_total"
 REFLECTOR_RELISTS = "prewarm_reflector_relists_total"
+REFLECTOR_ERRORS = "prewarm_reflector_errors_total"
 WRITES = "prewarm_writes_total"
 WRITE_ERRORS = "prewarm_write_errors_total"
 IMAGE_CACHES = "prewarm_imagecache_objects"
@@ -86,9 +90,6 @@ class Metrics:
             registry=registry,
             buckets=_SECONDS,
         )
-        self.reflector_objects = Gauge(REFLECTOR_OBJECTS, "Objects held by kind.", ("kind",), registry=registry)
-        self.reflector_events = Counter(REFLECTOR_EVENTS, "Watch events by kind.", ("kind",), registry=registry)
-        self.reflector_relists = Counter(REFLECTOR_RELISTS, "Full lists by kind.", ("kind",), registry=registry)
         self.writes = Counter(WRITES, "Intents executed by kind.", ("intent",), registry=registry)
         self.write_errors = Counter(WRITE_ERRORS, "Intents that failed by kind.", ("intent",), registry=registry)
         self.image_caches = Gauge(IMAGE_CACHES, "ImageCaches by origin.", ("origin",), registry=registry)
@@ -141,3 +142,26 @@ class Metrics:
     def count_failed_pulls(self, count: int) -> None:
         """Count pulls of ours that ended without the image."""
         self._pulls.labels(PullResult.FAILED.value).inc(count)
+
+
+def watch_reflectors(metrics: Metrics, mirror: Mirror) -> None:
+    """Export what the reflectors count, read at each scrape."""
+    metrics.registry.register(_Reflectors(mirror))
+
+
+class _Reflectors(Collector):
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+
+    def collect(self) -> Iterable[Metric]:
+        objects = GaugeMetricFamily(REFLECTOR_OBJECTS, "Objects held by kind.", labels=["kind"])
+        events = CounterMetricFamily(REFLECTOR_EVENTS, "Watch events by kind.", labels=["kind"])
+        lists = CounterMetricFamily(REFLECTOR_RELISTS, "Full reads by kind.", labels=["kind"])
+        errors = CounterMetricFamily(REFLECTOR_ERRORS, "Failed watches and lists by kind.", labels=["kind"])
+        for reflector in self._mirror.reflectors:
+            counters, kind = reflector.counters, [reflector.name]
+            objects.add_metric(kind, len(reflector.feed))
+            events.add_metric(kind, counters.events)
+            lists.add_metric(kind, counters.lists)
+            errors.add_metric(kind, counters.errors)
+        return (objects, events, lists, errors)

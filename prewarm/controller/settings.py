@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     """Everything is planned anew this often, whether it changed or not: a net under the changes."""
     persist_seconds: float = Field(default=5.0, ge=0.5, le=600.0)
     """What was judged and learnt is written at most this often; etcd keeps each version for a while."""
-    stall_seconds: float = Field(default=60.0, ge=5.0, le=3600.0)
-    """/healthz fails if a cycle has not ended for this long."""
+    stall_seconds: float = Field(default=300.0, ge=5.0, le=3600.0)
+    """/healthz fails if one cycle lasts longer; an API server that does not answer must not restart us."""
     shutdown_seconds: float = Field(default=10.0, ge=1.0, le=120.0)
     """Longest orderly stop; keep it below terminationGracePeriodSeconds."""
     workload_metrics: bool = False
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     """Pulls at once in the whole cluster."""
     node_pulls: int = Field(default=1, ge=1, le=50)
     """Pulls at once on one node: kubelets pull one after the other unless told otherwise."""
-    registry_pulls: int = Field(default=50, ge=1, le=10000)
+    registry_pulls: int = Field(default=100, ge=1, le=10000)
     """Pulls at once from one registry."""
     helper_image: str = Field(
         default="docker.io/library/busybox:1.37.0-musl", min_length=1, max_length=MAX_REFERENCE_LENGTH

@@ -1,0 +1,62 @@
+"""Executes intents, and lets the next decision see what was written without waiting for the watch."""
+
+from collections.abc import Collection, Mapping
+
+import structlog
+
+from prewarm.cluster.feeds import Feed
+from prewarm.cluster.store import Store
+from prewarm.cluster.writer import WriteOutcome, Writer, WriteResult
+from prewarm.controller.metrics import Metrics
+from prewarm.model.intents import IMAGE_CACHES, PODS, Apply, Create, Intent
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Execution:
+    """Hands intents to the writer, counts and logs what became of them, and feeds created objects into the store."""
+
+    def __init__(self, writer: Writer, store: Store, feeds: Collection[Feed], metrics: Metrics) -> None:
+        self._writer = writer
+        self._store = store
+        self._feeds: Mapping[str, Feed] = {feed.resource.plural: feed for feed in feeds}
+        self._metrics = metrics
+
+    async def execute(self, intents: Collection[Intent]) -> tuple[WriteResult, ...]:
+        """Execute all; results in the order of the intents."""
+        results = await self._writer.execute(intents)
+        for result in results:
+            kind = type(result.intent).__name__
+            self._metrics.writes.labels(kind).inc()
+            if not result.done:
+                self._metrics.write_errors.labels(kind).inc()
+            self._take(result)
+            _tell(kind, result)
+        return results
+
+    def _take(self, result: WriteResult) -> None:
+        intent = result.intent
+        status_only = isinstance(intent, Apply) and bool(intent.subresource)
+        if status_only and result.outcome is WriteOutcome.GONE and intent.resource == IMAGE_CACHES:
+            # A deletion may overtake the answer to our own write: what is not there must not stay in the store.
+            self._store.image_caches.remove((intent.namespace, intent.name))
+        feed = self._feeds.get(intent.resource.plural)
+        if feed is not None and result.body and not status_only and intent.resource in {IMAGE_CACHES, PODS}:
+            feed.put_raw(result.body)
+
+
+def _tell(kind: str, result: WriteResult) -> None:
+    intent = result.intent
+    words = {"kind": intent.resource.kind, "namespace": intent.namespace, "name": intent.name}
+    if not result.done:
+        log.warning(
+            "write failed",
+            intent=kind,
+            outcome=result.outcome.value,
+            code=result.code,
+            reason=result.reason,
+            problem=result.message,
+            **words,
+        )
+    elif isinstance(intent, Create | Apply) and not (isinstance(intent, Apply) and intent.subresource):
+        log.debug("written", intent=kind, outcome=result.outcome.value, **words)

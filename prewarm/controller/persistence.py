@@ -1,0 +1,86 @@
+"""What was learnt and judged, kept in one ConfigMap over restarts and between instances."""
+
+import base64
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from prewarm.accounting import Ledger, decode_ledger, encode_ledger
+from prewarm.api.names import HISTORY_CONFIG_MAP, LABEL_MANAGED_BY, MANAGED_BY
+from prewarm.cluster.client import Client
+from prewarm.cluster.errors import ApiError, ClusterError
+from prewarm.history import History, decode, encode
+from prewarm.model.intents import CONFIG_MAPS, Manifest
+
+HISTORY_KEY = "history"
+LEDGER_KEY = "ledger"
+HISTORY_BYTES = 600_000
+"""A ConfigMap holds 1 MiB in all; the ledger takes at most 300,000."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Memory(Struct, frozen=True):
+    """What one instance hands to the next."""
+
+    history: History = History()
+    ledger: Ledger = Ledger()
+
+
+class _ConfigMap(Struct):
+    binary_data: dict[str, str] | None = msgspec.field(default=None, name="binaryData")
+
+
+class Persistence:
+    """Loads and stores the memory."""
+
+    def __init__(self, client: Client, namespace: str, name: str = HISTORY_CONFIG_MAP) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+
+    async def load(self) -> Memory:
+        """The stored memory; an empty one if there is none or it cannot be read.
+
+        Raises:
+            ClusterError: if the server cannot be asked: acting without memory would count starts twice.
+        """
+        try:
+            body = await self._client.get(CONFIG_MAPS, self._namespace, self._name)
+        except ApiError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return Memory()
+            raise
+        data = msgspec.json.decode(body, type=_ConfigMap).binary_data or {}
+        history, ledger = History(), Ledger()
+        if HISTORY_KEY in data:
+            history = decode(base64.b64decode(data[HISTORY_KEY]))
+            if history.reason:
+                log.warning("history not usable", reason=history.reason)
+        if LEDGER_KEY in data:
+            ledger, problem = decode_ledger(base64.b64decode(data[LEDGER_KEY]))
+            if problem:
+                log.warning("ledger not usable", reason=problem)
+        log.info("memory loaded", plans=len(history.plans_in_force), images=len(history.image_sizes))
+        return Memory(history, ledger)
+
+    async def store(self, memory: Memory, now: float) -> bool:
+        """Write the memory; False if that failed, which costs knowledge at the next restart and nothing now."""
+        try:
+            await self._client.apply(CONFIG_MAPS, self._namespace, self._name, self._manifest(memory, now))
+        except ClusterError as error:
+            log.warning("memory not stored", namespace=self._namespace, configmap=self._name, error=str(error))
+            return False
+        return True
+
+    def _manifest(self, memory: Memory, now: float) -> Manifest:
+        data = {
+            HISTORY_KEY: encode(memory.history, HISTORY_BYTES),
+            LEDGER_KEY: encode_ledger(memory.ledger, now),
+        }
+        return {
+            "metadata": {"name": self._name, "namespace": self._namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}},
+            "binaryData": {key: base64.b64encode(value).decode("ascii") for key, value in data.items()},
+        }

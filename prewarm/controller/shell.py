@@ -1,0 +1,175 @@
+"""The kopf operator: start-up and clean-up, and a watch of what people write for us. The only module that imports kopf.
+
+kopf has a thread and an event loop of its own. In ours it would take over the signal handlers and, when it ends, cancel
+every task that it did not know (kopf's run_tasks). It watches hand-written ImageCaches and PrewarmPolicies, which are
+few; everything in numbers comes through our reflectors. Its handlers return nothing and take no patch: kopf writes
+nothing, to no object.
+"""
+
+import asyncio
+import datetime as dt
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import kopf
+import structlog
+from msgspec import Struct
+
+from prewarm.api.names import GROUP, LABEL_PLANNED, VERSION
+from prewarm.cluster.connection import Connection
+
+FINALIZER = f"{GROUP}/kopf"
+"""Never set, but kopf takes its finalizer off objects that it sees: the default name would be other operators'."""
+CREDENTIALS_SECONDS = 300.0
+"""How long kopf uses credentials before it asks for them again: service account tokens rotate."""
+READY_SECONDS = 30.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class OwnEvent(Struct, frozen=True):
+    """A watch event about an object of ours that people write."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    deleted: bool
+
+
+Listener = Callable[[OwnEvent], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Credentials(kopf.ConnectionInfo):
+    """Our connection's credentials in kopf's form, its TLS context included."""
+
+    context: ssl.SSLContext | None = None
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        """The TLS context that our own requests use."""
+        return self.context if self.context is not None else ssl.create_default_context()
+
+
+class Shell:
+    """Runs kopf in a thread until stopped."""
+
+    def __init__(self, connection: Connection, listener: Listener, *, stop_seconds: float = 5.0) -> None:
+        """`listener` is called in the event loop that `run` runs in."""
+        self._connection = connection
+        self._listener = listener
+        self._stop_seconds = stop_seconds
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+
+    async def run(self) -> None:
+        """Run the operator; cancel to stop it.
+
+        Raises:
+            Exception: what made kopf end on its own.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        thread = threading.Thread(target=self._serve, args=(loop, ended), name="kopf", daemon=True)
+        thread.start()
+        try:
+            await asyncio.shield(ended)
+        finally:
+            self._stop.set()
+            await asyncio.to_thread(thread.join, self._stop_seconds)
+            if thread.is_alive():
+                log.warning("kopf did not stop in time", seconds=self._stop_seconds)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+        failure: BaseException | None = None
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry(loop),
+                    settings=operator_settings(),
+                    clusterwide=True,
+                    standalone=True,
+                    stop_flag=self._stop,
+                    ready_flag=self._ready,
+                )
+            )
+        except BaseException as error:  # noqa: BLE001 - handed over to the supervising task
+            failure = error
+
+        def tell() -> None:
+            if ended.done():
+                return
+            if failure is not None:
+                ended.set_exception(failure)
+            else:
+                ended.set_result(None)
+
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(tell)
+
+    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        connection, listener = self._connection, self._listener
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: object) -> kopf.ConnectionInfo:
+            # Credential plugins hold locks of our loop.
+            asked = asyncio.run_coroutine_threadsafe(connection.authorization(), loop)
+            authorization = await asyncio.wrap_future(asked)
+            scheme, _separator, token = authorization.partition(" ")
+            expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=CREDENTIALS_SECONDS)
+            return _Credentials(
+                server=connection.server,
+                scheme=scheme or None,
+                token=token or None,
+                proxy_url=connection.proxy,
+                default_namespace=connection.namespace,
+                expiration=expires,
+                context=connection.ssl,
+            )
+
+        def tell(kind: str, type_: str, namespace: str | None, name: str, uid: str, generation: int) -> None:
+            event = OwnEvent(kind, namespace or "", name, uid, generation, type_ == "DELETED")
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(listener, event)
+
+        for plural, kind in (("imagecaches", "ImageCache"), ("prewarmpolicies", "PrewarmPolicy")):
+
+            @kopf.on.event(GROUP, VERSION, plural, id=f"{plural}-seen", registry=registry, param=kind)
+            async def seen(
+                *,
+                type: str,  # noqa: A002 - kopf passes it by this name
+                namespace: str | None,
+                name: str,
+                uid: str,
+                meta: kopf.Meta,
+                param: str = "",
+                **_: object,
+            ) -> None:
+                tell(param, type, namespace, name, uid, int(meta.get("generation", 0)))
+
+        return registry
+
+
+def operator_settings() -> kopf.OperatorSettings:
+    """Kopf's settings; each differs from its default for a reason that stands here."""
+    settings = kopf.OperatorSettings()
+    settings.persistence.finalizer = FINALIZER
+    # Events are posted by our writer, counted and bounded.
+    settings.posting.enabled = False
+    # Namespaces and CRDs do not have to be watched for kinds that are known and clusterwide.
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    # Planned ImageCaches come in numbers and through our reflector.
+    settings.watching.label_selectors["imagecaches"] = f"!{LABEL_PLANNED}"
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.networking.enforce_retry_after = True
+    settings.queueing.worker_limit = 10
+    settings.execution.max_workers = 1
+    settings.process.ultimate_exiting_timeout = 10
+    return settings

@@ -1,0 +1,242 @@
+"""What one instance does while it holds the lease: plan, deliver, pull, account, remember."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import structlog
+from msgspec import Struct
+
+from prewarm.accounting import ByteVerdict, account, waste
+from prewarm.cluster.changes import Changes
+from prewarm.cluster.store import Store
+from prewarm.cluster.writer import WriteOutcome, WriteResult
+from prewarm.controller.announcing import Announcer
+from prewarm.controller.execution import Execution
+from prewarm.controller.metrics import Metrics
+from prewarm.controller.pacing import Due, Pace
+from prewarm.controller.persistence import Memory, Persistence
+from prewarm.controller.reporting import Reporter
+from prewarm.controller.settings import Settings
+from prewarm.delivery import DeliveryMemory, deliver
+from prewarm.history import learn
+from prewarm.model.intents import PODS, Create, RecordEvent
+from prewarm.model.outcomes import ContainerStart
+from prewarm.model.plans import Plan
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.workloads import KubeletEvent
+from prewarm.planning import plan
+from prewarm.presence import WarmthMemory
+from prewarm.puller import PullerMemory, PullerSettings, reconcile
+
+WASTE_SECONDS = 2.0
+"""How often bytes are judged: nobody waits for it, and it reads every node's record."""
+REFRESH_SECONDS = 300.0
+"""How often measurements alone are stored, while no plan and no judgement changes."""
+SEED = 0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Clocks(Struct, frozen=True):
+    """Wall-clock time, as objects carry it, and a clock that never jumps."""
+
+    wall: Callable[[], float]
+    steady: Callable[[], float]
+
+
+class Work(Struct, frozen=True):
+    """What a cycle starts from."""
+
+    changes: Changes
+    events: tuple[KubeletEvent, ...] = ()
+    seen_at: float = 0.0
+    """Steady time at which the first of the changes was seen."""
+
+
+class Services(Struct, frozen=True):
+    """What a term works with."""
+
+    store: Store
+    execution: Execution
+    persistence: Persistence
+    metrics: Metrics
+    clocks: Clocks
+
+
+class Term:
+    """State and steps of one leadership; nothing of it outlives the lease but what persistence keeps."""
+
+    def __init__(self, settings: Settings, services: Services, memory: Memory) -> None:
+        self._settings = settings
+        self._services = services
+        self._history = memory.history
+        self._ledger = memory.ledger
+        self._pace = Pace(settings.resync_seconds)
+        self._puller_settings = puller_settings(settings)
+        self._puller_memory = PullerMemory()
+        self._delivery_memory = DeliveryMemory()
+        self._warmth = WarmthMemory()
+        self._reporter = Reporter(services.metrics)
+        self._announcer = Announcer()
+        self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
+        self._reactions: dict[str, float] = {}
+        self._uncounted: list[ContainerStart] = []
+        self._unweighed: list[ByteVerdict] = []
+        self._wasted_at = 0.0
+        self._looked = False
+        self._dirty = False
+        """Plans or judgements are not stored yet."""
+        self._refresh = False
+        """Measurements are not stored yet."""
+        self._persisted_at = 0.0
+        self._puller_wakes_at: float | None = None
+
+    def plan_everything(self) -> None:
+        """Plan all workloads in the next cycle: this one did not come to its end."""
+        self._pace.plan_everything()
+
+    async def cycle(self, work: Work) -> float:
+        """One round; returns the steady time of the next one if nothing changes before."""
+        steady, wall = self._services.clocks.steady, self._services.clocks.wall
+        snapshot = self._services.store.snapshot(wall())
+        due = self._pace.due(work.changes, snapshot, steady())
+        if due:
+            await self._plan(due, snapshot, work.seen_at)
+        await self._pull()
+        self._account(work)
+        await self.persist()
+        wake_at = self._pace.wake_at()
+        if self._puller_wakes_at is not None:
+            wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
+        if self._dirty:
+            wake_at = min(wake_at, self._persisted_at + self._settings.persist_seconds)
+        if self._ledger.open:
+            wake_at = min(wake_at, steady() + 1.0)
+        return wake_at
+
+    async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> None:
+        steady = self._services.clocks.steady
+        started = steady()
+        only = due.workloads
+        history, memory = self._history, self._warmth
+        made = await asyncio.to_thread(plan, snapshot, history, only=only, seed=SEED, memory=memory)
+        ended = steady()
+        self._services.metrics.planning.observe(ended - started)
+        self._pace.planned(due, made, started, ended)
+        self._reporter.planned(made)
+        needed = {entry.demand.workload for entry in made.demands}
+        self._reactions = {str(key): seen_at for key in due.urgent & needed}
+        delivered = deliver(made, snapshot, memory=self._delivery_memory)
+        results = await self._services.execution.execute((*delivered, *self._announcer.about(made, snapshot)))
+        failed = [result.intent for result in results if not result.done and not isinstance(result.intent, RecordEvent)]
+        for intent in failed:
+            self._delivery_memory.forget((intent.namespace, intent.name))
+        if any(result.outcome is WriteOutcome.FAILED for result in results):
+            self._pace.plan_again(snapshot.workloads.keys() if only is None else only)
+        self._learn(snapshot, made)
+
+    async def _pull(self) -> None:
+        services = self._services
+        snapshot = services.store.snapshot(services.clocks.wall())
+        decision = reconcile(snapshot, self._puller_settings, self._history, self._puller_memory)
+        self._reporter.pulling(decision, snapshot)
+        self._puller_wakes_at = decision.wake_at
+        if not decision.intents:
+            return
+        creates = tuple(i for i in decision.intents if isinstance(i, Create))
+        others = tuple(i for i in decision.intents if not isinstance(i, Create))
+        if creates:
+            self._react(creates, snapshot)
+            self._heed(await services.execution.execute(creates), snapshot.taken_at)
+        if others:
+            await services.execution.execute(others)
+
+    def _react(self, creates: Collection[Create], snapshot: ClusterSnapshot) -> None:
+        """Measure the time from a workload's change to the order of its first pull."""
+        if not self._reactions:
+            return
+        now = self._services.clocks.steady()
+        for intent in creates:
+            cache = snapshot.image_caches.get((intent.namespace, _owning_cache(intent)))
+            seen_at = self._reactions.pop(cache.workload, None) if cache is not None else None
+            if seen_at is not None:
+                self._services.metrics.reaction.observe(now - seen_at)
+
+    def _heed(self, results: Collection[WriteResult], now: float) -> None:
+        """Tell the puller which pods the server did not take."""
+        for result in results:
+            intent = result.intent
+            if intent.resource != PODS:
+                continue
+            if result.outcome is WriteOutcome.REFUSED:
+                self._puller_memory.refused(intent.namespace, intent.name, result.message, now)
+            elif result.outcome is WriteOutcome.FAILED:
+                self._puller_memory.lost(intent.namespace, intent.name)
+
+    def _account(self, work: Work) -> None:
+        clocks = self._services.clocks
+        snapshot = self._services.store.snapshot(clocks.wall())
+        before = self._ledger
+        only = work.changes.workloads if self._looked else None
+        self._looked = True
+        self._ledger, starts = account(before, snapshot, work.events, self._history, only=only)
+        if clocks.steady() >= self._wasted_at + WASTE_SECONDS:
+            self._wasted_at = clocks.steady()
+            self._ledger, verdicts = waste(self._ledger, snapshot, self._history)
+            self._reporter.weighed(verdicts)
+            self._unweighed.extend(verdicts)
+        if starts:
+            self._reporter.judged(starts)
+            self._uncounted.extend(starts)
+            self._learn(snapshot, None, starts)
+        self._dirty = (
+            self._dirty
+            or bool(self._uncounted or self._unweighed)
+            or self._ledger.open.keys() != before.open.keys()
+            or self._ledger.covered_since != before.covered_since
+        )
+
+    def _learn(self, snapshot: ClusterSnapshot, made: Plan | None, starts: Sequence[ContainerStart] = ()) -> None:
+        before = self._history
+        self._history = learn(before, snapshot, made, starts)
+        self._dirty = self._dirty or self._history.plans_in_force != before.plans_in_force
+        self._refresh = self._refresh or self._history is not before
+
+    async def persist(self, *, now_or_never: bool = False) -> None:
+        """Store what was learnt if that is due, then count what was judged.
+
+        Counting comes second: a start that was counted and not stored would be counted again after a crash.
+        """
+        steady = self._services.clocks.steady()
+        gap = self._settings.persist_seconds if self._dirty else REFRESH_SECONDS
+        if not (self._dirty or self._refresh) or (not now_or_never and steady < self._persisted_at + gap):
+            return
+        self._persisted_at = steady
+        memory = Memory(self._history, self._ledger)
+        self._dirty = self._refresh = False
+        starts, self._uncounted = self._uncounted, []
+        verdicts, self._unweighed = self._unweighed, []
+        if not await self._services.persistence.store(memory, self._services.clocks.wall()):
+            self._dirty = True
+        self._services.metrics.count_starts(starts)
+        self._services.metrics.count_bytes(verdicts)
+
+
+def puller_settings(settings: Settings) -> PullerSettings:
+    """The puller's part of the settings."""
+    return PullerSettings(
+        cluster_pulls=settings.cluster_pulls,
+        node_pulls=settings.node_pulls,
+        registry_pulls=settings.registry_pulls,
+        helper_image=settings.helper_image,
+        priority_class=settings.puller_priority_class,
+    )
+
+
+def _owning_cache(intent: Create) -> str:
+    """Name of the ImageCache that owns a puller pod to be created; "" if it has none."""
+    metadata = intent.manifest.get("metadata")
+    owners = metadata.get("ownerReferences") if isinstance(metadata, Mapping) else None
+    owner = owners[0] if isinstance(owners, Sequence) and owners else None
+    name = owner.get("name") if isinstance(owner, Mapping) else None
+    return name if isinstance(name, str) else ""

@@ -92,6 +92,7 @@ class Admission:
             return
         at_once = nodes_at_once(cache, len({pair.node for pair in pairs}))
         small = self._small_by_node(due)
+        sound = {canonical(pair.image) for pair in pairs if pair.state is PairState.SUCCEEDED}
         taken: set[tuple[str, str]] = set()
         for pair in due:
             if (pair.node, pair.image) in taken:
@@ -102,11 +103,13 @@ class Admission:
                 continue
             images = self._together(cache, pair, small.get(pair.node, ()))
             taken.update((pair.node, image) for image in images)
-            self._order(cache, pair, images)
+            watched = pair.attempts > 0 or not sound.issuperset(map(canonical, images))
+            self._order(cache, pair, images, watched=watched)
 
-    def _order(self, cache: ImageCache, pair: Pair, images: tuple[str, ...]) -> None:
+    def _order(self, cache: ImageCache, pair: Pair, images: tuple[str, ...], *, watched: bool) -> None:
         node = self._snapshot.nodes[pair.node]
-        order = order_for(cache, node.name, node.uid, images, pair.attempts + 1, self._snapshot.taken_at)
+        now = self._snapshot.taken_at
+        order = order_for(cache, node.name, node.uid, images, pair.attempts + 1, now, watched=watched)
         if order.key in self._work.pods:
             # The pod of this very attempt still stands, its evidence already void: it is removed first.
             self._withheld[WithheldReason.NODE_BUSY] = self._withheld.get(WithheldReason.NODE_BUSY, 0) + 1

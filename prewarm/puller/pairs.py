@@ -35,10 +35,10 @@ class Pair(Struct, frozen=True):
     image: str
     state: PairState
     reason: str = ""
-    """FailureReason if failed, NodeState or WithheldReason if skipped."""
+    """FailureReason of the last attempt, NodeState or WithheldReason if skipped."""
     message: str = ""
     attempts: int = 0
-    """Attempts that failed so far."""
+    """Attempts that failed so far, also while the next one is under way."""
     failed_at: float = 0.0
     due_at: float | None = None
     """Of a failed one: when it is tried again; None if no pod would help."""
@@ -124,10 +124,8 @@ class Pairs:
     def _undone(self, cache: ImageCache, node: Node, image: str, identity: str, blocked: str) -> Pair:
         if blocked:
             return Pair(node.name, image, PairState.SKIPPED, blocked)
-        if self._work.is_active(node.name, image, identity, cache.uid):
-            return Pair(node.name, image, PairState.ACTIVE)
         refusal = self._refusals.get((cache.uid, node.name, canonical(image)))
-        if refusal is not None:
+        if refusal is not None and not self._work.is_active(node.name, image, identity, cache.uid):
             due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
             return Pair(
                 node.name,
@@ -142,11 +140,19 @@ class Pairs:
         failure = self.failures(node.name).get((cache.uid, canonical(image)))
         # A ServiceAccount may have added its secrets to what the cache declares; other credentials begin anew.
         attempts = failure.attempts if failure is not None and failure.pull_identity.startswith(identity) else 0
-        if failure is not None and attempts:
-            due = retry_at(failure, cache.attempt_limit, node.name)
-            state = PairState.FAILED
-            return Pair(node.name, image, state, failure.reason, failure.message, attempts, failure.at, due)
-        return Pair(node.name, image, PairState.PENDING)
+        active = self._work.is_active(node.name, image, identity, cache.uid)
+        if failure is None or not attempts:
+            return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING)
+        return Pair(
+            node.name,
+            image,
+            PairState.ACTIVE if active else PairState.FAILED,
+            failure.reason,
+            failure.message,
+            attempts=attempts,
+            failed_at=failure.at,
+            due_at=retry_at(failure, cache.attempt_limit, node.name),
+        )
 
 
 def _flaw(image: str) -> str:

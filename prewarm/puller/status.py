@@ -28,13 +28,7 @@ def status_of(
     counts = Counter(
         PairState.ACTIVE if ordered and (pair.node, pair.image) in ordered else pair.state for pair in pairs
     )
-    reasons = Counter(
-        pair.reason
-        for pair in pairs
-        if pair.reason
-        and pair.state in {PairState.FAILED, PairState.SKIPPED}
-        and (pair.node, pair.image) not in ordered
-    )
+    reasons = Counter(pair.reason for pair in pairs if pair.reason)
     before = cache.status
     working = counts[PairState.ACTIVE] > 0
     settled = not working and not counts[PairState.PENDING]
@@ -59,46 +53,54 @@ def status_of(
 
 
 def _conditions(cache: ImageCache, pairs: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
-    active, pending = counts[PairState.ACTIVE], counts[PairState.PENDING]
-    succeeded, failed, skipped = counts[PairState.SUCCEEDED], counts[PairState.FAILED], counts[PairState.SKIPPED]
     if cache.error:
         return [
             Condition(READY, False, "InvalidSpec", cache.error, 0.0),
             Condition(PROGRESSING, False, "InvalidSpec", "nothing is pulled until the spec is mended", 0.0),
             Condition(DEGRADED, True, "InvalidSpec", cache.error, 0.0),
         ]
-    said = f"{succeeded} of {len(pairs)} image and node pairs are there"
-    details = ((active, "being pulled"), (pending, "waiting"), (failed, "failed"), (skipped, "skipped"))
-    for count, word in details:
-        said += f", {count} {word}" if count else ""
-    if not pairs:
-        empty = not any(entry.images for entry in cache.lists)
-        reason = "NoImages" if empty else "NoNodes"
-        words = "no image is asked for" if empty else "no node matches; those that come are taken up"
-        ready = Condition(READY, empty, reason, words, 0.0)
-    elif active or pending:
-        ready = Condition(READY, False, "Pulling", said, 0.0)
-    elif failed:
-        ready = Condition(READY, False, "PullsFailed", said, 0.0)
-    elif not succeeded:
-        ready = Condition(READY, False, "AllSkipped", said, 0.0)
-    else:
-        ready = Condition(READY, True, "Warm", said, 0.0)
+    said = f"{counts[PairState.SUCCEEDED]} of {len(pairs)} image and node pairs are there"
+    words = (
+        (PairState.ACTIVE, "being pulled"),
+        (PairState.PENDING, "waiting"),
+        (PairState.FAILED, "failed"),
+        (PairState.SKIPPED, "skipped"),
+    )
+    for state, word in words:
+        said += f", {counts[state]} {word}" if counts[state] else ""
+    return [_ready(cache, counts, said), _progressing(cache, counts, said), _degraded(pairs)]
+
+
+def _ready(cache: ImageCache, counts: Counter[PairState], said: str) -> Condition:
+    if not counts.total():
+        if any(entry.images for entry in cache.lists):
+            return Condition(READY, False, "NoNodes", "no node matches; those that come are taken up", 0.0)
+        return Condition(READY, True, "NoImages", "no image is asked for", 0.0)
+    if counts[PairState.ACTIVE] or counts[PairState.PENDING]:
+        return Condition(READY, False, "Pulling", said, 0.0)
+    if counts[PairState.FAILED]:
+        return Condition(READY, False, "PullsFailed", said, 0.0)
+    if not counts[PairState.SUCCEEDED]:
+        return Condition(READY, False, "AllSkipped", said, 0.0)
+    return Condition(READY, True, "Warm", said, 0.0)
+
+
+def _progressing(cache: ImageCache, counts: Counter[PairState], said: str) -> Condition:
+    active = counts[PairState.ACTIVE] > 0
     if cache.suspend:
-        progressing = Condition(PROGRESSING, active > 0, "Suspended", "spec.suspend: no further pulls are ordered", 0.0)
-    elif active or pending:
-        progressing = Condition(PROGRESSING, True, "Pulling", said, 0.0)
-    else:
-        progressing = Condition(PROGRESSING, False, "Settled", said, 0.0)
-    if failed:
-        most = Counter(pair.reason for pair in pairs if pair.state is PairState.FAILED).most_common()
-        words = ", ".join(
-            f"{count} {reason}" for reason, count in sorted(most, key=lambda entry: (-entry[1], entry[0]))
-        )
-        degraded = Condition(DEGRADED, True, "PullsFailed", f"{failed} pairs failed: {words}", 0.0)
-    else:
-        degraded = Condition(DEGRADED, False, "NoFailures", "no pull failed", 0.0)
-    return [ready, progressing, degraded]
+        return Condition(PROGRESSING, active, "Suspended", "spec.suspend: no further pulls are ordered", 0.0)
+    if active or counts[PairState.PENDING]:
+        return Condition(PROGRESSING, True, "Pulling", said, 0.0)
+    return Condition(PROGRESSING, False, "Settled", said, 0.0)
+
+
+def _degraded(pairs: Sequence[Pair]) -> Condition:
+    reasons = Counter(pair.reason for pair in pairs if _is_failing(pair))
+    if not reasons:
+        return Condition(DEGRADED, False, "NoFailures", "no pull failed", 0.0)
+    ranked = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
+    words = ", ".join(f"{count} {reason}" for reason, count in ranked)
+    return Condition(DEGRADED, True, "PullsFailed", f"{reasons.total()} pairs failed: {words}", 0.0)
 
 
 def _since(condition: Condition, before: ImageCacheStatus, now: float) -> Condition:
@@ -107,9 +109,14 @@ def _since(condition: Condition, before: ImageCacheStatus, now: float) -> Condit
     return Condition(condition.type, condition.status, condition.reason, condition.message, since)
 
 
+def _is_failing(pair: Pair) -> bool:
+    """Whether the last attempt failed; trying again does not take that back."""
+    return pair.state is PairState.FAILED or (pair.state is PairState.ACTIVE and pair.attempts > 0)
+
+
 def _failures(pairs: Sequence[Pair]) -> tuple[PullFailure, ...]:
     """At most 20 failures: one of every image and reason first, so that a thousand equal ones hide no other."""
-    failed = [pair for pair in pairs if pair.state is PairState.FAILED]
+    failed = [pair for pair in pairs if _is_failing(pair)]
     seen: Counter[tuple[str, str]] = Counter()
     ranked = []
     for pair in sorted(failed, key=lambda pair: (pair.image, pair.reason, pair.node)):

@@ -37,6 +37,7 @@ class WasteReason(StrEnum):
     EVICTED = "Evicted"
     """The image, or its node, went."""
     EXPIRED = "Expired"
+    """Nothing used it within a day."""
 
 
 class ByteVerdict(Struct, frozen=True):

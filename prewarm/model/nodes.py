@@ -45,12 +45,19 @@ class NodeState(StrEnum):
     """Why a node takes no pull now; the first that applies, in this order."""
 
     LEAVING = "Leaving"
+    """The node is being deleted, marked for removal by an autoscaler, or shut down."""
     NOT_READY = "NotReady"
+    """The node's Ready condition is not True."""
     CORDONED = "Cordoned"
+    """spec.unschedulable is set."""
     DISK_PRESSURE = "DiskPressure"
+    """The kubelet deletes images and admits no pod that does not tolerate it."""
     VIRTUAL = "Virtual"
+    """A virtual kubelet: it keeps no images."""
     OPERATING_SYSTEM = "OperatingSystem"
+    """The node does not run Linux."""
     TAINTED = "Tainted"
+    """A NoExecute or control-plane taint that the puller pod does not tolerate."""
 
 
 _LEAVING_TAINTS = frozenset(
@@ -96,8 +103,11 @@ class Evidence(StrEnum):
     """How we know that an image is on a node."""
 
     OUR_PULL = "OurPull"
+    """A puller pod's container got as far as needing the image."""
     NODE_STATUS = "NodeStatus"
+    """The node lists it in status.images."""
     RUNNING_POD = "RunningPod"
+    """A container of another pod started with it."""
 
 
 class PresentImage(Struct, frozen=True):

@@ -11,13 +11,21 @@ class Outcome(StrEnum):
     """Verdict on a container's first start (or in-place image change)."""
 
     HIT_PREWARMED = "hit_prewarmed"
+    """The first use of the image on that node after our pull."""
     HIT_PRESENT = "hit_present"
+    """The image was there anyway, or an earlier start had used our pull already."""
     LATE = "late"
+    """Our pull was under way when the pod asked for the image."""
     MISS_UNPREDICTED = "miss_unpredicted"
+    """The node was not in a plan."""
     MISS_UNPREDICTABLE = "miss_unpredictable"
+    """The plan had said that it could not know the nodes."""
     MISS_SKIPPED = "miss_skipped"
+    """The node was in the plan, but its pull had not begun: withheld by a budget or by the node's state."""
     MISS_FAILED = "miss_failed"
+    """Our pull of the image on that node had failed."""
     UNKNOWN = "unknown"
+    """No evidence: events were lost, or the controller was down."""
 
 
 class ContainerStart(Struct, frozen=True):

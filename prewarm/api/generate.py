@@ -11,7 +11,7 @@ import yaml
 
 from prewarm.api.reference import api_reference
 from prewarm.api.schema import KINDS, custom_resource_definition
-from prewarm.model.intents import Manifest
+from prewarm.model.intents import Json
 
 _HEADER = "# Generated from prewarm/api by `python -m prewarm.api.generate`: change the models, not this file.\n"
 
@@ -26,7 +26,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def to_yaml(manifest: Manifest) -> str:
+def to_yaml(manifest: Json) -> str:
     """One YAML document, keys in the order of the manifest."""
     return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 

@@ -1,0 +1,77 @@
+"""The plain YAML installation, made from the chart: `python -m e2e.plain_yaml [--check]` writes deploy/prewarm.yaml.
+
+Helm renders the chart with its default values (helm from the PATH, else built); what is Helm's own in the output goes.
+The CustomResourceDefinitions stay in crds/, so that `kubectl delete -f` takes no ImageCache with it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from e2e.cluster import binaries
+from e2e.manifests import PROJECT
+from prewarm.api.generate import to_yaml
+from prewarm.model.intents import Json, Manifest
+
+TARGET = PROJECT / "deploy" / "prewarm.yaml"
+NAMESPACE = "prewarm-system"
+_HEADER = """\
+# Generated from charts/prewarm by `python -m e2e.plain_yaml`: change the chart, not this file.
+#
+# Install:    kubectl apply --server-side -f crds/ -f deploy/prewarm.yaml
+# Uninstall:  docs/uninstall.md
+"""
+_NAMESPACE_OBJECT: Manifest = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+}
+_HELMS_OWN = {"helm.sh/chart", "app.kubernetes.io/managed-by"}
+
+
+def render(helm: Path) -> str:
+    """The whole file.
+
+    Raises:
+        RuntimeError: if helm fails; the message is its own.
+    """
+    command = [helm, "template", "prewarm", PROJECT / "charts/prewarm", "--namespace", NAMESPACE]
+    done = subprocess.run(
+        [*command, "--set", "crds.install=false"], capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode:
+        raise RuntimeError(f"helm template: {done.stderr.strip()}")
+    objects: list[Manifest] = [document for document in yaml.safe_load_all(done.stdout) if document]
+    return _HEADER + "---\n".join(to_yaml(_plain(manifest)) for manifest in (_NAMESPACE_OBJECT, *objects))
+
+
+def _plain(node: Json) -> Json:
+    """The same without Helm's labels, wherever they are."""
+    if isinstance(node, Mapping):
+        return {key: _plain(value) for key, value in node.items() if key not in _HELMS_OWN}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return node
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the file, or with --check say whether it differs; exit code 0, 1 (drift) or 2 (usage)."""
+    if list(arguments) not in ([], ["--check"]):
+        sys.stderr.write("usage: python -m e2e.plain_yaml [--check]\n")
+        return 2
+    content = render(binaries.helm())
+    if arguments:
+        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != content:
+            sys.stderr.write("deploy/prewarm.yaml differs from charts/prewarm: run python -m e2e.plain_yaml\n")
+            return 1
+        return 0
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(content, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""A plan as data: the JSON of `prewarm plan --output json`."""
+
+from datetime import UTC, datetime
+
+from prewarm.api.image_cache import image_cache_manifest
+from prewarm.delivery.planned_cache import planned_cache
+from prewarm.model.images import PullPolicy
+from prewarm.model.intents import Json
+from prewarm.model.nodes import pull_identity
+from prewarm.model.plans import DemandPlan, Plan, Skip
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.presence import Warmth, warmth
+
+
+def report(plan: Plan, snapshot: ClusterSnapshot) -> dict[str, Json]:
+    """Demands with the nodes where their pods land, the ImageCaches that would be written, and what was skipped."""
+    known = warmth(snapshot)
+    skips = [skip for entry in plan.demands for skip in entry.skips] + list(plan.skips)
+    result: dict[str, Json] = {
+        "demands": [_demand(entry, known) for entry in plan.demands],
+        "imageCaches": [cache for entry in plan.demands for cache in image_caches(entry, snapshot)],
+        "skipped": [_skip(skip) for skip in skips],
+    }
+    if plan.problems:
+        result["problems"] = [
+            {"workload": str(problem.workload), "message": problem.message} for problem in plan.problems
+        ]
+    return result
+
+
+def image_caches(entry: DemandPlan, snapshot: ClusterSnapshot) -> list[Json]:
+    """The manifest that a demand's plan leads to, if anything is to be pulled and the policy lets it."""
+    workload = snapshot.workloads.get(entry.demand.workload)
+    if entry.shadow or workload is None or not any(node.missing for node in entry.nodes):
+        return []
+    cache = planned_cache(entry, workload.api_version)
+    return [] if cache is None else [image_cache_manifest(cache)]
+
+
+def is_present(entry: DemandPlan, node: str, known: Warmth) -> bool:
+    """Whether all images of a demand are on a node, for its pods to use."""
+    shape = entry.demand.template.shape
+    identity = pull_identity(entry.demand.workload.namespace, shape.service_account, shape.pull_secrets)
+    policies = {container.image: container.pull_policy for container in shape.containers}
+    return all(
+        known.is_warm(node, image, pull_identity=identity, pull_policy=policies.get(image, PullPolicy.IF_NOT_PRESENT))
+        for image in entry.demand.images
+    )
+
+
+def needed_at(entry: DemandPlan) -> str | None:
+    """When the first pods come, as RFC 3339; None if none are to come any more."""
+    times = [batch.needed_at for batch in entry.demand.batches if batch.pods]
+    if not times:
+        return None
+    return datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _demand(entry: DemandPlan, known: Warmth) -> Json:
+    demand, candidates = entry.demand, entry.candidates
+    return {
+        "workload": str(demand.workload),
+        "trigger": demand.trigger.value,
+        "images": list(demand.images),
+        "pods": demand.pods,
+        "neededAt": needed_at(entry),
+        "predictability": round(candidates.predictability, 4),
+        "unplaced": candidates.unplaced,
+        "nodes": [
+            {
+                "name": node.name,
+                "probability": round(node.probability, 4),
+                "present": is_present(entry, node.name, known),
+            }
+            for node in candidates.nodes
+        ],
+        "rejected": [{"reason": reason.value, "nodes": number} for reason, number in candidates.rejected],
+    }
+
+
+def _skip(skip: Skip) -> Json:
+    fields: dict[str, Json] = {"reason": skip.reason.value, "workload": str(skip.workload)}
+    if skip.node:
+        fields["node"] = skip.node
+    if skip.image:
+        fields["image"] = skip.image
+    return fields

@@ -1,0 +1,114 @@
+"""What becomes of intents, whatever the server answers."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from prewarm.cluster.client import Client
+from prewarm.cluster.writer import WriteOutcome, Writer
+from prewarm.model.intents import CONFIG_MAPS, EVENTS, IMAGE_CACHES, PODS, Apply, Create, Delete, Intent, RecordEvent
+from tests.support.fake_api_server import FakeApiServer, Refuse
+from tests.support.mirroring import connected
+
+UNAVAILABLE = Refuse(503, "ServiceUnavailable", "try later")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer.running() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: FakeApiServer) -> AsyncIterator[Client]:
+    async with connected(server) as client:
+        yield client
+
+
+def create(name: str) -> Create:
+    return Create(PODS, "shop", name, {"metadata": {"name": name}})
+
+
+def apply(name: str, value: str, subresource: str = "") -> Apply:
+    return Apply(CONFIG_MAPS, "shop", name, {"data": {"value": value}}, subresource)
+
+
+CASES: list[tuple[Intent, str, Refuse, WriteOutcome]] = [
+    (create("a"), "create", Refuse(409, "AlreadyExists", "exists"), WriteOutcome.EXISTED),
+    (create("a"), "create", Refuse(409, "Conflict", "quota has been modified"), WriteOutcome.FAILED),
+    (create("a"), "create", Refuse(403, "Forbidden", "exceeded quota: pods"), WriteOutcome.REFUSED),
+    (create("a"), "create", Refuse(422, "Invalid", "spec: required"), WriteOutcome.REFUSED),
+    (create("a"), "create", Refuse(404, "NotFound", "namespace"), WriteOutcome.REFUSED),
+    (Delete(PODS, "shop", "a"), "delete", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
+    (Delete(PODS, "shop", "a", uid="u"), "delete", Refuse(409, "Conflict", "Precondition failed"), WriteOutcome.GONE),
+    (apply("a", "x", "status"), "patch", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
+    (apply("a", "x"), "patch", Refuse(404, "NotFound", "namespace"), WriteOutcome.REFUSED),
+]
+
+
+@pytest.mark.parametrize(("intent", "verb", "refusal", "outcome"), CASES)
+async def test_answers_become_outcomes(
+    server: FakeApiServer, client: Client, intent: Intent, verb: str, refusal: Refuse, outcome: WriteOutcome
+) -> None:
+    server.fail_next(verb, intent.resource, refusal)
+    (result,) = await Writer(client).execute([intent])
+    assert result.outcome is outcome
+    assert (result.code, result.reason, result.message) == (refusal.code, refusal.reason, refusal.message)
+
+
+async def test_one_that_fails_does_not_stop_the_others(server: FakeApiServer, client: Client) -> None:
+    server.fail_next("create", PODS, *[UNAVAILABLE] * 5)
+    results = await Writer(client, concurrency=1).execute([create("a"), create("b")])
+    assert [result.outcome for result in results] == [WriteOutcome.FAILED, WriteOutcome.CREATED]
+    assert set(server.objects(PODS)) == {("shop", "b")}
+
+
+async def test_a_create_whose_answer_got_lost_is_done(server: FakeApiServer, client: Client) -> None:
+    await client.create(PODS, "shop", {"metadata": {"name": "a"}})
+    server.fail_next("create", PODS, UNAVAILABLE)
+    (result,) = await Writer(client).execute([create("a")])
+    assert result.outcome is WriteOutcome.EXISTED
+    assert result.done
+
+
+async def test_no_more_than_the_given_number_of_writes_at_once(server: FakeApiServer, client: Client) -> None:
+    results = await Writer(client, concurrency=3).execute([create(f"pod-{number}") for number in range(40)])
+    assert all(result.outcome is WriteOutcome.CREATED for result in results)
+    assert 1 < server.most_at_once <= 3
+
+
+async def test_intents_for_one_object_keep_their_order(server: FakeApiServer, client: Client) -> None:
+    intents = [apply("a", str(number)) for number in range(10)]
+    await Writer(client).execute([*intents, create("other")])
+    assert server.objects(CONFIG_MAPS)["shop", "a"]["data"] == {"value": "9"}
+    asked = [request.body for request in server.asked("patch", CONFIG_MAPS)]
+    assert asked == sorted(asked)
+
+
+async def test_everything_is_applied_under_our_field_manager_and_forced(server: FakeApiServer, client: Client) -> None:
+    await Writer(client).execute([Apply(IMAGE_CACHES, "shop", "web", {"spec": {}}), apply("a", "x", "status")])
+    (cache,) = server.asked("patch", IMAGE_CACHES)
+    assert cache.query == {"fieldManager": "prewarm", "force": "true"}
+    assert cache.headers["Content-Type"] == "application/apply-patch+yaml"
+    (status,) = server.asked("patch", CONFIG_MAPS)
+    assert status.path == "/api/v1/namespaces/shop/configmaps/a/status"
+
+
+async def test_equal_events_are_counted_and_others_are_new(server: FakeApiServer, client: Client) -> None:
+    writer = Writer(client, clock=lambda: 1_800_000_000.0)
+    planned = RecordEvent(CONFIG_MAPS, "shop", "a", "uid-a", "Planned", "3 nodes")
+    other = RecordEvent(CONFIG_MAPS, "shop", "a", "uid-a", "Planned", "4 nodes", warning=True)
+    await writer.execute([planned, other, planned, planned])
+    found = {event["message"]: (event["count"], event["type"]) for event in server.objects(EVENTS).values()}
+    assert found == {"3 nodes": (3, "Normal"), "4 nodes": (1, "Warning")}
+
+
+async def test_an_event_that_the_server_forgot_is_created_anew(server: FakeApiServer, client: Client) -> None:
+    writer = Writer(client)
+    planned = RecordEvent(CONFIG_MAPS, "shop", "a", "uid-a", "Planned", "3 nodes")
+    await writer.execute([planned])
+    ((namespace, name),) = server.objects(EVENTS)
+    server.remove(EVENTS, namespace, name)
+    (result,) = await writer.execute([planned])
+    assert result.outcome is WriteOutcome.RECORDED
+    assert server.objects(EVENTS)[namespace, name]["count"] == 1

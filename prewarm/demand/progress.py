@@ -11,6 +11,10 @@ from prewarm.model.workloads import UpdateStrategy, Workload
 
 MAX_BATCHES = 128
 """Batches told apart; what comes after them is counted into the last one."""
+STOPPING_SECONDS = 1.0
+"""Assumed from a pod's deletion to its end, which frees its room; one that ignores SIGTERM takes its grace period."""
+SPREAD = 0.1
+"""Assumed difference between the first and the last of pods that start together, as a share of their start."""
 
 
 class Bounds(Struct, frozen=True):
@@ -32,6 +36,19 @@ class Counts(Struct, frozen=True):
     old_available: int
 
 
+class Times(Struct, frozen=True):
+    """When things happen that the controller waits for; Unix seconds and seconds."""
+
+    available: tuple[float, ...]
+    """When each pod of the current ReplicaSet that is not available yet is expected to be."""
+    ends: tuple[float, ...]
+    """When each pod that was deleted already ends."""
+    warm_seconds: float
+    """From a pod's creation until it is available, with the image there."""
+    cold_seconds: float
+    """The same for pods that are created at once, before anything can be pulled."""
+
+
 def bounds(workload: Workload) -> Bounds:
     """MaxSurge (rounded up) and maxUnavailable (rounded down); both 0 means one unavailable (ResolveFenceposts).
 
@@ -45,30 +62,20 @@ def bounds(workload: Workload) -> Bounds:
     return Bounds(surge, min(unavailable, workload.replicas))
 
 
-def rolling_batches(
-    counts: Counts, limits: Bounds, now: float, available_at: Iterable[float], start_seconds: float, cold_seconds: float
-) -> tuple[Batch, ...]:
+def rolling_batches(counts: Counts, limits: Bounds, now: float, times: Times) -> tuple[Batch, ...]:
     """Pods to come and old pods to go, in the order in which the Deployment controller creates and deletes them.
 
     Each time a pod becomes available, old ones go down to available - (replicas - unavailable), and new ones come up to
-    replicas + surge (rolling.go, NewRSNewReplicas). Terminating pods do not count. A scale-up comes before a
-    scale-down, which the controller does in its next sync.
-
-    Args:
-        counts: pods as they are.
-        limits: surge and unavailable.
-        now: Unix seconds; what the controller can do at once is needed now.
-        available_at: when each pod of the current ReplicaSet that is not available yet is expected to be.
-        start_seconds: from a pod's creation until it is available, with the image there.
-        cold_seconds: the same for pods that are created at once, before anything can be pulled.
+    replicas + surge (rolling.go, NewRSNewReplicas). Terminating pods do not count there, but take room on their node
+    until they end. A scale-up comes before a scale-down, which the controller does in its next sync.
     """
-    run = _Run(counts, limits)
-    expected = [max(at, now) for at in available_at]
+    run = _Run(counts, limits, times.ends)
+    expected = [max(at, now) for at in times.available]
     heapq.heapify(expected)
     run.settle(now)
-    for _ in range(run.created):
-        heapq.heappush(expected, now + cold_seconds)
-    # Pods expected at the same second still become available, and release others, one after another.
+    for index in range(run.created):
+        heapq.heappush(expected, now + spread(times.cold_seconds, index, run.created))
+    # Pods become available, and release others, one after another; of very many, several at a time.
     step = max(1, run.missing * 2 // MAX_BATCHES)
     while run.missing > 0 and expected:
         at = heapq.heappop(expected)
@@ -79,24 +86,30 @@ def rolling_batches(
         before = run.created
         run.settle(at)
         for _ in range(run.created - before):
-            heapq.heappush(expected, at + start_seconds)
+            heapq.heappush(expected, at + times.warm_seconds)
     if run.missing > 0:
         # Nothing is on its way that would release them: they come when the owner has mended the old pods.
-        run.emit(now + cold_seconds, run.missing)
+        run.emit(now + times.cold_seconds, run.missing)
     return run.batches()
+
+
+def spread(seconds: float, index: int, of: int) -> float:
+    """How long the pod of this index takes, where pods that start together take about `seconds`."""
+    return seconds * (1 + SPREAD * index / max(1, of))
 
 
 class _Run:
     """The controller's counters while it is stepped."""
 
-    def __init__(self, counts: Counts, limits: Bounds) -> None:
+    def __init__(self, counts: Counts, limits: Bounds, ends: Iterable[float]) -> None:
         self._replicas = counts.replicas
         self._limits = limits
         self._new = min(counts.new, counts.replicas)
         self.new_available = min(counts.new_available, self._new)
         self._old = counts.old
         self._old_available = min(counts.old_available, counts.old)
-        self._left = 0
+        self._ends = list(ends)
+        heapq.heapify(self._ends)
         self._batches: list[Batch] = []
         self.created = 0
 
@@ -107,14 +120,15 @@ class _Run:
     def settle(self, at: float) -> None:
         """Scale up and down until the controller has nothing to do without another pod becoming available."""
         while True:
-            room = self._replicas + self._limits.surge - self._new - self._old
-            up = min(self.missing, room)
+            up = min(self.missing, self._replicas + self._limits.surge - self._new - self._old)
             if up > 0:
                 self.emit(at, up)
                 continue
             down = self._scale_down()
             if down <= 0:
                 return
+            for _ in range(down):
+                heapq.heappush(self._ends, at + STOPPING_SECONDS)
 
     def _scale_down(self) -> int:
         """Let old pods go: unhealthy ones first, then as many as availability allows (reconcileOldReplicaSets)."""
@@ -123,20 +137,22 @@ class _Run:
         if allowed <= 0 or self._old == 0:
             return 0
         unhealthy = min(allowed, self._old - self._old_available)
-        healthy = min(self._old_available, self.new_available + self._old_available - minimum)
-        down = unhealthy + max(0, healthy)
-        self._old -= down
-        self._old_available -= max(0, healthy)
-        self._left += down
-        return down
+        healthy = max(0, min(self._old_available, self.new_available + self._old_available - minimum))
+        self._old -= unhealthy + healthy
+        self._old_available -= healthy
+        return unhealthy + healthy
 
     def emit(self, at: float, pods: int) -> None:
+        """Pods come; counted before them are the old ones that have ended by then."""
+        left = 0
+        while self._ends and self._ends[0] <= at:
+            heapq.heappop(self._ends)
+            left += 1
         if len(self._batches) < MAX_BATCHES:
-            self._batches.append(Batch(at, pods, self._left))
+            self._batches.append(Batch(at, pods, left))
         else:
             last = self._batches[-1]
-            self._batches[-1] = Batch(last.needed_at, last.pods + pods, last.leaving + self._left)
-        self._left = 0
+            self._batches[-1] = Batch(last.needed_at, last.pods + pods, last.leaving + left)
         self._new += pods
         self.created += pods
 
@@ -144,10 +160,10 @@ class _Run:
         return tuple(self._batches)
 
 
-def recreate_batches(counts: Counts, gone_at: float) -> tuple[Batch, ...]:
-    """All pods at once, when the last old one has ended (recreate.go)."""
+def recreate_batches(counts: Counts, gone_at: float, going: int) -> tuple[Batch, ...]:
+    """All pods at once, when the last old one has ended (recreate.go); `going` old pods are on their way out."""
     missing = counts.replicas - counts.new
-    return (Batch(gone_at, missing, counts.old),) if missing > 0 else ()
+    return (Batch(gone_at, missing, counts.old + going),) if missing > 0 else ()
 
 
 def is_recreate(workload: Workload) -> bool:

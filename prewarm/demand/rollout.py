@@ -5,16 +5,27 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from prewarm.demand.departures import departure_order
-from prewarm.demand.progress import Counts, bounds, is_recreate, recreate_batches, rolling_batches
+from prewarm.demand.progress import (
+    STOPPING_SECONDS,
+    Counts,
+    Times,
+    bounds,
+    is_recreate,
+    recreate_batches,
+    rolling_batches,
+    spread,
+)
 from prewarm.demand.shapes import far_ahead, images, planned_trigger, revision_labels, start_seconds
 from prewarm.history import DEFAULT_PULL_SECONDS, History
-from prewarm.model.plans import Batch, Demand, Trigger
+from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.model.workloads import Workload
 
 TERMINATION_SECONDS = 10.0
 """Assumed time until pods that were not even asked to stop have ended, where that is awaited (Recreate)."""
+SHORTEST_WAIT = 2.0
+"""Seconds for which an overdue pod is expected to take longer, at least."""
 
 _NONE: Mapping[ObjectKey, Pod] = {}
 
@@ -88,18 +99,14 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     pulling = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
     cold_start = warm_start if announced else warm_start + pulling
     counts = _counts(at, snapshot.taken_at)
+    going = [pod for pods in at.old_pods.values() for pod in pods][counts.old :]
     if is_recreate(workload):
-        batches = recreate_batches(counts, _old_gone_at(at, now))
+        batches = recreate_batches(counts, _old_gone_at(at, now), len(at.terminating) + len(going))
     else:
-        expected = [
-            max(now, pod.created_at + cold_start)
-            for pod in at.new_pods
-            if not _available(pod, workload, snapshot.taken_at)
-        ]
-        batches = rolling_batches(counts, limits, now, expected, warm_start, cold_start)
-    going = sum(len(pods) for pods in at.old_pods.values()) - counts.old
-    leaving = _leaving(at, snapshot.taken_at, going + (batches[0].leaving if batches else 0))
-    batches, leaving_first = _with_departed(batches, at, going)
+        ends = (*(pod.deleted_at or 0.0 for pod in at.terminating), *(now + STOPPING_SECONDS for _ in going))
+        available = _available_at(at, snapshot.taken_at, warm_start, cold_start)
+        batches = rolling_batches(counts, limits, now, Times(available, ends, warm_start, cold_start))
+    leaving = _leaving(at, snapshot.taken_at, len(going) + workload.replicas - counts.new - limits.surge)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,
@@ -109,7 +116,7 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
         template=workload.template,
         batches=batches,
         leaving=tuple(pod.key for pod in leaving),
-        leaving_first=leaving_first,
+        leaving_first=batches[0].leaving if batches else 0,
         revision_labels=revision_labels(at.current),
     )
 
@@ -122,19 +129,25 @@ def _counts(at: Stage, now: float) -> Counts:
     return Counts(at.workload.replicas, len(at.new_pods), new_available, old, min(old, old_available))
 
 
-def _with_departed(batches: tuple[Batch, ...], at: Stage, going: int) -> tuple[tuple[Batch, ...], int]:
-    """Count pods that are on their way out already before the batches that come after they have ended."""
-    if not batches:
-        return batches, 0
-    departing = list(at.terminating)
-    counted: list[Batch] = []
-    extra = going
-    for batch in batches:
-        ended = sum(1 for pod in departing if (pod.deleted_at or 0.0) <= batch.needed_at)
-        departing = departing[ended:]
-        counted.append(Batch(batch.needed_at, batch.pods, batch.leaving + ended + extra))
-        extra = 0
-    return tuple(counted), counted[0].leaving
+def _available_at(at: Stage, now: float, warm_start: float, cold_start: float) -> tuple[float, ...]:
+    """When each new pod that is not available yet will be.
+
+    One that became ready waits for minReadySeconds, one whose containers run for its readiness, others for their
+    images too. An overdue one takes another tenth of the time that it took so far.
+    """
+    pods = [pod for pod in at.new_pods if not _available(pod, at.workload, now)]
+    expected = []
+    for index, pod in enumerate(sorted(pods, key=lambda pod: (pod.created_at, pod.key))):
+        starts = [status.started_at for status in pod.containers if not status.init and status.started_at is not None]
+        if pod.ready_at is not None:
+            due = pod.ready_at + at.workload.min_ready_seconds
+        elif starts:
+            due = max(starts) + warm_start
+        else:
+            due = pod.created_at + spread(cold_start, index, len(pods))
+        overdue = now + max(SHORTEST_WAIT, 0.1 * (now - pod.created_at))
+        expected.append(due if due > now else overdue)
+    return tuple(expected)
 
 
 def _leaving(at: Stage, now: float, together: int) -> tuple[Pod, ...]:

@@ -109,6 +109,8 @@ class SkipReason(StrEnum):
     """A pod of the workload is bound there and has its images pulled already."""
     TOO_LATE = "TooLate"
     """Only pods that are created now land there: a pull ordered now would not be ahead of theirs."""
+    UNSETTLED = "Unsettled"
+    """Pods of the workload are just being scheduled: decided when it is known where they landed."""
     BEYOND_COVERAGE = "BeyondCoverage"
     """Likelier nodes reach the policy's placement.coverage already."""
     BEYOND_OVERPROVISION = "BeyondOverprovision"

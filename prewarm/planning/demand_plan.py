@@ -1,6 +1,7 @@
 """One demand against the cluster: where its pods land, what is missing there, what is worth pulling."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import ceil
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +21,8 @@ from prewarm.presence import Warmth
 
 IMMINENT_SECONDS = 1.0
 """Pods that come within this time are on their nodes before a puller pod could be: nothing is pulled for them."""
+SCHEDULING_SECONDS = 5.0
+"""A pod without a node for longer than this is not about to get one."""
 _NO_PODS: Mapping[ObjectKey, Pod] = {}
 
 
@@ -54,11 +57,16 @@ def plan_demand(
     chances = _chances_after(demand, imminent, candidates, snapshot, seed)
     done = underway(snapshot, needs.images)
     prospects = _prospects(demand, chances, needs, done, snapshot, warmth)
-    allowed = new_nodes_allowed(demand.pods - imminent, policy.max_overprovision, len(done.idle))
+    later = demand.pods - imminent
+    limits = Limits(
+        policy.coverage,
+        new_nodes_allowed(later, policy.max_overprovision, len(done.idle)),
+        sure=max(0, ceil(later / 2) - len(done.idle)) if imminent or _being_scheduled(demand, snapshot) else None,
+    )
     probabilities = [prospect.probability for prospect in prospects]
-    largest = new_nodes_allowed(demand.pods - imminent, policy.max_overprovision, 0)
+    largest = new_nodes_allowed(later, policy.max_overprovision, 0)
     unpredictable = is_unpredictable(probabilities, largest, candidates.predictability)
-    selection = select(prospects, Limits(policy.coverage, allowed), unpredictable=unpredictable)
+    selection = select(prospects, limits, unpredictable=unpredictable)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     late = [node.name for node in candidates.nodes if node.name not in {p.name for p in prospects}]
     return DemandPlan(
@@ -128,7 +136,7 @@ def _prospects(
 ) -> list[Prospect]:
     if not needs.images:
         return []
-    occupied = _nodes_of_revision(demand, snapshot)
+    occupied = frozenset(pod.node_name for pod in _pods_of_revision(demand, snapshot))
     names = [name for name in {**chances, **dict.fromkeys(sorted(done.ours))} if name in snapshot.nodes]
     return [
         Prospect(
@@ -143,15 +151,20 @@ def _prospects(
     ]
 
 
-def _nodes_of_revision(demand: Demand, snapshot: ClusterSnapshot) -> frozenset[str]:
-    """Nodes to which pods of the wanted revision are bound."""
-    sets = snapshot.replica_sets_by_owner.get(demand.workload_uid, {}).values()
-    return frozenset(
-        pod.node_name
-        for replica_set in sets
-        if replica_set.template_hash == demand.revision
-        for pod in snapshot.pods_by_owner.get(replica_set.uid, _NO_PODS).values()
-        if pod.node_name and not pod.finished and pod.deleted_at is None
+def _pods_of_revision(demand: Demand, snapshot: ClusterSnapshot) -> Iterator[Pod]:
+    """Pods of the wanted revision that exist and stay."""
+    for replica_set in snapshot.replica_sets_by_owner.get(demand.workload_uid, {}).values():
+        if replica_set.template_hash == demand.revision:
+            for pod in snapshot.pods_by_owner.get(replica_set.uid, _NO_PODS).values():
+                if not pod.finished and pod.deleted_at is None:
+                    yield pod
+
+
+def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:
+    """Whether pods of the wanted revision are about to get a node; those that found none for a while do not count."""
+    return any(
+        not pod.node_name and snapshot.taken_at - pod.created_at < SCHEDULING_SECONDS
+        for pod in _pods_of_revision(demand, snapshot)
     )
 
 

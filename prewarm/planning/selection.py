@@ -8,6 +8,8 @@ from msgspec import Struct
 from prewarm.model.nodes import NodeState
 from prewarm.model.plans import SkipReason
 
+SURE = 0.95
+"""A node of this probability is worth a pull before the first burst has landed, on which all others depend."""
 LIKELY = 0.5
 """A node more likely used than not is worth its pull, even beyond coverage."""
 UNLIKELY = 0.1
@@ -49,6 +51,8 @@ class Limits(Struct, frozen=True):
     """Share of the expected landings to catch."""
     nodes: int
     """Nodes that may newly be warmed."""
+    sure: int | None = None
+    """While pods are just being scheduled: so many nodes at most, and only SURE ones; None = all is settled."""
 
 
 class Selection(Struct, frozen=True):
@@ -101,6 +105,8 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             reasons[prospect.name] = SkipReason.UNLIKELY
         elif unpredictable:
             reasons[prospect.name] = SkipReason.UNPREDICTABLE
+        elif limits.sure is not None and (prospect.probability < SURE or added >= limits.sure):
+            reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:
             reasons[prospect.name] = SkipReason.BEYOND_COVERAGE
         elif added >= limits.nodes:

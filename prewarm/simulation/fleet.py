@@ -1,6 +1,7 @@
 """All emulated nodes of a cluster behind one clockless interface: inputs, `advance(now)`, `next_wakeup()`."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from prewarm.model.pods import ContainerStatus
 from prewarm.simulation.agenda import Agenda
@@ -8,7 +9,7 @@ from prewarm.simulation.bandwidth import Egress
 from prewarm.simulation.kubelet import Kubelet
 from prewarm.simulation.outputs import Output
 from prewarm.simulation.registry import Registries, Registry
-from prewarm.simulation.specs import NodeProfile, PodSpec, PullSecret
+from prewarm.simulation.specs import Chance, NodeProfile, PodSpec, PullSecret, fraction
 
 
 class Fleet:
@@ -19,10 +20,12 @@ class Fleet:
     The same inputs at the same times give the same outputs.
     """
 
-    def __init__(self, registries: Registries, *, now: float = 0.0, seed: str = "") -> None:
+    def __init__(
+        self, registries: Registries, *, now: float = 0.0, seed: str = "", chance: Chance | None = None
+    ) -> None:
         self._agenda = Agenda(now)
         self.registries = registries
-        self._seed = seed
+        self._chance = chance or partial(fraction, seed)
         self._secrets: dict[tuple[str, str], PullSecret] = {}
         self._egress: dict[str, Egress] = {}
         self._outputs: list[Output] = []
@@ -50,7 +53,7 @@ class Fleet:
             egress=self.egress,
             secrets=self._secrets,
             emit=self._outputs.append,
-            seed=self._seed,
+            chance=self._chance,
         )
         return kubelet
 

@@ -25,7 +25,7 @@ from prewarm.simulation.outputs import (
 from prewarm.simulation.pulls import ImageManager
 from prewarm.simulation.recorder import Recorder
 from prewarm.simulation.registry import Registries, RemoteImage
-from prewarm.simulation.specs import NodeProfile, PodSpec, PullSecret, fraction
+from prewarm.simulation.specs import Chance, NodeProfile, PodSpec, PullSecret
 from prewarm.simulation.store import ImageStore, StoredImage
 from prewarm.simulation.worker import PodWorker, Stage
 
@@ -42,17 +42,17 @@ class Kubelet:
         egress: Callable[[str], Egress],
         secrets: Mapping[tuple[str, str], PullSecret],
         emit: Callable[[Output], None],
-        seed: str,
+        chance: Chance,
     ) -> None:
-        self.agenda, self.profile = agenda, profile
+        self.agenda, self.profile, self.chance = agenda, profile, chance
         self._registries, self._egress, self._secrets, self._emit = registries, egress, secrets, emit
         self._link = NodeLink(profile.bandwidth)
         self.store = ImageStore(profile.disk_expansion)
         timings = profile.timings
-        self._relist_phase = fraction(seed, profile.name, "relist") * timings.relist
-        self._tick_phase = fraction(seed, profile.name, "tick") * timings.tick
-        self._list_phase = fraction(seed, profile.name, "list") * timings.image_list
-        self._status_phase = fraction(seed, profile.name, "status") * timings.node_status
+        self._relist_phase = chance(profile.name, "relist") * timings.relist
+        self._tick_phase = chance(profile.name, "tick") * timings.tick
+        self._list_phase = chance(profile.name, "list") * timings.image_list
+        self._status_phase = chance(profile.name, "status") * timings.node_status
         self._workers: dict[str, PodWorker] = {}
         self._addresses = 1
         self._dirty: dict[str, PodWorker] = {}
@@ -70,7 +70,7 @@ class Kubelet:
             changed=self._images_changed,
             pressure=self._pressure,
             evict=self.evict,
-            phase=fraction(seed, profile.name, "gc") * profile.gc_period,
+            phase=chance(profile.name, "gc") * profile.gc_period,
         )
 
     def _start_services(self) -> None:
@@ -282,6 +282,10 @@ class Kubelet:
         if not candidates:
             return False
         worker = min(candidates, key=lambda w: (w.spec.priority, w.spec.uid))
+        message += "".join(
+            f"Container {c.name} was using 20Ki, request is 0, has larger consumption of ephemeral-storage. "
+            for c in worker.spec.containers
+        )
         self.record(worker.spec, EventType.WARNING, "Evicted", message)
         worker.disrupted = True
         worker.terminate(0.0, failure=("Evicted", message))

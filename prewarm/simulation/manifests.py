@@ -44,7 +44,7 @@ class ContainerManifest(_Camel):
 
     name: str
     image: str = ""
-    image_pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    image_pull_policy: PullPolicy | None = None
     command: list[str] | None = None
     restart_policy: str | None = None
     resources: _Requirements = field(default_factory=_Requirements)
@@ -219,7 +219,7 @@ def _container(c: ContainerManifest, pod: PodManifest, volumes: frozenset[str], 
     return ContainerSpec(
         c.name,
         c.image,
-        c.image_pull_policy,
+        c.image_pull_policy or _default_policy(c.image),
         tuple(mount.name for mount in c.volume_mounts or [] if mount.name in volumes),
         sidecar,
         c.command[0] if c.command else "",

@@ -48,12 +48,12 @@ class _Similar:
 class _Occurrences:
     """One Event object."""
 
-    __slots__ = ("count", "first_at", "name")
+    __slots__ = ("count", "field_path", "first_at", "name")
 
     def __init__(self) -> None:
         self.count = 0
         self.first_at = 0.0
-        self.name = ""
+        self.name = self.field_path = ""
 
 
 class _Bucket:
@@ -100,14 +100,15 @@ class Recorder:
         similar.messages[message] = None
         key = (pod.uid, event_type, reason, message, field_path)
         if len(similar.messages) >= _SIMILAR_EVENTS:
-            similar.messages.pop(next(iter(similar.messages)))
+            # client-go drops any of them; here the new one, so that the first nine stay separate.
+            similar.messages.popitem()
             message = COMBINED + message
             key = (pod.uid, event_type, reason, "", "")
         occurrences = self._events.get(key)
         occurrences.count += 1
         if occurrences.count == 1:
             self._sequence += 1
-            occurrences.first_at = now
+            occurrences.first_at, occurrences.field_path = now, field_path
             occurrences.name = f"{pod.name}.{int(now * 1e6):x}{self._sequence:04x}"
         if self._buckets.get((pod.uid, event_type)).take(now):
             self._sink(
@@ -121,7 +122,7 @@ class Recorder:
                     event_type,
                     reason,
                     message,
-                    field_path,
+                    occurrences.field_path,
                     occurrences.count,
                     occurrences.first_at,
                 )

@@ -1,6 +1,6 @@
 """What the emulated kubelet is told: pods, pull secrets and nodes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -101,6 +101,8 @@ class Timings(Struct, frozen=True):
     stop_sandbox: float = 0.08
     relist: float = 1.004
     """Period of the pod lifecycle event generator (genericPlegRelistPeriod), its own work included."""
+    relist_joins: bool = True
+    """Whether several changes of a pod found by one relist lead to one sync; in a real kubelet either may happen."""
     tick: float = 1.0
     """Period at which due retries are looked at (kubelet's syncTicker)."""
     retry_min: float = 10.0
@@ -150,7 +152,11 @@ class NodeProfile(Struct, frozen=True):
     timings: Timings = Timings()
 
 
+Chance = Callable[..., float]
+"""Gives a number in [0, 1) for what the kubelet leaves to chance, from words that say what it is for."""
+
+
 def fraction(*parts: object) -> float:
-    """A number in [0, 1) that follows from its arguments: the model's only chance, so that runs repeat."""
+    """A number in [0, 1) that follows from its arguments: the model's own chance, so that runs repeat."""
     digest = blake2b("\0".join(map(str, parts)).encode(), digest_size=7).digest()
     return int.from_bytes(digest) / (1 << 56)

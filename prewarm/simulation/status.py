@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.model.pods import ContainerPhase, ContainerStatus, PodPhase
 from prewarm.simulation.messages import CONTAINER_LOST
@@ -26,7 +27,7 @@ class Observed(Struct):
     stopped: bool = False
     """All containers have been stopped: terminal phases may be shown."""
     lost: bool = False
-    """Final status: containers that never were are reported as lost."""
+    """Final status: containers that never ran are reported as lost."""
     failed_reason: str = ""
     failed_message: str = ""
     disrupted: bool = False
@@ -37,11 +38,15 @@ def make_status(seen: Observed, previous: PodStatus | None, now: float) -> tuple
     spec = seen.spec
     init = tuple(_container(seen, container, init=True) for container in spec.init_containers)
     main = tuple(_container(seen, container, init=False) for container in spec.containers)
-    phase = PodPhase.FAILED if seen.failed_reason else _phase(spec, init, main)
+    phase = PodPhase.FAILED if seen.failed_reason else _phase(spec, init, main, stopped=seen.stopped)
     shown = phase
     if phase in {PodPhase.SUCCEEDED, PodPhase.FAILED} and not seen.stopped:
         shown = previous.phase if previous is not None else PodPhase.PENDING
     conditions = _conditions(seen, init, main, phase, previous, now)
+    if seen.lost:
+        # TerminatePod of the status manager: after the conditions are made, and without touching them.
+        init, main = tuple(map(_lost, init)), tuple(map(_lost, main))
+        shown = shown if shown is PodPhase.SUCCEEDED else PodPhase.FAILED
     status = PodStatus(
         shown,
         seen.started_at,
@@ -66,16 +71,6 @@ def _container(seen: Observed, spec: ContainerSpec, *, init: bool) -> ContainerS
     restarts = 0 if known is None else known.restart_count
     if problem is not None:
         reason, message = problem.reason, problem.message
-    elif seen.lost:
-        return ContainerStatus(
-            spec.name,
-            ContainerPhase.TERMINATED,
-            spec.image,
-            reason="ContainerStatusUnknown",
-            message=CONTAINER_LOST,
-            exit_code=137,
-            init=init,
-        )
     else:
         reason, message = ("PodInitializing" if seen.spec.init_containers else "ContainerCreating"), ""
     return ContainerStatus(
@@ -87,6 +82,20 @@ def _container(seen: Observed, spec: ContainerSpec, *, init: bool) -> ContainerS
         message,
         restart_count=restarts,
         init=init,
+    )
+
+
+def _lost(status: ContainerStatus) -> ContainerStatus:
+    """A container that never ran when its pod ends."""
+    if status.phase is not ContainerPhase.WAITING:
+        return status
+    return replace(
+        status,
+        phase=ContainerPhase.TERMINATED,
+        image_id="",
+        reason="ContainerStatusUnknown",
+        message=CONTAINER_LOST,
+        exit_code=137,
     )
 
 
@@ -102,18 +111,20 @@ def _initialized(spec: PodSpec, init: Sequence[ContainerStatus]) -> list[str]:
     return waiting
 
 
-def _phase(spec: PodSpec, init: Sequence[ContainerStatus], main: Sequence[ContainerStatus]) -> PodPhase:
-    """GetPhase of kubelet_pods.go, as far as pods without checkpoints go."""
-    never = spec.restart_policy is RestartPolicy.NEVER
-    stopped = [status for status in main if status.phase is ContainerPhase.TERMINATED]
-    if _initialized(spec, init) and not stopped:
+def _phase(
+    spec: PodSpec, init: Sequence[ContainerStatus], main: Sequence[ContainerStatus], *, stopped: bool
+) -> PodPhase:
+    """GetPhase of kubelet_pods.go; a pod that was stopped restarts nothing, whatever its restart policy."""
+    never = stopped or spec.restart_policy is RestartPolicy.NEVER
+    ended = [status for status in main if status.phase is ContainerPhase.TERMINATED]
+    if _initialized(spec, init) and not ended:
         failed = any(s.phase is ContainerPhase.TERMINATED and s.exit_code != 0 for s in init)
         return PodPhase.FAILED if failed and never else PodPhase.PENDING
     if any(status.phase is ContainerPhase.WAITING and not status.restart_count for status in main):
         return PodPhase.PENDING
-    if len(stopped) < len(main) or spec.restart_policy is RestartPolicy.ALWAYS:
+    if len(ended) < len(main) or (spec.restart_policy is RestartPolicy.ALWAYS and not stopped):
         return PodPhase.RUNNING
-    if all(status.exit_code == 0 for status in stopped):
+    if all(status.exit_code == 0 for status in ended):
         return PodPhase.SUCCEEDED
     return PodPhase.FAILED if never else PodPhase.RUNNING
 

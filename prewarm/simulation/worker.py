@@ -18,7 +18,7 @@ from prewarm.simulation.agenda import Agenda, Process, Signal, Timer
 from prewarm.simulation.messages import EventType
 from prewarm.simulation.outputs import Condition, ConditionType, PodFinallyDeleted, PodStatus, PodStatusChanged
 from prewarm.simulation.pulls import ImageManager, ImageProblem
-from prewarm.simulation.specs import ContainerSpec, NodeProfile, PodSpec, RestartPolicy, fraction
+from prewarm.simulation.specs import Chance, ContainerSpec, NodeProfile, PodSpec, RestartPolicy
 from prewarm.simulation.status import Observed, make_status
 from prewarm.simulation.store import StoredImage, repository_digest
 
@@ -55,6 +55,7 @@ class Node(Protocol):
     agenda: Agenda
     profile: NodeProfile
     images: ImageManager
+    chance: Chance
 
     def emit(self, output: PodStatusChanged | PodFinallyDeleted) -> None:
         """Hand an output to the API server."""
@@ -105,7 +106,7 @@ class PodWorker:
         self._restarts_after: dict[str, tuple[float, float]] = {}
         self._failed = False
         self._started_any = False
-        self._attempt = 0
+        self._attempt = self._refused = 0
         self.deleting = False
         self.gone = False
         self._grace: float | None = None
@@ -128,7 +129,7 @@ class PodWorker:
             if status.phase is not ContainerPhase.WAITING:
                 self._sandbox = self._mounted = True
                 self.runtime[status.name] = status
-        self._cached = dict(self.runtime)
+        self._look()
         self._relisted = dict(self.runtime)
         self._sandbox_relisted = self._sandbox
         for container in (*self.spec.init_containers, *self.spec.containers):
@@ -166,7 +167,7 @@ class PodWorker:
         self._activity, self._pending = Activity.IDLE, False
         self._problems.clear()
         self._mounted = False
-        self._cached = dict(self.runtime)
+        self._look()
         self._cache_fresh = True
 
     # The loop
@@ -182,11 +183,21 @@ class PodWorker:
 
     def relisted(self) -> None:
         """Relist: refresh the cache; changed containers ask for a sync."""
-        changed = self.runtime != self._relisted or self._sandbox != self._sandbox_relisted
-        self._relisted = self._cached = dict(self.runtime)
+        changes = sum(status != self._relisted.get(name) for name, status in self.runtime.items())
+        changes += self._sandbox != self._sandbox_relisted
+        self._look()
+        self._relisted = dict(self.runtime)
         self._sandbox_relisted = self._sandbox
-        if changed:
+        if changes:
             self.request()
+        if changes > 1 and not self._node.profile.timings.relist_joins:
+            self.request()
+
+    def _look(self) -> None:
+        """Refresh the runtime cache; the sandbox's address comes with it."""
+        self._cached = dict(self.runtime)
+        if self._sandbox:
+            self._shown_ip = self._pod_ip
 
     def _schedule(self) -> None:
         self._activity = Activity.WAITING
@@ -218,9 +229,9 @@ class PodWorker:
         self._cache_fresh = False
         if self.stage is Stage.DONE:
             return
-        if self.stage is Stage.SYNCING and self._started_any and not self._failed:
+        if self._started_any and not self._failed:
             # A sync that started containers looks at the runtime again at once (seen in every trace).
-            self._cached = dict(self.runtime)
+            self._look()
             self._cache_fresh = True
             self._pending = True
         if self._pending or self.stage is not Stage.SYNCING:
@@ -232,7 +243,7 @@ class PodWorker:
     def _plan_retry(self) -> None:
         timings = self._node.profile.timings
         self._attempt += 1
-        chance = fraction(self._node.profile.name, self.spec.uid, self._attempt)
+        chance = self._node.chance(self._node.profile.name, "retry", self.spec.uid, self._attempt)
         if self._failed:
             low, high = timings.retry_min, timings.retry_max
         elif self.spec.image_volumes:
@@ -376,8 +387,8 @@ class PodWorker:
                 "CreateContainerConfigError", messages.cannot_verify_non_root(user, pod, container.name)
             )
         if has_image_mount and not self._node.profile.runtime.mounts_image_volumes:
-            self._attempt += 1
-            identity = sha256(f"{self.spec.uid}/{container.name}/failed/{self._attempt}".encode()).hexdigest()
+            self._refused += 1
+            identity = sha256(f"{self.spec.uid}/{container.name}/refused/{self._refused}".encode()).hexdigest()
             return ImageProblem("CreateContainerError", messages.NO_IMAGE_MOUNT.format(id=identity))
         return None
 
@@ -468,7 +479,8 @@ class PodWorker:
     # SyncTerminatingPod and SyncTerminatedPod
 
     def _terminating(self) -> Steps:
-        self._problems.clear()
+        if self.deleting:
+            self._problems.clear()
         self.update_status()
         seconds = 0.0
         for container in (*self.spec.init_containers, *self.spec.containers):
@@ -485,7 +497,7 @@ class PodWorker:
             yield step
         yield self._node.profile.timings.stop_sandbox
         self._sandbox = False
-        self._cached = dict(self.runtime)
+        self._look()
         self._node.changed(self)
         self.update_status(stopped=True)
         self.stage = Stage.TERMINATED
@@ -515,8 +527,6 @@ class PodWorker:
         node, spec = self._node, self.spec
         if self.failure[0] == "DeadlineExceeded":
             node.record(spec, EventType.NORMAL, *self.failure)
-        if self._cached:
-            self._shown_ip = self._pod_ip
         seen = Observed(
             spec,
             self._cached,
@@ -527,8 +537,8 @@ class PodWorker:
             node.profile.host_ip,
             stopped,
             lost,
-            *self.failure,
-            self.disrupted,
+            *(("", "") if self.disrupted and not stopped else self.failure),
+            self.disrupted and stopped,
         )
         status, phase = make_status(seen, self.status, node.agenda.now)
         self._show(status)

@@ -1,0 +1,353 @@
+"""How long from a Deployment's template change to the first puller pod?
+
+Both ends are watch events received by this process, by one clock: the Deployment's MODIFIED with the new image, and the
+first puller pod's ADDED. So the watch's own delay, which both have, falls out. The baseline is the least that any
+controller needs: on the Deployment's event this process creates a pod itself, and waits for its ADDED.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Annotated
+
+import msgspec
+import typer
+from msgspec import Struct
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from e2e.bench.populace import populate, running_status, timestamp
+from e2e.cluster.control_plane import ControlPlane
+from e2e.controller import SYSTEM_NAMESPACE, ControllerProcess, Usage
+from e2e.emulator.nodes import NodePlan
+from e2e.emulator.writer import KubeletClient
+from e2e.manifests import PROJECT
+from prewarm.api.names import ANNOTATION_ENABLED, LABEL_PULLER, TRUE
+from prewarm.cluster.client import WatchOptions
+from prewarm.cluster.connection import Connection
+from prewarm.cluster.errors import ApiError
+from prewarm.model.intents import DEPLOYMENTS, NAMESPACES, PODS, Manifest, Resource
+
+NAMESPACE = "bench"
+WATCHED, BASELINE = "web", "plain"
+REPLICAS = 40
+PULL_SECONDS = 0.5
+"""What a pull takes here; it is not what is measured."""
+TIMEOUT_SECONDS = 15.0
+ROLLOUT_SECONDS = 120.0
+QUIET_SECONDS = 2.0
+"""Between two changes, so that each finds the puller done with the last one."""
+IDLE_SECONDS = 30.0
+GOAL_P50, GOAL_P99 = 0.1, 1.0
+
+
+class _Meta(Struct, rename="camel"):
+    name: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+
+
+class _Container(Struct):
+    name: str = ""
+    image: str = ""
+
+
+class _Template(Struct):
+    class Spec(Struct):
+        containers: list[_Container] | None = None
+        """null in the template of a bookmark."""
+
+    spec: Spec = msgspec.field(default_factory=Spec)
+
+
+class _Spec(Struct, rename="camel"):
+    node_name: str = ""
+    containers: list[_Container] | None = None
+    """null in a bookmark."""
+    init_containers: list[_Container] = []
+    template: _Template = msgspec.field(default_factory=_Template)
+
+
+class _Status(Struct, rename="camel"):
+    phase: str = ""
+    observed_generation: int = 0
+    updated: int = msgspec.field(default=0, name="updatedReplicas")
+    ready: int = msgspec.field(default=0, name="readyReplicas")
+
+
+class _Object(Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+class _Event(Struct):
+    type: str
+    object: _Object
+
+
+_DECODER = msgspec.json.Decoder(_Event)
+
+
+class Result(Struct, frozen=True):
+    """Seconds of each change, and what the controller took."""
+
+    reactions: list[float]
+    baseline: list[float]
+    missed: int
+    """Changes after which no puller pod came in time."""
+    idle: Usage
+    idle_cpu_share: float
+    total: Usage
+
+
+class Stopwatch:
+    """Notes when watch events came, and plays the kubelets of the Deployments' and the puller's pods."""
+
+    def __init__(self, client: KubeletClient) -> None:
+        self._client = client
+        self._waiting: dict[str, asyncio.Future[float]] = {}
+        self._playing: set[asyncio.Task[None]] = set()
+        self._played: set[str] = set()
+
+    def expect(self, what: str) -> "asyncio.Future[float]":
+        """When something will be seen first, by the monotonic clock."""
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._waiting[what] = future
+        return future
+
+    def _seen(self, what: str) -> None:
+        future = self._waiting.pop(what, None)
+        if future is not None and not future.done():
+            future.set_result(time.monotonic())
+
+    async def watch_deployments(self) -> None:
+        """Note each Deployment's image as it appears."""
+        async for event in self._events(DEPLOYMENTS):
+            for container in event.object.spec.template.spec.containers or ():
+                self._seen(f"deployment {event.object.metadata.name} {container.image}")
+
+    async def watch_pods(self) -> None:
+        """Note pods as they appear; let the bound ones run, and puller pods end well."""
+        async for event in self._events(PODS):
+            pod, labels = event.object, event.object.metadata.labels
+            puller = labels.get(LABEL_PULLER) == TRUE
+            if event.type == "ADDED":
+                self._seen(f"pod {pod.metadata.name}")
+                for container in (pod.spec.containers or ()) if puller else ():
+                    self._seen(f"puller {container.image}")
+            bound = bool(pod.spec.node_name) and pod.status.phase == "Pending" and event.type != "DELETED"
+            if bound and labels.get("app") != "background" and pod.metadata.uid not in self._played:
+                self._played.add(pod.metadata.uid)
+                task = asyncio.create_task(self._play(pod, puller=puller), name="play a kubelet")
+                self._playing.add(task)
+                task.add_done_callback(self._playing.discard)
+
+    async def _events(self, resource: Resource) -> AsyncIterator[_Event]:
+        version = ""
+        while True:
+            async for lines in self._client.watch(resource, WatchOptions(version, initial_events=not version)):
+                for event in (_DECODER.decode(line) for line in lines if line):
+                    version = event.object.metadata.resource_version or version
+                    if event.type not in {"BOOKMARK", "ERROR"}:
+                        yield event
+
+    async def _play(self, pod: _Object, *, puller: bool) -> None:
+        status = running_status(*((container.name, container.image) for container in pod.spec.containers or ()))
+        if puller:
+            await asyncio.sleep(PULL_SECONDS)
+            status = ended_status(pod)
+        with suppress(ApiError):  # deleted meanwhile
+            await self._client.strategic_patch(PODS, NAMESPACE, pod.metadata.name, {"status": status}, "status")
+
+
+def ended_status(pod: _Object) -> Manifest:
+    """Status of a puller pod whose containers all ended well."""
+    now = timestamp()
+
+    def ended(container: _Container) -> Manifest:
+        return {
+            "name": container.name,
+            "image": container.image,
+            "imageID": f"{container.image.rpartition(':')[0]}@sha256:{'0' * 64}",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}},
+        }
+
+    return {
+        "phase": "Succeeded",
+        "containerStatuses": [ended(container) for container in pod.spec.containers or ()],
+        "initContainerStatuses": [ended(container) for container in pod.spec.init_containers],
+    }
+
+
+async def measure(nodes: int, pods: int, changes: int, console: Console) -> Result:
+    """Populate a control plane of its own, run the controller, change templates."""
+    async with ControlPlane.start() as plane, KubeletClient(Connection.load(plane.kubeconfig)) as client:
+        with console.status(f"creating {nodes} nodes and {pods} running pods"):
+            for name in (NAMESPACE, SYSTEM_NAMESPACE):
+                await client.create(NAMESPACES, "", {"metadata": {"name": name}})
+            await _install_definitions(plane)
+            await populate(client, NAMESPACE, NodePlan(count=nodes), pods)
+        controller = ControllerProcess(plane.kubeconfig, plane.logs / "prewarm.log")
+        try:
+            with console.status("starting the controller, then watching it idle"):
+                await controller.start()
+                await controller.wait_leading()
+                before = controller.usage()
+                await asyncio.sleep(IDLE_SECONDS)
+                idle = controller.usage()
+            stopwatch = Stopwatch(client)
+            async with asyncio.TaskGroup() as group:
+                watches = [
+                    group.create_task(stopwatch.watch_deployments(), name="watch deployments"),
+                    group.create_task(stopwatch.watch_pods(), name="watch pods"),
+                ]
+                reactions, baseline, missed = await _changes(client, stopwatch, changes, console)
+                for watch in watches:
+                    watch.cancel()
+            share = (idle.cpu_seconds - before.cpu_seconds) / IDLE_SECONDS
+            return Result(reactions, baseline, missed, idle, share, controller.usage())
+        finally:
+            await controller.stop()
+
+
+async def _install_definitions(plane: ControlPlane) -> None:
+    for arguments in (
+        ("apply", "--server-side", "-f", str(PROJECT / "crds")),
+        ("wait", "--for=condition=Established", "--timeout=60s", "-f", str(PROJECT / "crds")),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            plane.binaries.kubectl, "--kubeconfig", plane.kubeconfig, *arguments, stdout=asyncio.subprocess.DEVNULL
+        )
+        if await process.wait() != 0:
+            raise RuntimeError(f"kubectl {' '.join(arguments)} failed")
+
+
+async def _changes(
+    client: KubeletClient, stopwatch: Stopwatch, changes: int, console: Console
+) -> tuple[list[float], list[float], int]:
+    reactions: list[float] = []
+    baseline: list[float] = []
+    missed = 0
+    for name, replicas in ((WATCHED, REPLICAS), (BASELINE, 0)):
+        await client.create(DEPLOYMENTS, NAMESPACE, _deployment(name, replicas))
+    await _until_rolled_out(client)
+    for number in track(range(changes), description="template changes", console=console):
+        baseline.append(await _least(client, stopwatch, number))
+        image = f"registry.example/{WATCHED}:v{number + 1}"
+        changed, ordered = stopwatch.expect(f"deployment {WATCHED} {image}"), stopwatch.expect(f"puller {image}")
+        await _change(client, WATCHED, image)
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                reactions.append(await ordered - await changed)
+        except TimeoutError:
+            missed += 1
+        await _until_rolled_out(client)
+    return reactions, baseline, missed
+
+
+async def _least(client: KubeletClient, stopwatch: Stopwatch, number: int) -> float:
+    """From the event to a pod that is created at once."""
+    image, name = f"registry.example/{BASELINE}:v{number + 1}", f"least-{number}"
+    changed, created = stopwatch.expect(f"deployment {BASELINE} {image}"), stopwatch.expect(f"pod {name}")
+    await _change(client, BASELINE, image)
+    seen = await changed
+    container: Manifest = {"name": "app", "image": image}
+    spec: Manifest = {"nodeName": "nowhere", "terminationGracePeriodSeconds": 0, "containers": [container]}
+    await client.create(PODS, NAMESPACE, {"metadata": {"name": name, "labels": {"app": "background"}}, "spec": spec})
+    took = await created - seen
+    await client.delete(PODS, NAMESPACE, name, grace_seconds=0)
+    return took
+
+
+async def _change(client: KubeletClient, name: str, image: str) -> None:
+    container: Manifest = {"name": "app", "image": image}
+    patch: Manifest = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    await client.strategic_patch(DEPLOYMENTS, NAMESPACE, name, patch)
+
+
+async def _until_rolled_out(client: KubeletClient) -> None:
+    """Return once the watched Deployment's pods are all of the last template, and the puller has tidied up."""
+    async with asyncio.timeout(ROLLOUT_SECONDS):
+        while True:
+            found = msgspec.json.decode(await client.get(DEPLOYMENTS, NAMESPACE, WATCHED), type=_Object)
+            status, meta = found.status, found.metadata
+            if status.observed_generation == meta.generation and status.updated == status.ready == REPLICAS:
+                break
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(QUIET_SECONDS)
+
+
+def _deployment(name: str, replicas: int) -> Manifest:
+    container: Manifest = {
+        "name": "app",
+        "image": f"registry.example/{name}:v0",
+        "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}},
+    }
+    annotations = {ANNOTATION_ENABLED: TRUE} if name == WATCHED else {}
+    return {
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+            },
+        },
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of all values does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def report(result: Result, console: Console) -> bool:
+    """Print the figures; whether the goals are reached."""
+    table = Table(title="From a template change to the first puller pod, in milliseconds")
+    for column in ("", "p50", "p90", "p99", "max", "changes"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, values in (("prewarm", result.reactions), ("least: event to pod", result.baseline)):
+        cells = [f"{1000 * percentile(values, share):.0f}" for share in (0.5, 0.9, 0.99, 1.0)] if values else ["-"] * 4
+        table.add_row(name, *cells, str(len(values)))
+    console.print(table)
+    megabytes = 1 << 20
+    console.print(
+        f"controller: {result.total.cpu_seconds:.1f} CPU seconds in all, {100 * result.idle_cpu_share:.1f} % of a core "
+        f"while idle, peak {result.total.peak_bytes / megabytes:.0f} MiB ({result.idle.peak_bytes / megabytes:.0f} MiB "
+        f"before the changes); {result.missed} changes without a puller pod"
+    )
+    reached = (
+        bool(result.reactions)
+        and not result.missed
+        and percentile(result.reactions, 0.5) <= GOAL_P50
+        and percentile(result.reactions, 0.99) <= GOAL_P99
+    )
+    console.print(
+        f"goal p50 <= {1000 * GOAL_P50:.0f} ms, p99 <= {GOAL_P99:.0f} s: {'reached' if reached else 'missed'}"
+    )
+    return reached
+
+
+def main(
+    nodes: Annotated[int, typer.Option(min=1, help="Emulated nodes.")] = 1000,
+    pods: Annotated[int, typer.Option(min=0, help="Pods that run already.")] = 10_000,
+    changes: Annotated[int, typer.Option(min=1, help="Template changes to measure.")] = 30,
+) -> None:
+    """Measure the reaction to template changes beside the least that the API allows."""
+    console = Console()
+    if not report(asyncio.run(measure(nodes, pods, changes, console)), console):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

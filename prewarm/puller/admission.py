@@ -236,6 +236,6 @@ def _waits_for_image(pod: Pod, known: Warmth) -> bool:
     for shape in pod.shape.containers:
         status = statuses.get(shape.name)
         starting = status is None or (status.phase is ContainerPhase.WAITING and status.reason in _STARTING)
-        if starting and not known.evidence(pod.node_name, shape.image):
+        if starting and not known.is_there(pod.node_name, shape.image):
             return True
     return False

@@ -38,14 +38,13 @@ class _Observed(Struct, frozen=True):
     asked: frozenset[str]
 
     def equals(self, other: "_Observed") -> bool:
-        """Whether these are the same values; all but the last are never changed, only replaced."""
+        """Whether the node is as it was, `asked` aside: these values are never changed, only replaced."""
         return (
             self.node is other.node
             and self.record is other.record
             and self.pods is other.pods
             and len(self.pullers) == len(other.pullers)
             and all(a is b for a, b in zip(self.pullers, other.pullers, strict=True))
-            and self.asked == other.asked
         )
 
 
@@ -56,8 +55,9 @@ class PullerMemory:
     are on their way need not be sent again.
     """
 
-    def __init__(self) -> None:
-        self.warmth = WarmthMemory()
+    def __init__(self, warmth: WarmthMemory | None = None) -> None:
+        """`warmth` may be shared with the planner's, so that every node is read once for both."""
+        self.warmth = warmth if warmth is not None else WarmthMemory()
         self._orders: dict[ObjectKey, Order] = {}
         self._refusals: dict[ObjectKey, Refusal] = {}
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
@@ -155,9 +155,14 @@ class PullerMemory:
                 asked.on(name),
             )
             before = self._observed.get(name)
+            self._observed[name] = now
             if before is None or not before.equals(now):
                 changed.append(name)
-                self._observed[name] = now
+                # Read now, while nobody waits, what the next demand will ask.
+                known.names(name)
+            elif any(known.is_there(name, image) for image in now.asked - before.asked):
+                # Newly asked for, and there: otherwise the record says no more than before.
+                changed.append(name)
         if len(self._observed) > len(snapshot.nodes):
             self._observed = {name: seen for name, seen in self._observed.items() if name in snapshot.nodes}
         return frozenset(changed)

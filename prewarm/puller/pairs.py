@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from prewarm.model.image_caches import ImageCache
 from prewarm.model.images import PullPolicy, canonical, parse_reference
-from prewarm.model.nodes import Evidence, FailedPull, Node
+from prewarm.model.nodes import FailedPull, Node
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth, record_holds
 from prewarm.puller.memory import Refusal
@@ -97,10 +97,8 @@ class Pairs:
         own = f"{cache.namespace}/{cache.name}"
         since = float(int(cache.created_at))
         return any(
-            sighting.evidence is Evidence.OUR_PULL
-            and sighting.since >= since
-            and (sighting.cache == own or sighting.identity in {identity, ""})
-            for sighting in self._known.evidence(node_name, image)
+            sighting.since >= since and (sighting.cache == own or sighting.identity in {identity, ""})
+            for sighting in self._known.our_pulls(node_name, image)
         )
 
     def failures(self, node_name: str) -> Mapping[tuple[str, str], FailedPull]:

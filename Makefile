@@ -37,10 +37,12 @@ lint: setup ## Style, types, layers, generated files
 	@$(BIN)/lint-imports
 	@echo "== generated files"
 	@$(PYTHON) -m prewarm.api.generate --check
+	@$(PYTHON) -m prewarm.cli.reference --check
 
 .PHONY: generate
-generate: setup ## Write the files that come from the API models
+generate: setup ## Write the CRDs and reference pages that come from the code
 	@$(PYTHON) -m prewarm.api.generate
+	@$(PYTHON) -m prewarm.cli.reference
 
 .PHONY: unit
 unit: setup ## Tests that need no cluster (ARGS="-k name")

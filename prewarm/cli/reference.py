@@ -68,8 +68,8 @@ def settings_reference() -> str:
     return _page(
         "Settings",
         "prewarm/controller/settings.py",
-        "The controller reads environment variables. Durations are in seconds. "
-        "A value out of bounds ends the start with one line that names it.",
+        "The controller reads environment variables. In the chart, `settings.clusterPulls` is PREWARM_CLUSTER_PULLS, "
+        "and so on. Durations are in seconds. A value out of bounds ends the start with one line that names it.",
         _table(("variable", "default", "values", "meaning"), rows),
     )
 
@@ -145,7 +145,7 @@ def cli_reference() -> str:
     context = typer.Context(command, info_name="prewarm")
     text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="prewarm", title="Command line")
     heading, _, rest = text.partition("\n")
-    return f"{heading}\n\n{_origin('prewarm/cli')}\n{rest.rstrip()}\n"
+    return f"{heading}\n\n{_origin('prewarm/cli')}\n{rest.strip()}\n"
 
 
 def attribute_docs(source: str, class_name: str = "") -> dict[str, str]:

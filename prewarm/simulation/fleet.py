@@ -15,8 +15,8 @@ from prewarm.simulation.specs import Chance, NodeProfile, PodSpec, PullSecret, f
 class Fleet:
     """Emulated nodes that share registries.
 
-    Inputs take effect at the time of the last `advance`. Times are seconds since the start: of Unix time, a double holds
-    too little of a second.
+    Inputs take effect at the time of the last `advance`. Times are seconds since the start: of Unix time, a double
+    holds too little of a second.
     The same inputs at the same times give the same outputs.
     """
 

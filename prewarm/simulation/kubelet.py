@@ -112,9 +112,10 @@ class Kubelet:
         if started_at is not None:
             worker.resume(known, started_at)
             for container in (*spec.init_containers, *spec.containers):
-                stored = self.store.find(parse_reference(container.image)) if container.name in worker.runtime else None
-                if stored is not None:
-                    worker.images[container.name] = stored
+                if container.name in worker.containers.now:
+                    stored = self.store.find(parse_reference(container.image))
+                    if stored is not None:
+                        worker.containers.images[container.name] = stored
         if finished:
             worker.stage = Stage.DONE
         elif self.running:
@@ -262,8 +263,8 @@ class Kubelet:
         running: list[StoredImage] = []
         ended: list[StoredImage] = []
         for worker in self._workers.values():
-            for name, image in worker.images.items():
-                status = worker.runtime.get(name.partition("/")[0])
+            for name, image in worker.containers.images.items():
+                status = worker.containers.now.get(name.partition("/")[0])
                 alive = status is not None and status.phase is ContainerPhase.RUNNING
                 (running if alive else ended).append(image)
         return running, ended
@@ -274,7 +275,7 @@ class Kubelet:
         if reclaim:
             for worker in self._workers.values():
                 if worker.stage is Stage.DONE:
-                    worker.images.clear()
+                    worker.containers.images.clear()
 
     def evict(self, message: str) -> bool:
         """Evict one pod that runs, the lowest priority first; False if there is none."""

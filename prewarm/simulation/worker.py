@@ -7,7 +7,6 @@ why status says nothing while images are pulled and is one sync behind the event
 
 from collections.abc import Generator
 from enum import Enum, auto
-from hashlib import sha256
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -15,20 +14,22 @@ from msgspec.structs import replace
 from prewarm.model.pods import ContainerPhase, ContainerStatus, PodPhase
 from prewarm.simulation import messages
 from prewarm.simulation.agenda import Agenda, Process, Signal, Timer
+from prewarm.simulation.containers import Containers, crash_loop, crash_loop_event
 from prewarm.simulation.messages import EventType
 from prewarm.simulation.outputs import Condition, ConditionType, PodFinallyDeleted, PodStatus, PodStatusChanged
 from prewarm.simulation.pulls import ImageManager, ImageProblem
 from prewarm.simulation.specs import Chance, ContainerSpec, NodeProfile, PodSpec, RestartPolicy
 from prewarm.simulation.status import Observed, make_status
-from prewarm.simulation.store import StoredImage, repository_digest
+from prewarm.simulation.store import StoredImage
 
-_MINIMUM_GRACE = 2.0
-"""minimumGracePeriodInSeconds of kuberuntime."""
-_KILL_SECONDS = 0.1
+_STOP_STEP = 0.1
+"""How often containers that are being stopped are looked at, in seconds."""
 _IMAGE_PROBLEMS = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 """Reasons that events name without their message."""
 
 Steps = Generator[float | Signal, None, None]
+Volumes = dict[str, ImageProblem | StoredImage]
+"""Image volumes by name: what was pulled, or why it was not."""
 
 
 class Stage(Enum):
@@ -83,13 +84,15 @@ class PodWorker:
         self._node = node
         self.spec = spec
         self.stage = Stage.SYNCING
-        self.runtime: dict[str, ContainerStatus] = {}
-        """Containers as they are; a restarted one replaces the one before."""
+        self.containers = Containers(
+            node.agenda,
+            node.profile.runtime,
+            spec.uid,
+            changed=lambda: node.changed(self),
+            became_ready=self._became_ready,
+        )
         self._cached: dict[str, ContainerStatus] = {}
         self._relisted: dict[str, ContainerStatus] = {}
-        self.images: dict[str, StoredImage] = {}
-        """What each container runs, by name; mounted image volumes by `container/volume`."""
-        self._started_from: dict[str, str] = {}
         self._problems: dict[str, ImageProblem] = {}
         self._sandbox = self._sandbox_relisted = self._mounted = False
         self._pod_ip = pod_ip
@@ -102,11 +105,9 @@ class PodWorker:
         self._cache_fresh = True
         self._process: Process | None = None
         self._retry: Timer | None = None
-        self._exits: dict[str, Timer] = {}
-        self._restarts_after: dict[str, tuple[float, float]] = {}
         self._failed = False
         self._started_any = False
-        self._attempt = self._refused = 0
+        self._attempt = 0
         self.deleting = False
         self.gone = False
         self._grace: float | None = None
@@ -125,19 +126,11 @@ class PodWorker:
     def resume(self, containers: tuple[ContainerStatus, ...], started_at: float) -> None:
         """Take over containers that the runtime already has, as a kubelet finds them after a restart."""
         self._started_at = started_at
-        for status in containers:
-            if status.phase is not ContainerPhase.WAITING:
-                self._sandbox = self._mounted = True
-                self.runtime[status.name] = status
+        self.containers.take_over(self.spec, containers)
+        self._sandbox = self._mounted = bool(self.containers.now)
         self._look()
-        self._relisted = dict(self.runtime)
+        self._relisted = dict(self.containers.now)
         self._sandbox_relisted = self._sandbox
-        for container in (*self.spec.init_containers, *self.spec.containers):
-            status_now = self.runtime.get(container.name)
-            if status_now is not None:
-                self._started_from[container.name] = container.image
-                if status_now.phase is ContainerPhase.RUNNING:
-                    self._plan_exit(container, status_now.started_at or self._node.agenda.now)
 
     def change(self, spec: PodSpec) -> None:
         """The pod's spec changed: a container's image, or the deadline."""
@@ -183,19 +176,25 @@ class PodWorker:
 
     def relisted(self) -> None:
         """Relist: refresh the cache; changed containers ask for a sync."""
-        changes = sum(status != self._relisted.get(name) for name, status in self.runtime.items())
+        changes = sum(status != self._relisted.get(name) for name, status in self.containers.now.items())
         changes += self._sandbox != self._sandbox_relisted
         self._look()
-        self._relisted = dict(self.runtime)
+        self._relisted = dict(self.containers.now)
         self._sandbox_relisted = self._sandbox
         if changes:
             self.request()
         if changes > 1 and not self._node.profile.timings.relist_joins:
             self.request()
 
+    def _became_ready(self, status: ContainerStatus) -> None:
+        """A passed probe is shown at once (status manager, SetContainerReadiness), not at the next sync."""
+        self._relisted[status.name] = self._cached[status.name] = status
+        if self.stage is Stage.SYNCING:
+            self.update_status()
+
     def _look(self) -> None:
         """Refresh the runtime cache; the sandbox's address comes with it."""
-        self._cached = dict(self.runtime)
+        self._cached = dict(self.containers.now)
         if self._sandbox:
             self._shown_ip = self._pod_ip
 
@@ -278,26 +277,30 @@ class PodWorker:
             self._sandbox = True
             self._show_sandbox()
             node.changed(self)
-        volumes: dict[str, ImageProblem | StoredImage] = {}
+        volumes: Volumes = {}
         for volume in spec.image_volumes:
             volumes[volume.name] = yield from node.images.ensure(spec, volume.reference, volume.pull_policy, "")
-        for container in spec.init_containers:
-            status = self.runtime.get(container.name)
+        if (yield from self._start_init_containers(volumes)):
+            for container in spec.containers:
+                status = self.containers.now.get(container.name)
+                if self.containers.replaced(container):
+                    yield from self._stop_changed(container)
+                elif status is not None and not self._restartable(container, status):
+                    continue
+                yield from self._start(container, f"spec.containers{{{container.name}}}", volumes, init=False)
+
+    def _start_init_containers(self, volumes: Volumes) -> Generator[float | Signal, None, bool]:
+        """Start the init container whose turn it is; whether all are done, so that the others may start."""
+        for container in self.spec.init_containers:
+            status = self.containers.now.get(container.name)
             if status is None or self._restartable(container, status):
                 path = f"spec.initContainers{{{container.name}}}"
                 yield from self._start(container, path, volumes, init=True)
-                if container.sidecar and container.name not in self._problems:
-                    continue
-                return
-            if not container.sidecar and (status.phase is not ContainerPhase.TERMINATED or status.exit_code != 0):
-                return
-        for container in spec.containers:
-            status = self.runtime.get(container.name)
-            if status is not None and self._started_from.get(container.name) != container.image:
-                yield from self._stop_changed(container)
-            elif status is not None and not self._restartable(container, status):
-                continue
-            yield from self._start(container, f"spec.containers{{{container.name}}}", volumes, init=False)
+                if not container.sidecar or container.name in self._problems:
+                    return False
+            elif not container.sidecar and (status.phase is not ContainerPhase.TERMINATED or status.exit_code != 0):
+                return False
+        return True
 
     def _restartable(self, container: ContainerSpec, status: ContainerStatus) -> bool:
         if status.phase is not ContainerPhase.TERMINATED:
@@ -305,92 +308,47 @@ class PodWorker:
         policy = RestartPolicy.ALWAYS if container.sidecar else self.spec.restart_policy
         return policy is RestartPolicy.ALWAYS or (policy is RestartPolicy.ON_FAILURE and status.exit_code != 0)
 
-    def _start(
-        self,
-        container: ContainerSpec,
-        path: str,
-        volumes: dict[str, ImageProblem | StoredImage],
-        *,
-        init: bool,
-    ) -> Steps:
+    def _start(self, container: ContainerSpec, path: str, volumes: Volumes, *, init: bool) -> Steps:
         node, spec, name = self._node, self.spec, container.name
-        before = self.runtime.get(name)
-        if before is not None and self._crash_loop(container, before, path):
+        delay = None if self.containers.replaced(container) else self.containers.restart_delay(container)
+        if delay is not None:
+            self._problems[name] = crash_loop(spec, container, delay)
+            self._failed = True
+            node.record(spec, EventType.WARNING, "BackOff", crash_loop_event(spec, container), path)
             return
         self._problems.pop(name, None)
-        for mount in container.mounts:
-            mounted = volumes.get(mount)
-            if isinstance(mounted, ImageProblem):
-                self._fail(container, mounted, path)
-                return
+        mounted = {mount: volumes[mount] for mount in container.mounts if mount in volumes}
+        problem = next((volume for volume in mounted.values() if isinstance(volume, ImageProblem)), None)
+        if problem is not None:
+            self._fail(container, problem, path)
+            return
         image = yield from node.images.ensure(spec, container.image, container.pull_policy, path)
         if isinstance(image, ImageProblem):
             self._fail(container, image, path)
             return
-        problem = self._creation_problem(container, image, has_image_mount=any(m in volumes for m in container.mounts))
-        if problem is not None:
-            self._fail(container, problem, path)
+        refusal = self.containers.refusal(spec, container, image)
+        if refusal is not None:
+            self._fail(container, refusal, path)
             return
         yield node.profile.timings.create
         node.record(spec, EventType.NORMAL, "Created", "Container created", path)
         yield node.profile.timings.start
-        self.images[name] = image
-        for mount in container.mounts:
-            volume = volumes.get(mount)
-            if isinstance(volume, StoredImage):
-                self.images[f"{name}/{mount}"] = volume
-        self._run(container, image, path, 0 if before is None else before.restart_count + 1, init=init)
-        node.changed(self)
-
-    def _run(self, container: ContainerSpec, image: StoredImage, path: str, restarts: int, *, init: bool) -> None:
-        node, now, name = self._node, self._node.agenda.now, container.name
-        self._started_from[name] = container.image
-        identity = sha256(f"{self.spec.uid}/{name}/{restarts}".encode()).hexdigest()
-        running = ContainerStatus(
-            name,
-            ContainerPhase.RUNNING,
-            image.shown_name,
-            repository_digest(container.image, image),
-            started_at=now,
-            restart_count=restarts,
-            ready=not init and container.startup_seconds <= 0,
-            init=init,
-            container_id=f"containerd://{identity}",
-        )
-        if container.start_error:
-            text = messages.start_error(container.command, node.profile.runtime)
-            self.runtime[name] = replace(
-                running,
-                phase=ContainerPhase.TERMINATED,
-                reason="StartError",
-                message=text,
-                exit_code=128,
-                started_at=0.0,
-                finished_at=now,
-                ready=False,
-            )
-            node.record(self.spec, EventType.WARNING, "Failed", f"Error: {text}", path)
+        used = {mount: volume for mount, volume in mounted.items() if isinstance(volume, StoredImage)}
+        status = self.containers.start(container, image, used, init=init)
+        if status.phase is ContainerPhase.RUNNING:
+            self._started_any = True
+            node.record(spec, EventType.NORMAL, "Started", "Container started", path)
+        else:
             self._failed = True
-            return
-        self.runtime[name] = running
-        self._started_any = True
-        node.record(self.spec, EventType.NORMAL, "Started", "Container started", path)
-        self._plan_exit(container, now)
+            node.record(spec, EventType.WARNING, "Failed", f"Error: {status.message}", path)
 
-    def _creation_problem(
-        self, container: ContainerSpec, image: StoredImage, *, has_image_mount: bool
-    ) -> ImageProblem | None:
-        if container.must_be_non_root and (not image.remote.user.isdigit() or int(image.remote.user) == 0):
-            pod = f"{self.spec.name}_{self.spec.namespace}({self.spec.uid})"
-            user = "" if image.remote.user.isdigit() else image.remote.user
-            return ImageProblem(
-                "CreateContainerConfigError", messages.cannot_verify_non_root(user, pod, container.name)
-            )
-        if has_image_mount and not self._node.profile.runtime.mounts_image_volumes:
-            self._refused += 1
-            identity = sha256(f"{self.spec.uid}/{container.name}/refused/{self._refused}".encode()).hexdigest()
-            return ImageProblem("CreateContainerError", messages.NO_IMAGE_MOUNT.format(id=identity))
-        return None
+    def _stop_changed(self, container: ContainerSpec) -> Steps:
+        """In-place image change: the old container is killed before the new image is asked for."""
+        if self.containers.now[container.name].phase is ContainerPhase.RUNNING:
+            text = f"Container {container.name} definition changed, will be restarted"
+            path = f"spec.containers{{{container.name}}}"
+            self._node.record(self.spec, EventType.NORMAL, "Killing", text, path)
+            yield self.containers.stop(container, self.spec.grace_seconds)
 
     def _fail(self, container: ContainerSpec, problem: ImageProblem, path: str) -> None:
         self._problems[container.name] = problem
@@ -399,101 +357,24 @@ class PodWorker:
         text = problem.reason if image_problem else problem.message
         self._node.record(self.spec, EventType.WARNING, "Failed", f"Error: {text}", path)
 
-    def _crash_loop(self, container: ContainerSpec, status: ContainerStatus, path: str) -> bool:
-        """Back-off before a container that ended is started again: 10 s doubling up to 300 s (MaxContainerBackOff)."""
-        now = self._node.agenda.now
-        ended = status.finished_at or now
-        seconds, last = self._restarts_after.get(container.name, (0.0, float("-inf")))
-        if ended == last and now < ended + seconds:
-            pod = f"{self.spec.name}_{self.spec.namespace}({self.spec.uid})"
-            message = f"back-off {messages.go_duration(seconds)} restarting failed container={container.name} pod={pod}"
-            self._problems[container.name] = ImageProblem("CrashLoopBackOff", message)
-            text = f"Back-off restarting failed container {container.name} in pod {pod}"
-            self._node.record(self.spec, EventType.WARNING, "BackOff", text, path)
-            self._failed = True
-            return True
-        if ended != last:
-            # The first restart is at once, later ones wait longer each time.
-            following = 10.0 if seconds else 0.0
-            self._restarts_after[container.name] = (min(max(following, seconds * 2), 300.0) or 5.0, ended)
-            if seconds:
-                return self._crash_loop(container, status, path)
-        return False
-
-    def _stop_changed(self, container: ContainerSpec) -> Steps:
-        """In-place image change: the old container is killed before the new image is asked for."""
-        status = self.runtime[container.name]
-        if status.phase is ContainerPhase.RUNNING:
-            text = f"Container {container.name} definition changed, will be restarted"
-            path = f"spec.containers{{{container.name}}}"
-            self._node.record(self.spec, EventType.NORMAL, "Killing", text, path)
-            yield self._stop(container, self.spec.grace_seconds)
-
-    # Containers' processes
-
-    def _plan_exit(self, container: ContainerSpec, started_at: float) -> None:
-        agenda, name = self._node.agenda, container.name
-        if container.startup_seconds > 0 and not self.runtime[name].init:
-            agenda.at(started_at + container.startup_seconds, lambda: self._became_ready(name, started_at))
-        if container.run_seconds is not None:
-            at = started_at + container.run_seconds
-            self._exits[name] = agenda.at(at, lambda: self._exit(name, container.exit_code))
-
-    def _became_ready(self, name: str, started_at: float) -> None:
-        status = self.runtime.get(name)
-        if status is None or status.phase is not ContainerPhase.RUNNING or status.started_at != started_at:
-            return
-        self.runtime[name] = replace(status, ready=True)
-        self._relisted[name] = self._cached[name] = self.runtime[name]
-        # A passed probe is shown at once (status manager, SetContainerReadiness), not at the next sync.
-        if self.stage is Stage.SYNCING:
-            self.update_status()
-
-    def _exit(self, name: str, exit_code: int) -> None:
-        status = self.runtime.get(name)
-        if status is None or status.phase is not ContainerPhase.RUNNING:
-            return
-        self.runtime[name] = replace(
-            status,
-            phase=ContainerPhase.TERMINATED,
-            reason="Completed" if exit_code == 0 else "Error",
-            exit_code=exit_code,
-            finished_at=self._node.agenda.now,
-            # An init container that completed counts as ready.
-            ready=status.init and exit_code == 0,
-        )
-        timer = self._exits.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-        self._node.changed(self)
-
-    def _stop(self, container: ContainerSpec, grace: float) -> float:
-        """Stop a container's process; seconds until it has ended."""
-        grace = max(grace, _MINIMUM_GRACE)
-        obeys = container.stop_seconds is not None and container.stop_seconds <= grace
-        seconds = container.stop_seconds if obeys and container.stop_seconds is not None else grace + _KILL_SECONDS
-        name, agenda = container.name, self._node.agenda
-        agenda.after(seconds, lambda: self._exit(name, 0 if obeys else 137))
-        return seconds + 1e-3
-
     # SyncTerminatingPod and SyncTerminatedPod
 
     def _terminating(self) -> Steps:
         if self.deleting:
             self._problems.clear()
         self.update_status()
-        seconds = 0.0
+        longest = 0.0
         for container in (*self.spec.init_containers, *self.spec.containers):
-            status = self.runtime.get(container.name)
+            status = self.containers.now.get(container.name)
             if status is not None and status.phase is ContainerPhase.RUNNING:
                 kind = "initContainers" if status.init else "containers"
                 path = f"spec.{kind}{{{container.name}}}"
                 self._node.record(self.spec, EventType.NORMAL, "Killing", f"Stopping container {container.name}", path)
                 grace = self.spec.grace_seconds if self._grace is None else self._grace
-                seconds = max(seconds, self._stop(container, grace))
-        while seconds > 0 and any(status.phase is ContainerPhase.RUNNING for status in self.runtime.values()):
-            step = min(seconds, 0.1)
-            seconds -= step
+                longest = max(longest, self.containers.stop(container, grace))
+        while longest > 0 and self.containers.running:
+            step = min(longest, _STOP_STEP)
+            longest -= step
             yield step
         yield self._node.profile.timings.stop_sandbox
         self._sandbox = False

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -207,7 +207,7 @@ class Trace:
         repeated: dict[str, list[float]] = {}
         for key, times in signs.items():
             times = sorted(t for t in times if t < ends.get(key, t + 1))
-            for before, after in zip(times, times[1:], strict=False):
+            for before, after in pairwise(times):
                 if after - before >= RETRY_GAP:
                     hidden = max(1, round((after - before) / 12.5))
                     step = (after - before) / hidden
@@ -437,11 +437,15 @@ class Emulation:
             if text == "kubelet stopped":
                 yield t, order, lambda: self.kubelet.restart(2.03)
             elif "missing tag" in text:
-                yield t, order, lambda: [self._registries.push(*entry) for entry in self._later] and None
+                yield t, order, self._push_later
             elif text == "the secret is created":
                 yield t, order, lambda: self._secret(self._trace.raw["case"], "registry", RIGHT)
             elif "filesystem is filled" in text:
                 yield t, order, lambda: self.kubelet.collector.fill(2.6e9)
+
+    def _push_later(self) -> None:
+        for reference, image in self._later:
+            self._registries.push(reference, image)
 
     def _secrets(self) -> None:
         case = self._trace.raw["case"]

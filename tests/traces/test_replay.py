@@ -18,7 +18,7 @@ RACES = "containerd-2.4.2/volume-24-tiny"
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != RACES])
 def test_the_emulated_kubelet_does_what_the_real_one_did(case: str) -> None:
-    """Events (type, reason, message, object, count), pod statuses and counters, all in order; times within tolerance."""
+    """Events (type, reason, message, object, count), pod statuses and counters, in order; times within tolerance."""
     assert nearest(case).differences == []
 
 

@@ -1,7 +1,8 @@
 """The plain YAML installation, made from the chart: `python -m e2e.plain_yaml [--check]` writes deploy/prewarm.yaml.
 
 Helm renders the chart with its default values (helm from the PATH, else built); what is Helm's own in the output goes.
-The CustomResourceDefinitions stay in crds/, so that `kubectl delete -f` takes no ImageCache with it.
+The CustomResourceDefinitions stay in crds/, so that `kubectl delete -f` takes no ImageCache with it; the dashboard is
+imported by hand.
 """
 
 import subprocess
@@ -38,10 +39,9 @@ def render(helm: Path) -> str:
     Raises:
         RuntimeError: if helm fails; the message is its own.
     """
-    command = [helm, "template", "prewarm", PROJECT / "charts/prewarm", "--namespace", NAMESPACE]
-    done = subprocess.run(
-        [*command, "--set", "crds.install=false"], capture_output=True, text=True, check=False, timeout=120
-    )
+    chart = ("prewarm", str(PROJECT / "charts/prewarm"), "--namespace", NAMESPACE)
+    command = (str(helm), "template", *chart, "--set", "crds.install=false,dashboard.enabled=false")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise RuntimeError(f"helm template: {done.stderr.strip()}")
     objects: list[Manifest] = [document for document in yaml.safe_load_all(done.stdout) if document]

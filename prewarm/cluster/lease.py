@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import cast
 
 import msgspec
 import structlog
@@ -16,7 +17,7 @@ from msgspec import Struct, field
 from prewarm.cluster.client import Client
 from prewarm.cluster.decoding.common import WireMeta
 from prewarm.cluster.errors import ApiError, ClusterError, ConfigurationError
-from prewarm.model.intents import LEASES, Manifest
+from prewarm.model.intents import LEASES, Json, Manifest
 
 _LOG = structlog.get_logger(__name__)
 
@@ -51,6 +52,12 @@ class WireLease(Struct):
 
     metadata: WireMeta
     spec: WireLeaseSpec = field(default_factory=WireLeaseSpec)
+
+
+class _Whole(Struct):
+    """A Lease's metadata in full, to be written back: labels and annotations of others stay."""
+
+    metadata: dict[str, object]
 
 
 class LeaderLease:
@@ -90,6 +97,7 @@ class LeaderLease:
         self._observed: WireLeaseSpec | None = None
         self._observed_at = 0.0
         self._version = ""
+        self._metadata: dict[str, Json] = {}
         self.leading = asyncio.Event()
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -150,11 +158,13 @@ class LeaderLease:
     async def _try(self) -> bool:
         """One look at the Lease: take it if it is free, renew it if it is ours; True if it is ours now."""
         try:
-            lease = msgspec.json.decode(await self._client.get(LEASES, self._namespace, self._name), type=WireLease)
+            body = await self._client.get(LEASES, self._namespace, self._name)
         except ApiError as error:
             if not error.not_found:
                 raise
             return await self._write(WireLeaseSpec(), create=True)
+        lease = msgspec.json.decode(body, type=WireLease)
+        self._metadata = cast("dict[str, Json]", msgspec.json.decode(body, type=_Whole).metadata)
         spec = lease.spec
         self.holder = spec.holder_identity or ""
         self._version = lease.metadata.resource_version
@@ -188,9 +198,9 @@ class LeaderLease:
         return True
 
     async def _put(self, spec: WireLeaseSpec, *, create: bool) -> None:
-        metadata: dict[str, str] = {"name": self._name, "namespace": self._namespace}
+        metadata: dict[str, Json] = {"name": self._name, "namespace": self._namespace}
         if not create:
-            metadata["resourceVersion"] = self._version
+            metadata = {**self._metadata, **metadata, "resourceVersion": self._version}
         manifest: Manifest = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,

@@ -8,7 +8,7 @@ import structlog
 from msgspec import Struct
 
 from prewarm.accounting import Ledger, decode_ledger, encode_ledger
-from prewarm.api.names import HISTORY_CONFIG_MAP, LABEL_MANAGED_BY, MANAGED_BY
+from prewarm.api.names import HISTORY_CONFIG_MAP
 from prewarm.cluster.client import Client
 from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.history import History, decode, encode
@@ -80,7 +80,8 @@ class Persistence:
             HISTORY_KEY: encode(memory.history, HISTORY_BYTES),
             LEDGER_KEY: encode_ledger(memory.ledger, now),
         }
+        # No label: the chart's ConfigMap has Helm's, and a second opinion on one is a conflict at its next upgrade.
         return {
-            "metadata": {"name": self._name, "namespace": self._namespace, "labels": {LABEL_MANAGED_BY: MANAGED_BY}},
+            "metadata": {"name": self._name, "namespace": self._namespace},
             "binaryData": {key: base64.b64encode(value).decode("ascii") for key, value in data.items()},
         }

@@ -59,6 +59,16 @@ async def test_the_lease_is_freed_when_the_work_is_done(server: FakeApiServer, c
     assert not first.leading.is_set()
 
 
+async def test_labels_and_annotations_of_others_stay_on_the_lease(server: FakeApiServer, client: Client) -> None:
+    theirs = {"labels": {"a": "b"}, "annotations": {"c": "d"}}
+    server.put(LEASES, {"metadata": {"name": "prewarm", "namespace": "prewarm", **theirs}, "spec": {}})
+    await candidate(client, "first").run(nothing)
+    metadata = server.objects(LEASES)["prewarm", "prewarm"]["metadata"]
+    assert isinstance(metadata, dict)
+    assert spec(server)["leaseTransitions"] == 1
+    assert theirs.items() <= metadata.items()
+
+
 async def test_an_error_of_the_work_comes_through_and_frees_the_lease(server: FakeApiServer, client: Client) -> None:
     async def breaks() -> None:
         raise ValueError("mine")

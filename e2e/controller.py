@@ -62,7 +62,8 @@ class ControllerProcess:
     async def wait_leading(self) -> None:
         """Return once it holds the lease."""
         async with asyncio.timeout(READY_SECONDS):
-            while (await self.metrics()).get("prewarm_leader") != 1:  # noqa: ASYNC110 - another process
+            while (await self.metrics()).get("prewarm_leader") != 1:
+                self.check()
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def get(self, path: str) -> str:
@@ -92,8 +93,8 @@ class ControllerProcess:
         folder = Path("/proc") / str(self._process.pid)
         fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         status = (folder / "status").read_text(encoding="utf-8")
-        peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-        return Usage((int(fields[11]) + int(fields[12])) / _TICKS, int(peak) * 1024)
+        peaks = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
+        return Usage((int(fields[11]) + int(fields[12])) / _TICKS, max(peaks, default=0) * 1024)
 
     def check(self) -> None:
         """Do nothing while it runs.

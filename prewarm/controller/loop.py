@@ -64,12 +64,14 @@ class Loop:
         events, self._standby = tuple(self._standby), deque(maxlen=STANDBY_EVENTS)
         work = Work(self._services.store.changed(), events, self._services.clocks.steady())
         try:
-            while True:
-                wake_at = await self._cycle(term, work)
-                work = await self._next(wake_at)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(term.in_background(), name="background writes")
+                while True:
+                    wake_at = await self._cycle(term, work)
+                    work = await self._next(wake_at)
         finally:
             if self._stopping:
-                await term.persist(now_or_never=True)
+                await term.persist()
 
     async def _cycle(self, term: Term, work: Work) -> float:
         steady = self._services.clocks.steady

@@ -16,10 +16,11 @@ from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.controller.persistence import Memory, Persistence
 from prewarm.controller.reporting import Reporter
+from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
 from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
-from prewarm.model.intents import PODS, Create, RecordEvent
+from prewarm.model.intents import PODS, Create
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
@@ -84,10 +85,9 @@ class Term:
         self._unweighed: list[ByteVerdict] = []
         self._wasted_at = 0.0
         self._looked = False
+        self._scribe = Scribe(services.execution)
+        self._to_store = asyncio.Event()
         self._dirty = False
-        """Plans or judgements are not stored yet."""
-        self._refresh = False
-        """Measurements are not stored yet."""
         self._persisted_at = 0.0
         self._puller_wakes_at: float | None = None
 
@@ -104,12 +104,9 @@ class Term:
             await self._plan(due, snapshot, work.seen_at)
         await self._pull()
         self._account(work)
-        await self.persist()
         wake_at = self._pace.wake_at()
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
-        if self._dirty:
-            wake_at = min(wake_at, self._persisted_at + self._settings.persist_seconds)
         if self._ledger.open:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at
@@ -127,10 +124,11 @@ class Term:
         needed = {entry.demand.workload for entry in made.demands}
         self._reactions = {str(key): seen_at for key in due.urgent & needed}
         delivered = deliver(made, snapshot, memory=self._delivery_memory)
-        results = await self._services.execution.execute((*delivered, *self._announcer.about(made, snapshot)))
-        failed = [result.intent for result in results if not result.done and not isinstance(result.intent, RecordEvent)]
-        for intent in failed:
-            self._delivery_memory.forget((intent.namespace, intent.name))
+        results = await self._services.execution.execute(delivered)
+        for result in results:
+            if not result.done:
+                self._delivery_memory.forget((result.intent.namespace, result.intent.name))
+        self._scribe.put(self._announcer.about(made, snapshot))
         if any(result.outcome is WriteOutcome.FAILED for result in results):
             self._pace.plan_again(snapshot.workloads.keys() if only is None else only)
         self._learn(snapshot, made)
@@ -141,15 +139,11 @@ class Term:
         decision = reconcile(snapshot, self._puller_settings, self._history, self._puller_memory)
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
-        if not decision.intents:
-            return
-        creates = tuple(i for i in decision.intents if isinstance(i, Create))
-        others = tuple(i for i in decision.intents if not isinstance(i, Create))
+        creates = tuple(intent for intent in decision.intents if isinstance(intent, Create))
+        self._scribe.put(intent for intent in decision.intents if not isinstance(intent, Create))
         if creates:
             self._react(creates, snapshot)
             self._heed(await services.execution.execute(creates), snapshot.taken_at)
-        if others:
-            await services.execution.execute(others)
 
     def _react(self, creates: Collection[Create], snapshot: ClusterSnapshot) -> None:
         """Measure the time from a workload's change to the order of its first pull."""
@@ -189,37 +183,54 @@ class Term:
             self._reporter.judged(starts)
             self._uncounted.extend(starts)
             self._learn(snapshot, None, starts)
-        self._dirty = (
-            self._dirty
-            or bool(self._uncounted or self._unweighed)
-            or self._ledger.open.keys() != before.open.keys()
-            or self._ledger.covered_since != before.covered_since
-        )
+        followed = self._ledger.open.keys() != before.open.keys() or self._ledger.covered_since != before.covered_since
+        if self._uncounted or self._unweighed or followed:
+            self._changed()
 
     def _learn(self, snapshot: ClusterSnapshot, made: Plan | None, starts: Sequence[ContainerStart] = ()) -> None:
         before = self._history
         self._history = learn(before, snapshot, made, starts)
-        self._dirty = self._dirty or self._history.plans_in_force != before.plans_in_force
-        self._refresh = self._refresh or self._history is not before
+        if self._history is not before:
+            self._changed(judged=bool(starts) or self._history.plans_in_force != before.plans_in_force)
 
-    async def persist(self, *, now_or_never: bool = False) -> None:
-        """Store what was learnt if that is due, then count what was judged.
+    async def in_background(self) -> None:
+        """Write what no decision waits for, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._scribe.run(), name="scribe")
+            group.create_task(self._remember(), name="remember")
+
+    async def _remember(self) -> None:
+        while True:
+            await self._to_store.wait()
+            gap = self._settings.persist_seconds if self._dirty else REFRESH_SECONDS
+            left = self._persisted_at + gap - self._services.clocks.steady()
+            if left <= 0:
+                await self.persist()
+            else:
+                await asyncio.sleep(min(left, self._settings.persist_seconds))
+
+    async def persist(self) -> None:
+        """Store what was learnt, then count what was judged.
 
         Counting comes second: a start that was counted and not stored would be counted again after a crash.
         """
-        steady = self._services.clocks.steady()
-        gap = self._settings.persist_seconds if self._dirty else REFRESH_SECONDS
-        if not (self._dirty or self._refresh) or (not now_or_never and steady < self._persisted_at + gap):
+        if not self._to_store.is_set():
             return
-        self._persisted_at = steady
+        self._persisted_at = self._services.clocks.steady()
         memory = Memory(self._history, self._ledger)
-        self._dirty = self._refresh = False
+        self._dirty = False
+        self._to_store.clear()
         starts, self._uncounted = self._uncounted, []
         verdicts, self._unweighed = self._unweighed, []
         if not await self._services.persistence.store(memory, self._services.clocks.wall()):
-            self._dirty = True
+            self._changed()
         self._services.metrics.count_starts(starts)
         self._services.metrics.count_bytes(verdicts)
+
+    def _changed(self, *, judged: bool = True) -> None:
+        """Note that there is something to store: plans or judgements soon, measurements alone when convenient."""
+        self._dirty = self._dirty or judged
+        self._to_store.set()
 
 
 def puller_settings(settings: Settings) -> PullerSettings:

@@ -1,0 +1,55 @@
+"""Writes in the background what nobody waits for: status, records, Events, deletions."""
+
+import asyncio
+from collections.abc import Iterable
+
+from prewarm.controller.execution import Execution
+from prewarm.model.intents import Apply, Intent
+
+_Key = tuple[str, str, str, str, str]
+
+
+class Scribe:
+    """A queue of intents in front of the writer, so that a slow write never delays the next decision.
+
+    A newer Apply of the same object takes the place of one that still waits: only the last state matters.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._waiting: dict[_Key, Intent] = {}
+        self._numbers = 0
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, intents: Iterable[Intent]) -> None:
+        """Queue intents; those for one object keep their order."""
+        for intent in intents:
+            key = self._key(intent)
+            # Dictionaries keep the place of a key that is set again; a replaced Apply belongs at the end.
+            self._waiting.pop(key, None)
+            self._waiting[key] = intent
+        if self._waiting:
+            self._idle.clear()
+            self._more.set()
+
+    def _key(self, intent: Intent) -> _Key:
+        if isinstance(intent, Apply):
+            return ("Apply", intent.resource.plural, intent.namespace, intent.name, intent.subresource)
+        self._numbers += 1
+        return (type(intent).__name__, intent.resource.plural, intent.namespace, intent.name, str(self._numbers))
+
+    async def drained(self) -> None:
+        """Return once everything queued so far was written or refused."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled; what still waits then is left to whoever decides next."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            batch, self._waiting = tuple(self._waiting.values()), {}
+            await self._execution.execute(batch)
+            if not self._waiting:
+                self._idle.set()

@@ -156,7 +156,7 @@ def allowed(cluster: Cluster, rules: Sequence[Rule], namespace: str = "", name: 
         for verb, group, resource in rules
     ]
     answers = cluster.kubectl(
-        "create", "-f", "-", "-o", 'jsonpath={.status.allowed}{"\n"}', manifest=yaml.safe_dump_all(reviews)
+        "create", "-f", "-", "-o", 'jsonpath={.status.allowed} ', manifest=yaml.safe_dump_all(reviews)
     ).split()
     return [rule for rule, answer in zip(rules, answers, strict=True) if answer == "true"]
 

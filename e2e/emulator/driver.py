@@ -28,6 +28,7 @@ from prewarm.model.pods import ContainerStatus
 from prewarm.simulation.fleet import Fleet
 from prewarm.simulation.manifests import pod_spec
 from prewarm.simulation.outputs import (
+    ConditionType,
     DiskPressureChanged,
     EventEmitted,
     ImageRemoved,
@@ -92,6 +93,8 @@ class Emulator:
         self._wake = asyncio.Event()
         self._generations: dict[str, int] = {}
         self._deleting: set[str] = set()
+        self._shown: dict[str, PodStatusChanged] = {}
+        self._seen_ready: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._log_file: TextIO | None = None
 
@@ -284,10 +287,26 @@ class Emulator:
             self._deleting.add(uid)
             grace = meta.deletion_grace_period_seconds or 0.0
             self.feed(lambda: self.fleet.pod_deleted(uid, grace, meta.generation))
+        self._reconcile(pod)
+
+    def _reconcile(self, pod: ObservedPod) -> None:
+        """Write a status again that somebody else changed, as the kubelet's status manager does.
+
+        The node lifecycle controller makes pods unready while their node's heartbeats are late.
+        """
+        uid, shown = pod.metadata.uid, self._shown.get(pod.metadata.uid)
+        if pod.ready:
+            self._seen_ready.add(uid)
+        elif uid in self._seen_ready:
+            self._seen_ready.discard(uid)
+            if shown is not None and any(c.type is ConditionType.READY and c.status for c in shown.status.conditions):
+                self._dispatch(shown)
 
     def _pod_gone(self, meta: Metadata) -> None:
         self._generations.pop(meta.uid, None)
         self._deleting.discard(meta.uid)
+        self._seen_ready.discard(meta.uid)
+        self._shown.pop(meta.uid, None)
         self.feed(lambda: self.fleet.pod_gone(meta.uid))
 
     def _secret_seen(self, secret: ObservedSecret) -> None:
@@ -304,6 +323,7 @@ class Emulator:
         api, put, wall = self._api, self.writer.put, self._wall
         match output:
             case PodStatusChanged():
+                self._shown[output.uid] = output
                 pod, patch = output, wire.status_patch(output.status, wall)
                 body = {"metadata": {"uid": pod.uid}, **patch}
                 put(

@@ -46,8 +46,14 @@ class _ContainerStatus(_Camel):
     ready: bool = False
 
 
+class _Condition(_Camel):
+    type: str
+    status: str = ""
+
+
 class _Status(_Camel):
     phase: str = "Pending"
+    conditions: list[_Condition] | None = None
     start_time: str | None = None
     container_statuses: list[_ContainerStatus] | None = None
     init_container_statuses: list[_ContainerStatus] | None = None
@@ -62,6 +68,11 @@ class ObservedPod(PodManifest):
     def finished(self) -> bool:
         """Whether it has ended."""
         return self.status.phase in {"Succeeded", "Failed"}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the Ready condition is true."""
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions or [])
 
     def known(self, model: Callable[[float], float]) -> tuple[ContainerStatus, ...]:
         """Containers that were started before; `model` turns Unix seconds into model time."""

@@ -112,6 +112,7 @@ class _Run:
         heapq.heapify(self._ends)
         self._batches: list[Batch] = []
         self.created = 0
+        self.departed = 0
 
     @property
     def missing(self) -> int:
@@ -127,6 +128,7 @@ class _Run:
             down = self._scale_down()
             if down <= 0:
                 return
+            self.departed += down
             for _ in range(down):
                 heapq.heappush(self._ends, at + STOPPING_SECONDS)
 
@@ -158,6 +160,13 @@ class _Run:
 
     def batches(self) -> tuple[Batch, ...]:
         return tuple(self._batches)
+
+
+def departing_now(counts: Counts, limits: Bounds) -> int:
+    """Old pods that the controller deletes before another pod has to become available."""
+    run = _Run(counts, limits, ())
+    run.settle(0.0)
+    return run.departed
 
 
 def recreate_batches(counts: Counts, gone_at: float, going: int) -> tuple[Batch, ...]:

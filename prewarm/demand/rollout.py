@@ -10,6 +10,7 @@ from prewarm.demand.progress import (
     Counts,
     Times,
     bounds,
+    departing_now,
     is_recreate,
     recreate_batches,
     rolling_batches,
@@ -101,12 +102,14 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     counts = _counts(at, snapshot.taken_at)
     going = [pod for pods in at.old_pods.values() for pod in pods][counts.old :]
     if is_recreate(workload):
+        together = counts.old
         batches = recreate_batches(counts, _old_gone_at(at, now), len(at.terminating) + len(going))
     else:
         ends = (*(pod.deleted_at or 0.0 for pod in at.terminating), *(now + STOPPING_SECONDS for _ in going))
+        together = departing_now(counts, limits)
         available = _available_at(at, snapshot.taken_at, warm_start, cold_start)
         batches = rolling_batches(counts, limits, now, Times(available, ends, warm_start, cold_start))
-    leaving = _leaving(at, snapshot.taken_at, len(going) + workload.replicas - counts.new - limits.surge)
+    leaving = _leaving(at, snapshot.taken_at, len(going) + together)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,

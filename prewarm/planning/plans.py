@@ -8,6 +8,7 @@ from prewarm.model.image_caches import PolicyMode
 from prewarm.model.plans import DemandPlan, Plan, Problem, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
+from prewarm.placement import ClusterArrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.presence import WarmthMemory, warmth
 
@@ -30,6 +31,7 @@ def plan(
         memory: kept by the caller between snapshots, so that unchanged nodes are not read again.
     """
     heat = warmth(snapshot, memory)
+    cluster: ClusterArrays | None = None
     entries: list[DemandPlan] = []
     skips: list[Skip] = []
     problems: list[Problem] = []
@@ -50,5 +52,7 @@ def plan(
         except ValueError as error:
             problems.append(Problem(key, f"strategy of {key}: {error}"))
             continue
-        entries += (plan_demand(demand, wishes.policy, snapshot, heat, history, seed) for demand in wanted)
+        for demand in wanted:
+            cluster = cluster or ClusterArrays(snapshot)
+            entries.append(plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, seed=seed))
     return Plan(tuple(entries), tuple(skips), tuple(problems), None if only is None else tuple(sorted(set(only))))

@@ -37,6 +37,8 @@ class Prospect(Struct, frozen=True):
     """That a pod lands there which a pull ordered now can help."""
     missing: tuple[str, ...]
     """Images to pull; empty if the node is warm."""
+    certain: float = 0.0
+    """The least that the probability may be, given what is just being decided."""
     obstacle: NodeState | None = None
     ours: bool = False
     """We pulled there for these images already, or are pulling."""
@@ -105,7 +107,7 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             reasons[prospect.name] = SkipReason.UNLIKELY
         elif unpredictable:
             reasons[prospect.name] = SkipReason.UNPREDICTABLE
-        elif limits.sure is not None and (prospect.probability < SURE or added >= limits.sure):
+        elif limits.sure is not None and (prospect.certain < SURE or added >= limits.sure):
             reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:
             reasons[prospect.name] = SkipReason.BEYOND_COVERAGE

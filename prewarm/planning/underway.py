@@ -1,6 +1,6 @@
 """What did we pull already, or are pulling? Pulls cannot be taken back, so later plans start from them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +24,8 @@ class Underway(Struct, frozen=True):
     """One of the images came by our pull within RECENT_SECONDS."""
     unused: frozenset[str]
     """Of those, where no container of a workload used it yet."""
+    since: Mapping[str, float] = {}
+    """When it came, or since when it is being pulled; the latest of the images (Unix seconds)."""
 
     @property
     def ours(self) -> frozenset[str]:
@@ -39,11 +41,8 @@ class Underway(Struct, frozen=True):
 def underway(snapshot: ClusterSnapshot, images: Iterable[str]) -> Underway:
     """What we have done for any of the images, by puller pods and NodeImage records of the nodes as they are now."""
     wanted = frozenset(canonical(image) for image in images)
-    pulling = frozenset(
-        pod.node_name
-        for pod in snapshot.puller_pods.values()
-        if pod.node_name in snapshot.nodes and not pod.finished and not wanted.isdisjoint(pulled_images(pod))
-    )
+    since: dict[str, float] = {}
+    pulling: set[str] = set()
     pulled: set[str] = set()
     unused: set[str] = set()
     for name, record in snapshot.node_images.items():
@@ -53,10 +52,15 @@ def underway(snapshot: ClusterSnapshot, images: Iterable[str]) -> Underway:
         for image in record.images:
             recent = snapshot.taken_at - image.since < RECENT_SECONDS
             if image.evidence is Evidence.OUR_PULL and image.image in wanted and recent:
+                since[name] = max(image.since, since.get(name, 0.0))
                 pulled.add(name)
                 if image.used_at is None:
                     unused.add(name)
-    return Underway(pulling, frozenset(pulled), frozenset(unused))
+    for pod in snapshot.puller_pods.values():
+        if pod.node_name in snapshot.nodes and not pod.finished and not wanted.isdisjoint(pulled_images(pod)):
+            since[pod.node_name] = max(pod.created_at, since.get(pod.node_name, 0.0))
+            pulling.add(pod.node_name)
+    return Underway(frozenset(pulling), frozenset(pulled), frozenset(unused), since)
 
 
 def pulled_images(puller: Pod) -> frozenset[str]:

@@ -1,0 +1,131 @@
+"""Where do a demand's pods land, and for which of those landings can a pull still be ahead?"""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.model.plans import Batch, Candidates, Demand
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.placement import ClusterArrays, ExpectedImage, place
+from prewarm.planning.underway import Underway
+
+IMMINENT_SECONDS = 1.0
+"""Pods that come within this time are on their nodes before a puller pod could be: nothing is pulled for them."""
+SCHEDULING_SECONDS = 5.0
+"""A pod without a node for longer than this is not about to get one."""
+REPORT_SECONDS = 20.0
+"""From an image's arrival until its node lists it, by which the scheduler scores: 2 to 38 s on real kubelets."""
+_NO_PODS: Mapping[ObjectKey, Pod] = {}
+
+
+class Landing(Struct, frozen=True):
+    """What the replays of one demand say."""
+
+    candidates: Candidates
+    """For all pods to come."""
+    chances: Mapping[str, float]
+    """By node, that a pod lands there which a pull ordered now can help."""
+    certain: Mapping[str, float]
+    """The least of the chances over what is not known yet; equal to them once pods that come at once have landed."""
+    later: int
+    """Pods that a pull can help."""
+    settled: bool
+    """Whether no pods of the demand are coming at once or being scheduled just now."""
+
+
+class _Play:
+    """Replays of one demand on one snapshot, which draw the same."""
+
+    def __init__(
+        self, snapshot: ClusterSnapshot, cluster: ClusterArrays, images: Mapping[str, ExpectedImage], seed: int
+    ) -> None:
+        self._snapshot = snapshot
+        self._cluster = cluster
+        self._images = images
+        self._seed = seed
+
+    def __call__(self, demand: Demand) -> Candidates:
+        return place(demand, self._snapshot, seed=self._seed, images=self._images, cluster=self._cluster)
+
+
+def landing(
+    demand: Demand, snapshot: ClusterSnapshot, history: History, done: Underway, cluster: ClusterArrays, seed: int
+) -> Landing:
+    """Replay a demand.
+
+    Where a pod that comes at once lands, it pulls the image itself: nodes that it is certain to take are of no use.
+    While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
+    a new one), so that only nodes that do not depend on it are certain.
+    """
+    imminent = _imminent(demand, snapshot.taken_at)
+    later = demand.pods - sum(batch.pods for batch in imminent)
+    settled = not imminent and not _being_scheduled(demand, snapshot)
+    if not demand.pods:
+        return Landing(Candidates(()), {}, {}, 0, settled)
+    play = _Play(snapshot, cluster, expected_images(demand, snapshot, history, done), seed)
+    candidates = play(demand)
+    if not later:
+        return Landing(candidates, {}, {}, 0, settled)
+    gone = demand.leaving[: sum(batch.leaving for batch in imminent)]
+    first = play(replace(demand, batches=imminent, leaving=gone)) if imminent else Candidates(())
+    chances = _after(candidates, first)
+    certain = chances
+    if not settled and demand.leaving:
+        staying = _after(play(replace(demand, leaving=gone)), first)
+        certain = {name: min(chance, staying.get(name, 0.0)) for name, chance in chances.items()}
+    return Landing(candidates, chances, certain, later, settled)
+
+
+def _after(all_pods: Candidates, first: Candidates) -> dict[str, float]:
+    """Chance by node that only later pods land there.
+
+    Both replay the same choices: "any pod" less "any of the first" is the share of replays with later ones alone.
+    """
+    taken = {node.name: node.probability for node in first.nodes}
+    chances = {node.name: node.probability - taken.get(node.name, 0.0) for node in all_pods.nodes}
+    return {name: chance for name, chance in chances.items() if chance > 1e-9}
+
+
+def _imminent(demand: Demand, now: float) -> tuple[Batch, ...]:
+    return tuple(batch for batch in demand.batches if batch.needed_at <= now + IMMINENT_SECONDS)
+
+
+def first_later(demand: Demand, now: float) -> float:
+    """When the first pod comes that a pull can help; `now` if none does."""
+    return min((batch.needed_at for batch in demand.batches if batch.needed_at > now + IMMINENT_SECONDS), default=now)
+
+
+def expected_images(
+    demand: Demand, snapshot: ClusterSnapshot, history: History, done: Underway
+) -> dict[str, ExpectedImage]:
+    """Images of the demand as nodes will list them when its later pods are scheduled.
+
+    ImageLocality then draws pods to nodes that pulled for a pod of the same revision or for us.
+    """
+    pull = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in demand.images)
+    at = first_later(demand, snapshot.taken_at)
+    arrivals = [(pod.node_name, pod.created_at + pull) for pod in pods_of_revision(demand, snapshot)]
+    arrivals += [(name, since + (pull if name in done.pulling else 0.0)) for name, since in done.since.items()]
+    nodes = frozenset(name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at)
+    sizes = ((image, history.image_size(image)) for image in demand.images)
+    return {image: ExpectedImage(size, nodes) for image, size in sizes if size is not None}
+
+
+def pods_of_revision(demand: Demand, snapshot: ClusterSnapshot) -> Iterator[Pod]:
+    """Pods of the wanted revision that exist and stay."""
+    for replica_set in snapshot.replica_sets_by_owner.get(demand.workload_uid, {}).values():
+        if replica_set.template_hash == demand.revision:
+            for pod in snapshot.pods_by_owner.get(replica_set.uid, _NO_PODS).values():
+                if not pod.finished and pod.deleted_at is None:
+                    yield pod
+
+
+def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:
+    """Whether pods of the wanted revision are about to get a node; those that found none for a while do not count."""
+    return any(
+        not pod.node_name and snapshot.taken_at - pod.created_at < SCHEDULING_SECONDS
+        for pod in pods_of_revision(demand, snapshot)
+    )

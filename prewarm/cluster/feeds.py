@@ -50,11 +50,11 @@ class Feed(Protocol):
     def load(self, body: bytes) -> tuple[list[ObjectKey], str]:
         """Put a page of a list; gives the keys in it and the list's resourceVersion."""
 
-    def take(self, line: bytes) -> Step:
-        """Put or remove what a watch event says."""
+    def take(self, line: bytes, *, listed: bool = False) -> Step:
+        """Put or remove what a watch event says; `listed`: it is one of a streamed list."""
 
     def put_raw(self, raw: bytes | msgspec.Raw) -> None:
-        """Put a single object."""
+        """Put a single object, unless the watch has brought this state of it or a later one already."""
 
     def keep_only(self, keys: Collection[ObjectKey]) -> int:
         """Remove all others: they vanished while nobody watched. Gives their number."""
@@ -81,11 +81,12 @@ class KindFeed(Generic[T]):
         put = self._sink.put
         for item in page.items:
             if item.value is not None:
-                put(item.key, item.value)
+                put(item.key, item.value, listed=True)
+        self._sink.progress.reach(page.resource_version)
         return [item.key for item in page.items], page.resource_version
 
-    def take(self, line: bytes) -> Step:
-        """Put or remove what a watch event says.
+    def take(self, line: bytes, *, listed: bool = False) -> Step:
+        """Put or remove what a watch event says; `listed`: it is one of a streamed list.
 
         Raises:
             msgspec.DecodeError: if the line is no watch event.
@@ -94,19 +95,23 @@ class KindFeed(Generic[T]):
         if change.error is not None:
             return Step(error=decode_status(change.error, 500, request=f"watch of {self.resource.plural}"))
         version = change.object.resource_version
+        self._sink.progress.reach(version)
         if change.type == "BOOKMARK":
             return Step(version, initial_end=change.initial_end)
         key, value = change.object.key, change.object.value
         if change.type == "DELETED":
             self._sink.remove(key)
         elif value is not None:
-            self._sink.put(key, value)
+            self._sink.put(key, value, listed=listed)
         return Step(version, key)
 
     def put_raw(self, raw: bytes | msgspec.Raw) -> None:
-        """Put a single object; one that cannot be understood is left out."""
+        """Put a single object, unless the watch has brought this state of it or a later one already.
+
+        One that cannot be understood is left out.
+        """
         decoded = self._kind.one(raw)
-        if decoded.value is not None:
+        if decoded.value is not None and not self._sink.progress.has_passed(decoded.resource_version):
             self._sink.put(decoded.key, decoded.value)
 
     def keep_only(self, keys: Collection[ObjectKey]) -> int:

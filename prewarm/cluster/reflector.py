@@ -175,7 +175,7 @@ class Reflector:
     def _take(self, line: bytes, seen: set[ObjectKey] | None) -> set[ObjectKey] | None:
         """Take one event. `seen` collects the keys of a streamed list, None once that is over."""
         try:
-            step = self.feed.take(line)
+            step = self.feed.take(line, listed=seen is not None)
         except msgspec.DecodeError as error:
             self._version = ""
             raise ServerUnreachable(f"watch of {self.name}: sent something that is no event: {error}") from error

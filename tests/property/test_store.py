@@ -76,6 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
         shape=st.sampled_from(SHAPES),
         puller=st.booleans(),
         version=st.integers(0, 3),
+        listed=st.booleans(),
     )
     def put_pod(
         self,
@@ -87,6 +88,7 @@ class StoreMachine(RuleBasedStateMachine):
         shape: PodShape,
         puller: bool,
         version: int,
+        listed: bool,
     ) -> None:
         pod = Pod(
             namespace,
@@ -99,10 +101,13 @@ class StoreMachine(RuleBasedStateMachine):
             shape=shape,
             resource_version=str(version),
         )
-        self.store.pods.put(pod.key, pod)
+        self.store.pods.put(pod.key, pod, listed=listed)
         known = self.pods.get(pod.key)
-        if known is None or known != _as_version(pod, known.resource_version):
-            self.pods[pod.key] = pod
+        if known is not None:
+            earlier = version < int(known.resource_version) and not listed
+            if earlier or known == _as_version(pod, known.resource_version):
+                return
+        self.pods[pod.key] = pod
 
     @rule(namespace=namespaces, name=names)
     def remove_pod(self, namespace: str, name: str) -> None:

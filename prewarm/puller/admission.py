@@ -12,12 +12,13 @@ from prewarm.model.pods import ContainerPhase, Pod, PodPhase
 from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth
-from prewarm.puller.memory import Refusal
 from prewarm.puller.pairs import Pair, Pairs, PairState
 from prewarm.puller.pods import REQUEST_MEMORY, REQUEST_MILLI_CPU, Order, order_for
 from prewarm.puller.reasons import WithheldReason
+from prewarm.puller.refusals import Refusal
 from prewarm.puller.retry import registry_quiet_until, silent_registries
 from prewarm.puller.settings import PullerSettings
+from prewarm.puller.standing import Standing
 from prewarm.puller.work import Work
 
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
@@ -78,21 +79,21 @@ class Admission:
         self._look_again_at: float | None = None
         self._busy: dict[str, float | None] = {}
 
-    def admit(self, wanted: Sequence[tuple[ImageCache, Sequence[Pair]]]) -> Admitted:
+    def admit(self, standings: Iterable[Standing]) -> Admitted:
         """Order what fits, cache by cache in order of precedence, pair by pair in the cache's order."""
-        for cache, pairs in sorted(wanted, key=lambda entry: precedence(entry[0])):
-            if not cache.suspend:
-                self._admit_cache(cache, pairs)
+        for standing in sorted(standings, key=lambda standing: precedence(standing.cache)):
+            if not standing.cache.suspend:
+                self._admit_cache(standing)
         return Admitted(tuple(self._orders), self._withheld, self._look_again_at)
 
-    def _admit_cache(self, cache: ImageCache, pairs: Sequence[Pair]) -> None:
+    def _admit_cache(self, standing: Standing) -> None:
         now = self._snapshot.taken_at
-        due = [pair for pair in pairs if pair.is_due(now)]
+        cache = standing.cache
+        due = [pair for pair in standing.open_pairs() if pair.is_due(now)]
         if not due:
             return
-        at_once = nodes_at_once(cache, len({pair.node for pair in pairs}))
+        at_once = nodes_at_once(cache, standing.nodes)
         small = self._small_by_node(due)
-        sound = {canonical(pair.image) for pair in pairs if pair.state is PairState.SUCCEEDED}
         taken: set[tuple[str, str]] = set()
         for pair in due:
             if (pair.node, pair.image) in taken:
@@ -103,7 +104,7 @@ class Admission:
                 continue
             images = self._together(cache, pair, small.get(pair.node, ()))
             taken.update((pair.node, image) for image in images)
-            watched = pair.attempts > 0 or not sound.issuperset(map(canonical, images))
+            watched = pair.attempts > 0 or not all(standing.sound[image] for image in images)
             self._order(cache, pair, images, watched=watched)
 
     def _order(self, cache: ImageCache, pair: Pair, images: tuple[str, ...], *, watched: bool) -> None:

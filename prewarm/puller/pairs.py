@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -10,11 +11,11 @@ from prewarm.model.images import PullPolicy, canonical, parse_reference
 from prewarm.model.nodes import FailedPull, Node
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth, record_holds
-from prewarm.puller.memory import Refusal
 from prewarm.puller.pods import identity_of
 from prewarm.puller.reasons import FailureReason, WithheldReason
+from prewarm.puller.refusals import Refusal
 from prewarm.puller.retry import retry_at, wait_seconds
-from prewarm.puller.targets import obstacle, targets
+from prewarm.puller.targets import Targets, obstacle
 from prewarm.puller.work import Work
 
 
@@ -32,6 +33,7 @@ class Pair(Struct, frozen=True):
     """A wanted image on a node; `image` as the cache spells it."""
 
     node: str
+    """Empty if it succeeded or is skipped."""
     image: str
     state: PairState
     reason: str = ""
@@ -42,6 +44,16 @@ class Pair(Struct, frozen=True):
     failed_at: float = 0.0
     due_at: float | None = None
     """Of a failed one: when it is tried again; None if no pod would help."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt failed; trying again does not take that back."""
+        return self.state is PairState.FAILED or (self.state is PairState.ACTIVE and self.attempts > 0)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is left to do."""
+        return self.state not in {PairState.SUCCEEDED, PairState.SKIPPED}
 
     def is_due(self, now: float) -> bool:
         """Whether a pod may be ordered for it now, as far as the pair itself goes."""
@@ -64,25 +76,32 @@ class Pairs:
         }
         self._failures: dict[str, Mapping[tuple[str, str], FailedPull]] = {}
 
-    def of(self, cache: ImageCache) -> tuple[Pair, ...]:
-        """All pairs of a cache, in the order in which they are to be pulled; none if its spec is faulty."""
-        if cache.error or cache.deleted_at is not None:
+    def on_node(self, cache: ImageCache, targets: Targets, name: str) -> tuple[Pair, ...]:
+        """The pairs of a cache on one node, in the order in which they are to be pulled; none if it means others.
+
+        Where nothing is left to do on the node, the pairs name no node: they are the same for all such nodes.
+        """
+        node = self._snapshot.nodes.get(name)
+        images = targets.images_on(name, node)
+        if not images:
             return ()
         identity = identity_of(cache)
-        valid = {image: _flaw(image) for entry in cache.lists for image in entry.images}
-        obstacles: dict[str, str] = {}
+        blocked: str | None = None
         pairs = []
-        for (name, image), node in targets(cache, self._snapshot).items():
-            if valid[image]:
-                pairs.append(Pair(name, image, PairState.FAILED, FailureReason.INVALID_IMAGE, valid[image]))
+        for image in images:
+            flaw = _flaw(image)
+            if flaw:
+                pairs.append(Pair(name, image, PairState.FAILED, FailureReason.INVALID_IMAGE, flaw))
             elif node is None:
-                pairs.append(Pair(name, image, PairState.SKIPPED, WithheldReason.NODE_NOT_FOUND))
+                pairs.append(Pair("", image, PairState.SKIPPED, WithheldReason.NODE_NOT_FOUND))
             elif self.is_done(cache, name, image, identity):
-                pairs.append(Pair(name, image, PairState.SUCCEEDED))
+                pairs.append(Pair("", image, PairState.SUCCEEDED))
             else:
-                if name not in obstacles:
-                    obstacles[name] = obstacle(node, cache) or ""
-                pairs.append(self._undone(cache, node, image, identity, obstacles[name]))
+                blocked = (obstacle(node, cache) or "") if blocked is None else blocked
+                if blocked:
+                    pairs.append(Pair("", image, PairState.SKIPPED, blocked))
+                else:
+                    pairs.append(self._undone(cache, node, image, identity))
         return tuple(pairs)
 
     def is_done(self, cache: ImageCache, node_name: str, image: str, identity: str) -> bool:
@@ -119,9 +138,7 @@ class Pairs:
             known = self._failures[node_name] = merged
         return known
 
-    def _undone(self, cache: ImageCache, node: Node, image: str, identity: str, blocked: str) -> Pair:
-        if blocked:
-            return Pair(node.name, image, PairState.SKIPPED, blocked)
+    def _undone(self, cache: ImageCache, node: Node, image: str, identity: str) -> Pair:
         refusal = self._refusals.get((cache.uid, node.name, canonical(image)))
         if refusal is not None and not self._work.is_active(node.name, image, identity, cache.uid):
             due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
@@ -153,6 +170,7 @@ class Pairs:
         )
 
 
+@lru_cache(maxsize=4096)
 def _flaw(image: str) -> str:
     """What is wrong with a reference; "" if nothing."""
     try:

@@ -6,18 +6,18 @@ from msgspec import Struct
 
 from prewarm.api.image_cache_status import status_manifest
 from prewarm.history import History
-from prewarm.model.image_caches import ImageCache
 from prewarm.model.intents import IMAGE_CACHES, Apply, Intent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import warmth
 from prewarm.puller.admission import Admission, Admitted
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import GRACE_SECONDS
-from prewarm.puller.pairs import Pair, Pairs, PairState
+from prewarm.puller.pairs import Pairs, PairState
 from prewarm.puller.pods import create
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.records import Records
 from prewarm.puller.settings import PullerSettings
+from prewarm.puller.standing import Standing
 from prewarm.puller.status import event_for, status_of, verdict
 from prewarm.puller.work import Work
 
@@ -56,21 +56,21 @@ def reconcile(
     known = warmth(snapshot, memory.warmth)
     work = Work(snapshot, memory.orders, memory.failed_at)
     pairs = Pairs(snapshot, known, work, memory.refusals)
-    judged = [
-        (snapshot.image_caches[key], pairs.of(snapshot.image_caches[key])) for key in sorted(snapshot.image_caches)
-    ]
+    changed = memory.read_nodes(snapshot, known)
+    restless = {*work.nodes, *(refusal.order.node for refusal in memory.refusals)}
+    standings = memory.standings(snapshot, pairs, changed.judged, restless)
     admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals)
-    admitted = admission.admit(judged)
+    admitted = admission.admit(standings)
     intents: list[Intent] = []
     for order in admitted.orders:
         memory.remember(order)
         intents.append(create(order, work.caches[order.cache_uid], settings))
     records = Records(snapshot, known, work)
-    intents.extend(records.writes(memory))
+    intents.extend(records.writes(memory, changed.observed))
     intents.extend(records.deletions(memory))
-    wake_times = [*_wake_times(snapshot, judged, admitted, work), *memory.wake_times()]
-    for cache, entries in judged:
-        written, again_at = _tell(cache, entries, admitted, settings, memory, snapshot.taken_at)
+    wake_times = [*_wake_times(snapshot, standings, admitted, work), *memory.wake_times()]
+    for standing in standings:
+        written, again_at = _tell(standing, admitted, settings, memory, snapshot.taken_at)
         intents.extend(written)
         if again_at is not None:
             wake_times.append(again_at)
@@ -78,21 +78,20 @@ def reconcile(
 
 
 def _tell(
-    cache: ImageCache,
-    pairs: Sequence[Pair],
-    admitted: Admitted,
-    settings: PullerSettings,
-    memory: PullerMemory,
-    now: float,
+    standing: Standing, admitted: Admitted, settings: PullerSettings, memory: PullerMemory, now: float
 ) -> tuple[list[Intent], float | None]:
     """Status and Event of one cache if they changed; counts alone wait for the interval, until the time returned."""
-    if cache.deleted_at is not None:
-        return [], None
+    cache = standing.cache
     ordered = {
         (order.node, image) for order in admitted.orders if order.cache_uid == cache.uid for image in order.images
     }
-    status = status_of(cache, pairs, ordered, now)
+    known = standing.told
+    right = not ordered and known is not None and known[0] == standing.revision and known[1] is cache
+    if cache.deleted_at is not None or right:
+        return [], None
+    status = status_of(standing, ordered, now)
     if status == cache.status:
+        standing.told = None if ordered else (standing.revision, cache)
         return [], None
     changed = verdict(status) != verdict(cache.status)
     last = memory.written_at("Status", cache.namespace, cache.name)
@@ -104,24 +103,25 @@ def _tell(
         Apply(IMAGE_CACHES, cache.namespace, cache.name, status_manifest(cache, status), subresource="status")
     ]
     event = event_for(cache, status)
-    if event is not None and memory.is_new("Event", cache.namespace, cache.name, event, now):
+    # The status that says so may not be visible yet, and its counts go on changing.
+    if event is not None and memory.is_new("Event", cache.namespace, cache.name, event.reason, now):
         intents.append(event)
     return intents, None
 
 
 def _wake_times(
     snapshot: ClusterSnapshot,
-    judged: Sequence[tuple[ImageCache, Sequence[Pair]]],
+    standings: Sequence[Standing],
     admitted: Admitted,
     work: Work,
 ) -> Iterator[float]:
     now = snapshot.taken_at
     if admitted.look_again_at is not None:
         yield admitted.look_again_at
-    for cache, pairs in judged:
-        if cache.suspend:
+    for standing in standings:
+        if standing.cache.suspend:
             continue
-        for pair in pairs:
+        for pair in standing.open_pairs():
             if pair.state is PairState.FAILED and pair.due_at is not None and pair.due_at > now:
                 yield pair.due_at
     for reading in work.readings:

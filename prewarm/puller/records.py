@@ -28,10 +28,9 @@ class Records:
         self._work = work
         self._unrecorded: set[str] = set()
 
-    def writes(self, memory: PullerMemory) -> Iterator[Intent]:
-        """Records that changed, and those whose node is gone; to be read to the end before `deletions`."""
+    def writes(self, memory: PullerMemory, nodes: frozenset[str]) -> Iterator[Intent]:
+        """Records of these nodes that changed, and those whose node is gone; read it to the end before `deletions`."""
         now = self._snapshot.taken_at
-        nodes = memory.nodes_to_observe(self._snapshot, self._known)
         present = {record.node_name: record for record in self._observe(nodes, memory)}
         for name in sorted(nodes):
             record = self._with_failures(name, present.get(name))

@@ -7,28 +7,30 @@ from prewarm.api.image_cache_status import MAX_FAILURES, bounded_status
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, PullFailure
 from prewarm.model.intents import IMAGE_CACHES, RecordEvent
 from prewarm.puller.pairs import Pair, PairState
+from prewarm.puller.standing import Standing
 
 READY = "Ready"
 PROGRESSING = "Progressing"
 DEGRADED = "Degraded"
 
 
-def status_of(
-    cache: ImageCache, pairs: Sequence[Pair], ordered: Collection[tuple[str, str]], now: float
-) -> ImageCacheStatus:
+def status_of(standing: Standing, ordered: Collection[tuple[str, str]], now: float) -> ImageCacheStatus:
     """The status as it should be, bounded; it equals the cache's own if nothing changed.
 
     Args:
-        cache: the cache; what its present status says of times is kept where it still holds.
-        pairs: all its pairs.
+        standing: the cache and its pairs; what its present status says of times is kept where it still holds.
         ordered: node and image of pairs for which a pod is being ordered now.
         now: Unix seconds.
     """
     now = float(int(now))
-    counts = Counter(
-        PairState.ACTIVE if ordered and (pair.node, pair.image) in ordered else pair.state for pair in pairs
-    )
-    reasons = Counter(pair.reason for pair in pairs if pair.reason)
+    cache = standing.cache
+    counts = standing.counts.copy()
+    open_pairs = list(standing.open_pairs())
+    for pair in open_pairs:
+        if (pair.node, pair.image) in ordered:
+            counts[pair.state] -= 1
+            counts[PairState.ACTIVE] += 1
+    failing = [pair for pair in open_pairs if pair.is_failing]
     before = cache.status
     working = counts[PairState.ACTIVE] > 0
     settled = not working and not counts[PairState.PENDING]
@@ -38,28 +40,28 @@ def status_of(
     return bounded_status(
         ImageCacheStatus(
             observed_generation=cache.generation,
-            conditions=tuple(_since(condition, before, now) for condition in _conditions(cache, pairs, counts)),
-            desired=len(pairs),
+            conditions=tuple(_since(condition, before, now) for condition in _conditions(cache, failing, counts)),
+            desired=counts.total(),
             active=counts[PairState.ACTIVE],
             succeeded=counts[PairState.SUCCEEDED],
             failed=counts[PairState.FAILED],
             skipped=counts[PairState.SKIPPED],
-            reasons=tuple(sorted(reasons.items())),
-            failures=_failures(pairs),
+            reasons=tuple(sorted((reason, count) for reason, count in standing.reasons.items() if count > 0)),
+            failures=_failures(failing),
             started_at=started if started is not None or not working else now,
-            completed_at=(completed if completed is not None else now) if settled and pairs else None,
+            completed_at=(completed if completed is not None else now) if settled and counts.total() else None,
         )
     )
 
 
-def _conditions(cache: ImageCache, pairs: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
+def _conditions(cache: ImageCache, failing: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
     if cache.error:
         return [
             Condition(READY, False, "InvalidSpec", cache.error, 0.0),
             Condition(PROGRESSING, False, "InvalidSpec", "nothing is pulled until the spec is mended", 0.0),
             Condition(DEGRADED, True, "InvalidSpec", cache.error, 0.0),
         ]
-    said = f"{counts[PairState.SUCCEEDED]} of {len(pairs)} image and node pairs are there"
+    said = f"{counts[PairState.SUCCEEDED]} of {counts.total()} image and node pairs are there"
     words = (
         (PairState.ACTIVE, "being pulled"),
         (PairState.PENDING, "waiting"),
@@ -68,7 +70,7 @@ def _conditions(cache: ImageCache, pairs: Sequence[Pair], counts: Counter[PairSt
     )
     for state, word in words:
         said += f", {counts[state]} {word}" if counts[state] else ""
-    return [_ready(cache, counts, said), _progressing(cache, counts, said), _degraded(pairs)]
+    return [_ready(cache, counts, said), _progressing(cache, counts, said), _degraded(failing)]
 
 
 def _ready(cache: ImageCache, counts: Counter[PairState], said: str) -> Condition:
@@ -94,8 +96,8 @@ def _progressing(cache: ImageCache, counts: Counter[PairState], said: str) -> Co
     return Condition(PROGRESSING, False, "Settled", said, 0.0)
 
 
-def _degraded(pairs: Sequence[Pair]) -> Condition:
-    reasons = Counter(pair.reason for pair in pairs if _is_failing(pair))
+def _degraded(failing: Sequence[Pair]) -> Condition:
+    reasons = Counter(pair.reason for pair in failing)
     if not reasons:
         return Condition(DEGRADED, False, "NoFailures", "no pull failed", 0.0)
     ranked = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
@@ -109,17 +111,11 @@ def _since(condition: Condition, before: ImageCacheStatus, now: float) -> Condit
     return Condition(condition.type, condition.status, condition.reason, condition.message, since)
 
 
-def _is_failing(pair: Pair) -> bool:
-    """Whether the last attempt failed; trying again does not take that back."""
-    return pair.state is PairState.FAILED or (pair.state is PairState.ACTIVE and pair.attempts > 0)
-
-
-def _failures(pairs: Sequence[Pair]) -> tuple[PullFailure, ...]:
+def _failures(failing: Sequence[Pair]) -> tuple[PullFailure, ...]:
     """At most 20 failures: one of every image and reason first, so that a thousand equal ones hide no other."""
-    failed = [pair for pair in pairs if _is_failing(pair)]
     seen: Counter[tuple[str, str]] = Counter()
     ranked = []
-    for pair in sorted(failed, key=lambda pair: (pair.image, pair.reason, pair.node)):
+    for pair in sorted(failing, key=lambda pair: (pair.image, pair.reason, pair.node)):
         ranked.append((seen[pair.image, pair.reason], pair.image, pair.reason, pair.node, pair))
         seen[pair.image, pair.reason] += 1
     ranked.sort(key=lambda entry: entry[:4])

@@ -1,6 +1,6 @@
 """Which nodes does an ImageCache mean?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable
 
 from prewarm.model.image_caches import ImageCache, ImageList
 from prewarm.model.images import canonical
@@ -31,47 +31,48 @@ def matches(entry: ImageList, node: Node) -> bool:
     return all(node.labels.get(key) == value for key, value in entry.node_selector)
 
 
-def nodes_of(entry: ImageList, cache: ImageCache, snapshot: ClusterSnapshot) -> Iterator[tuple[str, Node | None]]:
-    """Nodes that one list means, in its order; None for a named one that does not exist.
+class Targets:
+    """The nodes that a cache's lists mean, ready to be asked node by node."""
 
-    Named nodes come in the order given, which is the planner's order of value; others by name.
-    """
-    if entry.node_names is not None:
-        for name in dict.fromkeys(entry.node_names):
-            node = snapshot.nodes.get(name)
-            if node is None or matches(entry, node):
-                yield name, node
-        return
-    for name in sorted(snapshot.nodes):
-        node = snapshot.nodes[name]
-        if entry.node_selector:
-            if matches(entry, node):
-                yield name, node
-        elif obstacle(node, cache) not in _NEVER_MEANT:
-            yield name, node
+    def __init__(self, cache: ImageCache) -> None:
+        self._cache = cache
+        self._lists = tuple(
+            (entry, None if entry.node_names is None else frozenset(entry.node_names)) for entry in cache.lists
+        )
+        named = [name for entry in cache.lists for name in entry.node_names or ()]
+        self._ranks = {name: rank for rank, name in enumerate(dict.fromkeys(named))}
+        self._only_named = all(names is not None for _, names in self._lists)
+
+    def candidates(self, names: Collection[str]) -> Iterable[str]:
+        """Those of some nodes that the cache may mean."""
+        return [name for name in names if name in self._ranks] if self._only_named else names
+
+    def all_candidates(self, snapshot: ClusterSnapshot) -> Iterable[str]:
+        """All nodes that the cache may mean, named ones that do not exist included."""
+        return self._ranks if self._only_named else dict.fromkeys((*self._ranks, *snapshot.nodes))
+
+    def rank(self, name: str) -> tuple[int, str]:
+        """The order of nodes: named ones as given, which is the planner's order of value, then others by name."""
+        return (self._ranks.get(name, len(self._ranks)), name)
+
+    def images_on(self, name: str, node: Node | None) -> tuple[str, ...]:
+        """Images as written that the cache asks for on a node, each once; `node` is None if there is none."""
+        images: dict[str, None] = {}
+        for entry, names in self._lists:
+            if names is not None and name not in names:
+                continue
+            if node is None:
+                if names is not None:
+                    images.update(dict.fromkeys(entry.images))
+            elif matches(entry, node) and (
+                names is not None or entry.node_selector or obstacle(node, self._cache) not in _NEVER_MEANT
+            ):
+                images.update(dict.fromkeys(entry.images))
+        return tuple(images)
 
 
 def asks_for(cache: ImageCache, node: Node, image: str) -> bool:
     """Whether the cache wants the image on this node, by whatever name."""
     if cache.error or cache.deleted_at is not None:
         return False
-    name = canonical(image)
-    for entry in cache.lists:
-        if entry.node_names is not None and node.name not in entry.node_names:
-            continue
-        unbounded = entry.node_names is None and not entry.node_selector
-        if not matches(entry, node) or (unbounded and obstacle(node, cache) in _NEVER_MEANT):
-            continue
-        if any(canonical(other) == name for other in entry.images):
-            return True
-    return False
-
-
-def targets(cache: ImageCache, snapshot: ClusterSnapshot) -> Mapping[tuple[str, str], Node | None]:
-    """Every (node name, image as written) that the cache asks for, each once, in order."""
-    wanted: dict[tuple[str, str], Node | None] = {}
-    for entry in cache.lists:
-        for name, node in nodes_of(entry, cache, snapshot):
-            for image in entry.images:
-                wanted.setdefault((name, image), node)
-    return wanted
+    return canonical(image) in map(canonical, Targets(cache).images_on(node.name, node))

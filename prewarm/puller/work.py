@@ -104,6 +104,11 @@ class Work:
             holds_place=True,
         )
 
+    @property
+    def nodes(self) -> set[str]:
+        """Nodes with a pod of ours, seen or not."""
+        return {*self.readings_by_node, *self._unseen}
+
     def is_active(self, node: str, image: str, identity: str, cache_uid: str) -> bool:
         """Whether a pod under way pulls the image there, for this cache or under the same credentials."""
         by = self._active.get((node, canonical(image)))

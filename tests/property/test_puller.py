@@ -31,6 +31,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import warmth
 from prewarm.puller import PairState, PullerDecision, PullerMemory, PullerSettings, reconcile
 from prewarm.puller.pairs import Pairs
+from prewarm.puller.standing import Standing
 from prewarm.puller.targets import obstacle
 from prewarm.puller.work import Work
 from tests.support.clusters import cluster, node
@@ -218,15 +219,17 @@ def test_every_pair_is_in_exactly_one_state(found: ClusterSnapshot, budgets: Pul
         if isinstance(intent, Apply) and intent.resource == IMAGE_CACHES
     }
     for key, cache in found.image_caches.items():
-        pairs = judge.of(cache)
-        assert len({(pair.node, pair.image) for pair in pairs}) == len(pairs)
+        standing = Standing(cache)
+        standing.judge(cache, judge, found, None)
+        pairs = list(standing.pairs())
+        assert len({(name, pair.image) for name, pair in pairs}) == len(pairs)
         entry = cache.lists[0]
         if entry.node_names is not None:
             assert len(pairs) == len(set(entry.images)) * len(entry.node_names)
         status = statuses[key]
         assert status.desired == len(pairs)
         waiting = status.desired - status.active - status.succeeded - status.failed - status.skipped
-        assert 0 <= waiting <= sum(pair.state is PairState.PENDING for pair in pairs)
+        assert 0 <= waiting <= sum(pair.state is PairState.PENDING for _, pair in pairs)
 
 
 @given(snapshots(), BUDGETS)
@@ -234,7 +237,29 @@ def test_every_pair_is_in_exactly_one_state(found: ClusterSnapshot, budgets: Pul
 def test_second_look_adds_nothing(found: ClusterSnapshot, budgets: PullerSettings) -> None:
     memory = PullerMemory()
     decide(found, budgets, memory)
-    assert decide(replace(found, taken_at=NOW + 0.01), budgets, memory).intents == ()
+    # Another cache may tell that it profits from a pull that was ordered for the first.
+    second = decide(replace(found, taken_at=NOW + 0.01), budgets, memory).intents
+    assert all(isinstance(intent, Apply) and intent.resource == IMAGE_CACHES for intent in second)
+    assert decide(replace(found, taken_at=NOW + 0.02), budgets, memory).intents == ()
+
+
+@given(snapshots(), snapshots())
+@settings(max_examples=60, deadline=None)
+def test_memory_changes_no_verdict(before: ClusterSnapshot, after: ClusterSnapshot) -> None:
+    """What is kept from one snapshot to the next only saves work."""
+    memory = PullerMemory()
+    for found in (before, after):
+        known = warmth(found, memory.warmth)
+        work = live(found)
+        judge = Pairs(found, known, work)
+        kept = memory.standings(found, judge, memory.read_nodes(found, known).judged, work.nodes)
+        for standing in kept:
+            fresh = Standing(standing.cache)
+            fresh.judge(standing.cache, judge, found, None)
+            assert list(standing.pairs()) == list(fresh.pairs())
+            assert list(standing.open_pairs()) == list(fresh.open_pairs())
+            assert +standing.counts == +fresh.counts
+            assert +standing.reasons == +fresh.reasons
 
 
 @given(snapshots(), BUDGETS)

@@ -1,7 +1,7 @@
 """Reads the plain cases of a kubeconfig: certificates, tokens, passwords.
 
-Exec plugins, auth providers and merged files are left to the official client (see `connection`), whose import costs
-0.6 s and some 50 MiB that a controller in a pod need not pay.
+Exec plugins, auth providers and merged files are left to the official client (see `plugins`), which takes 0.4 s and
+27 MiB to import where this takes 11 ms.
 """
 
 import base64

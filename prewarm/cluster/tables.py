@@ -1,7 +1,7 @@
 """Mappings that hand out immutable views cheaply: a view is the mapping itself, the next write copies it first.
 
-Copying a dict of 20,000 entries takes 0.2 ms; readers get plain dicts, which persistent maps are several times slower
-to iterate than.
+A snapshot of all tables and the first write after it cost 0.4 ms together at 10,000 pods, 5 ms at 100,000. Readers get
+plain dicts; persistent maps would make that cost vanish, and every reading loop several times slower.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Snapshots put together by hand: objects in, groupings and sums made as the snapshot store makes them."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prewarm.api.names import LABEL_PULLER
 from prewarm.model.image_caches import ImageCache, Policy
@@ -15,11 +16,11 @@ WEB = WorkloadKey("Deployment", "shop", "web")
 ENABLED = {"prewarm.dev/enabled": "true"}
 
 
-def node(name: str, *, cpu: int = 8, memory: int = 32, zone: str = "a", **fields: object) -> Node:
+def node(name: str, *, cpu: int = 8, memory: int = 32, zone: str = "a", **fields: Any) -> Node:
     """A ready node with cores and GiB."""
     labels = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}
     amounts = Resources(milli_cpu=cpu * 1000, memory=memory * GIB, ephemeral_storage=100 * GIB)
-    return Node(name, uid=f"uid-{name}", boot_id=f"boot-{name}", labels=labels, allocatable=amounts, **fields)  # type: ignore[arg-type]
+    return Node(name, uid=f"uid-{name}", boot_id=f"boot-{name}", labels=labels, allocatable=amounts, **fields)
 
 
 def shape(*images: str, cpu: int = 500, memory: int = 1) -> PodShape:
@@ -37,9 +38,9 @@ def template(*images: str, name: str = "web", cpu: int = 500, memory: int = 1) -
     return PodTemplate({"app": name}, shape(*images, cpu=cpu, memory=memory))
 
 
-def deployment(pod_template: PodTemplate, *, replicas: int = 4, key: WorkloadKey = WEB, **fields: object) -> Workload:
+def deployment(pod_template: PodTemplate, *, replicas: int = 4, key: WorkloadKey = WEB, **fields: Any) -> Workload:
     """An opted-in Deployment whose template hash follows from its images."""
-    values: dict[str, object] = {"annotations": ENABLED, **fields}
+    values: dict[str, Any] = {"annotations": ENABLED, **fields}
     return Workload(
         key,
         f"uid-{key.name}",
@@ -47,7 +48,7 @@ def deployment(pod_template: PodTemplate, *, replicas: int = 4, key: WorkloadKey
         template_hash=hash_of(pod_template),
         selector=LabelSelector(match_labels=tuple(pod_template.labels.items())),
         replicas=replicas,
-        **values,  # type: ignore[arg-type]
+        **values,
     )
 
 

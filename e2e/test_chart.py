@@ -156,7 +156,7 @@ def allowed(cluster: Cluster, rules: Sequence[Rule], namespace: str = "", name: 
         for verb, group, resource in rules
     ]
     answers = cluster.kubectl(
-        "create", "-f", "-", "-o", 'jsonpath={.status.allowed} ', manifest=yaml.safe_dump_all(reviews)
+        "create", "-f", "-", "-o", "jsonpath={.status.allowed} ", manifest=yaml.safe_dump_all(reviews)
     ).split()
     return [rule for rule, answer in zip(rules, answers, strict=True) if answer == "true"]
 
@@ -227,6 +227,8 @@ def test_uninstalling_leaves_hand_written_caches_and_nothing_of_ours(
     clean_up_as_documented(cluster)
     assert names_of_ours(cluster, RELEASE_NAMESPACE) == []
     assert_nothing_is_left_of_the_work(cluster, namespace)
+    helm_run("install", release, CHART, "-n", RELEASE_NAMESPACE)
+    assert "written" in cluster.kubectl("get", "pic", "-n", namespace), "kept kinds and objects are taken over again"
 
 
 def test_uninstalling_takes_the_definitions_if_asked(cluster: Cluster, helm_run: Helm, release_namespace: str) -> None:
@@ -389,15 +391,32 @@ def test_switches_render_what_they_promise(helm: Path) -> None:
     assert container["image"] == "prewarm@sha256:" + "0" * 64
 
 
+def snake(name: str) -> str:
+    return re.sub(r"([A-Z])", lambda letter: f"_{letter[1].lower()}", name)
+
+
 def test_every_environment_variable_is_a_setting(helm: Path) -> None:
-    schema = json.loads((PROJECT / "charts/prewarm/values.schema.json").read_text())
-    names = schema["properties"]["settings"]["properties"]
-    snake = {re.sub(r"([A-Z])", lambda m: f"_{m[1].lower()}", name) for name in names}
-    assert snake <= Settings.model_fields.keys()
-    rendered = subprocess.run(
-        [helm, "template", "prewarm", CHART], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    variables = set(re.findall(r"name: PREWARM_([A-Z_]+)", rendered))
+    done = subprocess.run([helm, "template", "prewarm", CHART], capture_output=True, text=True, check=True, timeout=60)
+    variables = set(re.findall(r"name: PREWARM_([A-Z_]+)", done.stdout))
+    assert "HELPER_IMAGE" in variables
     assert {name.lower() for name in variables} <= Settings.model_fields.keys()
-    values = dict(re.findall(r'name: PREWARM_([A-Z_]+)\n +value: "(.*)"', rendered))
-    assert Settings(**{name.lower(): value for name, value in values.items()}).helper_image == values["HELPER_IMAGE"]
+
+
+def test_settings_of_the_chart_are_the_controllers_with_its_defaults() -> None:
+    schema = json.loads((PROJECT / "charts/prewarm/values.schema.json").read_text())
+    known = {snake(name) for name in schema["properties"]["settings"]["properties"]}
+    by_the_chart_itself = {
+        "kubeconfig",
+        "context",
+        "namespace",
+        "http_host",
+        "http_port",
+        "identity",
+        "lease_name",
+        "puller_priority_class",
+    }
+    assert known | by_the_chart_itself == set(Settings.model_fields)
+    values = yaml.safe_load((PROJECT / "charts/prewarm/values.yaml").read_text())["settings"]
+    spelt_out = {snake(name): value for name, value in values.items()}
+    defaults = {name: Settings.model_fields[name].default for name in spelt_out}
+    assert spelt_out == {**defaults, "log_format": "json"}

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from prewarm.api.image_cache import decode_image_cache, image_cache_manifest
 from prewarm.api.image_cache_status import MAX_STATUS_BYTES, bounded_status, decode_status, encode_status
-from prewarm.api.node_image import MAX_PRESENT_IMAGES, bounded_node_images, decode_node_images, node_images_manifest
+from prewarm.api.node_image import (
+    MAX_FAILED_PULLS,
+    MAX_PRESENT_IMAGES,
+    bounded_node_images,
+    decode_node_images,
+    node_images_manifest,
+)
 from prewarm.api.policy import decode_policy, policy_manifest
 from prewarm.model.image_caches import (
     Condition,
@@ -21,7 +27,7 @@ from prewarm.model.image_caches import (
     PullFailure,
 )
 from prewarm.model.images import PullPolicy
-from prewarm.model.nodes import Evidence, NodeImages, PresentImage
+from prewarm.model.nodes import Evidence, FailedPull, NodeImages, PresentImage
 from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.selectors import LabelSelector, Operator, Requirement
 
@@ -95,6 +101,17 @@ present = st.builds(
     pull_identity=names | st.just(""),
     used_at=st.none() | times,
 )
+failed = st.builds(
+    FailedPull,
+    image=images,
+    cache=names,
+    cache_uid=names,
+    reason=names,
+    message=names,
+    attempts=st.integers(1, 1000),
+    at=times,
+    pull_identity=names | st.just(""),
+)
 selectors = st.builds(
     LabelSelector,
     match_labels=labels,
@@ -155,10 +172,25 @@ def test_the_largest_status_is_bounded() -> None:
     assert len(decode_status(msgspec.json.decode(written)).conditions) == 8, "conditions are dropped last"
 
 
-@given(st.builds(NodeImages, node_name=names, node_uid=names, boot_id=names, images=st.lists(present).map(tuple)))
+@given(
+    st.builds(
+        NodeImages,
+        node_name=names,
+        node_uid=names,
+        boot_id=names,
+        images=st.lists(present).map(tuple),
+        failures=st.lists(failed, max_size=8).map(tuple),
+    )
+)
 def test_a_node_image_is_read_as_it_was_written(record: NodeImages) -> None:
     assert bounded_node_images(record) == record
     assert decode_node_images(through_json(node_images_manifest(record))) == record
+
+
+def test_a_node_with_too_many_failures_keeps_the_latest() -> None:
+    failures = tuple(FailedPull(f"a.example/{i}:v1", "s/c", "u", "r", "m", 1, float(i)) for i in range(100))
+    kept = bounded_node_images(NodeImages("n", "u", "b", (), failures)).failures
+    assert kept == failures[-MAX_FAILED_PULLS:]
 
 
 def test_a_node_with_too_many_images_keeps_our_pulls_and_the_youngest() -> None:

@@ -1,0 +1,121 @@
+"""The loop and its lease under faults: who writes, what survives, what is tried again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, LEASES, NODES, PODS
+from tests.support.controlling import NAMESPACE, Instance, image_cache, instance
+from tests.support.fake_api_server import FakeApiServer, Refuse
+from tests.support.manifests import node
+
+TIMEOUT_SECONDS = 20.0
+IMAGE = "registry.example/web:v1"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer.running() as server:
+        server.put(NODES, node("node-a"))
+        yield server
+
+
+async def ordered(server: FakeApiServer, images: int) -> None:
+    """Return once so many puller pods were asked for."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await server.until(lambda: server.count("create", PODS) >= images)
+
+
+def holder(server: FakeApiServer) -> object:
+    lease = server.objects(LEASES)[NAMESPACE, "prewarm"]
+    return lease["spec"]["holderIdentity"]
+
+
+async def leading(running: Instance) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await running.lease.leading.wait()
+
+
+async def test_the_leader_turns_a_cache_into_a_puller_pod(server: FakeApiServer) -> None:
+    async with instance(server):
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+    (pod,) = server.objects(PODS).values()
+    assert pod["spec"]["nodeName"] == "node-a"
+    assert IMAGE in [container["image"] for container in pod["spec"]["containers"]]
+
+
+async def test_an_instance_without_the_lease_writes_nothing(server: FakeApiServer) -> None:
+    async with instance(server) as first:
+        await leading(first)
+        async with instance(server, "second") as second:
+            server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+            await ordered(server, 1)
+            assert not second.lease.leading.is_set()
+        assert server.count("create", PODS) == 1
+        assert holder(server) == "first"
+
+
+async def test_an_instance_takes_over_what_came_while_it_stood_by(server: FakeApiServer) -> None:
+    async with instance(server) as first, instance(server, "second"):
+        await leading(first)
+        server.fail_next("create", PODS, *[Refuse(500, "InternalError", "down")] * 2)
+        await first.stop()
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: bool(server.objects(PODS)))
+        assert holder(server) == "second"
+
+
+async def test_stopping_stores_what_was_learnt_and_frees_the_lease(server: FakeApiServer) -> None:
+    async with instance(server) as running:
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+        await running.stop()
+    assert holder(server) == ""
+    memory = server.objects(CONFIG_MAPS)[NAMESPACE, "prewarm-history"]
+    assert set(memory["binaryData"]) == {"history", "ledger"}
+
+
+async def test_memory_that_cannot_be_read_is_not_overwritten(server: FakeApiServer) -> None:
+    server.fail_next("get", CONFIG_MAPS, *[Refuse(500, "InternalError", "down")] * 2)
+    async with instance(server) as running:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: server.count("get", CONFIG_MAPS) == 2)
+        assert server.count("patch", CONFIG_MAPS) == 0
+        # Given back and taken again, this time with the memory at hand.
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+        assert running.lease.leading.is_set()
+
+
+async def test_a_pod_that_is_refused_is_not_asked_for_again_at_once(server: FakeApiServer) -> None:
+    server.fail_next("create", PODS, *[Refuse(403, "Forbidden", "exceeded quota: pods=3")] * 1)
+    async with instance(server):
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(
+                lambda: "exceeded quota" in str(server.objects(IMAGE_CACHES)["shop", "base"].get("status", ""))
+            )
+        assert server.count("create", PODS) == 1
+
+
+async def test_a_pod_that_the_server_lost_is_asked_for_again(server: FakeApiServer) -> None:
+    server.fail_next("create", PODS, *[Refuse(500, "InternalError", "down")] * 2)
+    async with instance(server) as running:
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: bool(server.objects(PODS)))
+        errors = running.metrics.registry.get_sample_value("prewarm_write_errors_total", {"intent": "Create"})
+        assert errors == 1
+
+
+async def test_memory_that_cannot_be_stored_is_tried_again_and_stops_nothing(server: FakeApiServer) -> None:
+    server.fail_next("patch", CONFIG_MAPS, *[Refuse(403, "Forbidden", "no")] * 50)
+    async with instance(server) as running:
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: server.count("patch", CONFIG_MAPS) >= 2)
+        assert running.lease.leading.is_set()

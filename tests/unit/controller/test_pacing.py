@@ -1,0 +1,87 @@
+"""Intentions are planned at once; everything else within its share of the processor."""
+
+from msgspec.structs import replace
+
+from prewarm.cluster.changes import Changes
+from prewarm.controller.pacing import PROGRESS_SHARE, SURROUNDINGS_SHARE, Due, Pace
+from prewarm.model.plans import Candidates, Demand, DemandPlan, Plan, Trigger
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.workloads import Workload
+from tests.support.clusters import WEB, cluster, deployment, template
+
+RESYNC = 300.0
+V1, V2 = deployment(template("web:v1")), replace(deployment(template("web:v2")), generation=2)
+
+
+def snapshot(workload: Workload = V1) -> ClusterSnapshot:
+    return cluster(workloads=[workload])
+
+
+def needed(workload: Workload) -> Plan:
+    """A plan that asks for something."""
+    demand = Demand(WEB, "uid", Trigger.ROLLOUT, "rev", ("web:v2",), workload.template, ())
+    return Plan((DemandPlan(demand, Candidates(()), ()),))
+
+
+def started(*, took: float = 0.0, plan: Plan | None = None) -> Pace:
+    """A pace that planned everything at time 0."""
+    pace = Pace(RESYNC)
+    due = pace.due(Changes(), snapshot(), 0.0)
+    assert due.workloads is None
+    pace.planned(due, plan or Plan(), 0.0, took)
+    return pace
+
+
+def test_everything_is_planned_first_and_at_each_resync() -> None:
+    pace = started()
+    assert not pace.due(Changes(), snapshot(), 1.0)
+    assert pace.due(Changes(), snapshot(), RESYNC).workloads is None
+
+
+def test_a_changed_template_is_planned_at_once_however_long_planning_takes() -> None:
+    pace = started(took=10.0)
+    due = pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 10.0)
+    assert due == Due(frozenset({WEB}), frozenset({WEB}))
+
+
+def test_an_annotation_is_an_intention_too() -> None:
+    pace = started(took=10.0)
+    opted_out = replace(V1, annotations={"prewarm.dev/enabled": "false"})
+    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(opted_out), 10.0).urgent == {WEB}
+
+
+def test_progress_of_a_rollout_keeps_to_its_share() -> None:
+    took = 1.0
+    pace = started(took=took)
+    changes = Changes(workloads=frozenset({WEB}))
+    assert not pace.due(changes, snapshot(), took + 0.1)
+    at = pace.wake_at()
+    assert took / at <= PROGRESS_SHARE + 1e-9
+    assert pace.due(Changes(), snapshot(), at) == Due(frozenset({WEB}), frozenset())
+
+
+def test_the_rest_of_the_cluster_concerns_only_plans_that_could_change() -> None:
+    nodes = Changes(nodes=frozenset({"node-a"}))
+    quiet = started()
+    assert not quiet.due(nodes, snapshot(), 100.0)
+    took = 1.0
+    busy = started(took=took, plan=needed(V1))
+    assert not busy.due(nodes, snapshot(), took + 0.1)
+    at = busy.wake_at()
+    assert took / at <= SURROUNDINGS_SHARE + 1e-9
+    assert busy.due(Changes(), snapshot(), at).workloads == frozenset({WEB})
+
+
+def test_a_policy_may_cover_anything() -> None:
+    assert started(took=10.0).due(Changes(policies=frozenset({"default"})), snapshot(), 10.0).workloads is None
+
+
+def test_what_failed_is_planned_again() -> None:
+    pace = started()
+    pace.plan_again([WEB])
+    assert pace.due(Changes(), snapshot(), 1.0).workloads == frozenset({WEB})
+
+
+def test_a_workload_that_went_is_planned_once_more() -> None:
+    pace = started(took=10.0)
+    assert pace.due(Changes(workloads=frozenset({WEB})), cluster(), 10.0).urgent == {WEB}

@@ -49,7 +49,9 @@ async def serve(host: str, port: int, registry: CollectorRegistry, probes: Probe
     Raises:
         OSError: if the address cannot be bound.
     """
-    runner = web.AppRunner(build_application(registry, probes), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        build_application(registry, probes), access_log=None, handle_signals=False, shutdown_timeout=1.0
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

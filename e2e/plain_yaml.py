@@ -1,8 +1,7 @@
 """The plain YAML installation, made from the chart: `python -m e2e.plain_yaml [--check]` writes deploy/prewarm.yaml.
 
 Helm renders the chart with its default values (helm from the PATH, else built); what is Helm's own in the output goes.
-The CustomResourceDefinitions stay in crds/, so that `kubectl delete -f` takes no ImageCache with it; the dashboard is
-imported by hand.
+The CustomResourceDefinitions stay in crds/, so that `kubectl delete -f` takes no ImageCache with it.
 """
 
 import subprocess
@@ -40,7 +39,7 @@ def render(helm: Path) -> str:
         RuntimeError: if helm fails; the message is its own.
     """
     chart = ("prewarm", str(PROJECT / "charts/prewarm"), "--namespace", NAMESPACE)
-    command = (str(helm), "template", *chart, "--set", "crds.install=false,dashboard.enabled=false")
+    command = (str(helm), "template", *chart, "--set", "crds.install=false")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise RuntimeError(f"helm template: {done.stderr.strip()}")

@@ -17,13 +17,20 @@ _HEADER = "# Generated from prewarm/api by `python -m prewarm.api.generate`: cha
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists indented below their key, as Kubernetes writes them, and no anchors."""
+    """Lists indented below their key, as Kubernetes writes them, long texts as blocks, and no anchors."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, indentless=False)
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
         return True
+
+
+def _text(dumper: _Dumper, data: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def to_yaml(manifest: Json) -> str:

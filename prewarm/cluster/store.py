@@ -21,6 +21,7 @@ class PodTables:
         self.by_node: Grouping[str, ObjectKey, Pod] = Grouping()
         self.by_namespace: Grouping[str, ObjectKey, Pod] = Grouping()
         self.by_owner: Grouping[str, ObjectKey, Pod] = Grouping()
+        self.waiting: Table[ObjectKey, Pod] = Table()
         self.with_affinity: Table[ObjectKey, Pod] = Table()
         self.pullers: Table[ObjectKey, Pod] = Table()
         self.usage: Table[str, NodeUsage] = Table()
@@ -29,6 +30,7 @@ class PodTables:
         """Move a pod from where it was to where it is."""
         if old is not None:
             self._take_out(key, old, new)
+        self.waiting.set(key, new if new is not None and waits(new) else None)
         if new is None:
             return
         self.by_namespace.put(new.namespace, key, new)
@@ -79,6 +81,11 @@ def occupies_node(pod: Pod) -> bool:
     return bool(pod.node_name) and not pod.finished
 
 
+def waits(pod: Pod) -> bool:
+    """Whether it is still to be scheduled."""
+    return not pod.node_name and not pod.finished and pod.deleted_at is None
+
+
 class Store:
     """Takes objects through its sinks, gives snapshots. Not for use from several threads.
 
@@ -127,6 +134,7 @@ class Store:
             pods_by_node=pods.by_node.view(),
             pods_by_namespace=pods.by_namespace.view(),
             pods_by_owner=pods.by_owner.view(),
+            waiting_pods=pods.waiting.view(),
             pods_with_affinity=pods.with_affinity.view(),
             puller_pods=pods.pullers.view(),
             usage=pods.usage.view(),

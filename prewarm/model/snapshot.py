@@ -59,6 +59,8 @@ class ClusterSnapshot(Struct, frozen=True):
     pods_by_namespace: Mapping[str, Mapping[ObjectKey, Pod]] = {}
     pods_by_owner: Mapping[str, Mapping[ObjectKey, Pod]] = {}
     """By uid of the controlling owner."""
+    waiting_pods: Mapping[ObjectKey, Pod] = {}
+    """Unfinished pods without a node, those being deleted left out."""
     pods_with_affinity: Mapping[ObjectKey, Pod] = {}
     """Bound, unfinished pods whose affinity concerns other pods."""
     puller_pods: Mapping[ObjectKey, Pod] = {}

@@ -1,8 +1,10 @@
 """A snapshot's nodes as arrays, in the order of their names: the columns of every replay."""
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import numpy as np
+from msgspec import Struct
 
 from prewarm.model.nodes import Node
 from prewarm.model.pods import PodShape
@@ -27,6 +29,13 @@ class Topology:
         self.labelled: Mask = self.domain >= 0
 
 
+class ReportedImage(Struct, frozen=True):
+    """An image in status.images: its size in bytes and the columns of the nodes that report it."""
+
+    size_bytes: int
+    columns: list[int]
+
+
 class ClusterArrays:
     """What filters and scores read of the nodes, one column a node.
 
@@ -48,6 +57,9 @@ class ClusterArrays:
         self.ephemeral_storage: Ints = allocatable[:, 2].copy()
         self.max_pods: Ints = np.array([node.max_pods for node in self.nodes], dtype=np.int64)
         self._topologies: dict[str, Topology] = {}
+        self._reported: dict[str, ReportedImage] = {}
+        self._looked_for: set[str] = set()
+        self._all_reported = False
 
     def topology(self, key: str) -> Topology:
         """The domains of a topology key."""
@@ -63,6 +75,32 @@ class ClusterArrays:
         """The nodes for which a predicate holds."""
         return np.fromiter((predicate(node) for node in self.nodes), dtype=np.bool_, count=self.count)
 
+    def reported(self, names: Iterable[str]) -> dict[str, ReportedImage]:
+        """Those of the images that some node reports, by exact name; the first node by name says the size.
+
+        What one pod asks for is looked up by itself, since reading all names takes twice as long; from the second
+        question on, all are known.
+        """
+        wanted = frozenset(names)
+        if not wanted <= self._looked_for and not self._all_reported:
+            self._all_reported = bool(self._looked_for)
+            self._reported = {}
+            self._read_images(None if self._all_reported else wanted)
+            self._looked_for |= wanted
+        return {name: self._reported[name] for name in wanted if name in self._reported}
+
+    def _read_images(self, only: frozenset[str] | None) -> None:
+        found: dict[str, tuple[int, list[int]]] = {}
+        for column, node in enumerate(self.nodes):
+            for status in node.images:
+                for name in status.names:
+                    if only is None or name in only:
+                        columns = found.setdefault(name, (status.size_bytes, []))[1]
+                        if not columns or columns[-1] != column:
+                            columns.append(column)
+        self._reported = {name: ReportedImage(size, columns) for name, (size, columns) in found.items()}
+
+    @cached_property
     def scheduler_zones(self) -> list[Ints]:
         """Columns by region and zone, by which the scheduler's cache interleaves nodes (node_tree.go)."""
         zones: dict[tuple[str, str], list[int]] = {}

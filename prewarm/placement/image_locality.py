@@ -1,13 +1,13 @@
 """ImageLocality (plugins/imagelocality, 1.36: containers, init containers and image volumes)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 from msgspec import Struct
 
 from prewarm.model.pods import ContainerKind, PodShape
-from prewarm.placement.arrays import MAX_NODE_SCORE, Floats, Ints, Mask
+from prewarm.placement.arrays import MAX_NODE_SCORE, Ints, Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
 
 _MIB = 1024 * 1024
@@ -28,19 +28,6 @@ def normalized_name(image: str) -> str:
     return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"
 
 
-def _reported(cluster: ClusterArrays, names: Collection[str]) -> dict[str, tuple[int, list[int]]]:
-    """Size and columns of the images in question, from node status; the first node by name says the size."""
-    found: dict[str, tuple[int, list[int]]] = {}
-    for column, node in enumerate(cluster.nodes):
-        for status in node.images:
-            for name in status.names:
-                if name in names:
-                    columns = found.setdefault(name, (status.size_bytes, []))[1]
-                    if not columns or columns[-1] != column:
-                        columns.append(column)
-    return found
-
-
 class ImageLocality:
     """The images of a pod on the nodes, and the score that follows from them.
 
@@ -59,12 +46,15 @@ class ImageLocality:
         self._ceiling = _MAX_CONTAINER_THRESHOLD * max(1, len(shape.containers) - volumes)
         self._nodes = cluster.count
         self._present: list[tuple[int, int, Mask]] = []
-        reported = _reported(cluster, uses.keys())
+        reported = cluster.reported(uses)
         for name, times in uses.items():
-            size, columns = reported.get(name, (0, []))
+            coming, there = expected.get(name), reported.get(name)
+            if there is None and coming is None:
+                continue
+            size = 0 if there is None else there.size_bytes
             mask = np.zeros((rows, cluster.count), dtype=np.bool_)
-            mask[:, columns] = True
-            coming = expected.get(name)
+            if there is not None:
+                mask[:, there.columns] = True
             if coming is not None:
                 size = size or coming.size_bytes
                 mask[:, [cluster.column[node] for node in coming.nodes if node in cluster.column]] = True
@@ -76,7 +66,7 @@ class ImageLocality:
         for _, _, mask in self._present:
             mask[rows, columns] = True
 
-    def score(self) -> Floats | None:
+    def score(self) -> Scores | None:
         """Score per replay and node; None if no image is on any node."""
         total = None
         for size, times, mask in self._present:
@@ -87,4 +77,4 @@ class ImageLocality:
             return None
         clamped = np.clip(total, _MIN_THRESHOLD, self._ceiling)
         score: Ints = MAX_NODE_SCORE * (clamped - _MIN_THRESHOLD) // (self._ceiling - _MIN_THRESHOLD)
-        return score.astype(np.float64)
+        return score.astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 
 from prewarm.model.nodes import Node
 from prewarm.model.pods import PodShape
-from prewarm.placement.arrays import Floats, Mask
+from prewarm.placement.arrays import Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
 
 
@@ -30,7 +30,7 @@ def required(shape: PodShape, cluster: ClusterArrays) -> Mask:
     return cluster.mask(matches)
 
 
-def preference(shape: PodShape, cluster: ClusterArrays) -> Floats | None:
+def preference(shape: PodShape, cluster: ClusterArrays) -> Scores | None:
     """Summed weights of the preferred terms that each node meets; None if no node meets any."""
     terms = [term for term in shape.affinity.preferred_node_terms if term.weight]
     if not terms:
@@ -38,5 +38,5 @@ def preference(shape: PodShape, cluster: ClusterArrays) -> Floats | None:
     weights = [
         sum(term.weight for term in terms if term.term.matches(node.name, node.labels)) for node in cluster.nodes
     ]
-    result = np.array(weights, dtype=np.float64)
+    result = np.array(weights, dtype=np.float32)
     return result if result.any() else None

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from prewarm.model.pods import Affinity, Pod, PodAffinityTerm, PodShape, WeightedPodAffinityTerm
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement.arrays import MAX_NODE_SCORE, Floats, Ints, Mask, row_extremes
+from prewarm.placement.arrays import MAX_NODE_SCORE, Ints, Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
 from prewarm.placement.incoming import IncomingPod, PodView
 
@@ -212,17 +212,19 @@ class PodAffinity:
         found: Mask = satisfied & labelled
         return found
 
-    def score(self, selected: Mask) -> Floats | None:
+    def score(self, selected: Mask) -> Scores | None:
         """Normalised score of the preferred terms over the selected nodes; None if nothing weighs."""
         if not self._weights:
             return None
-        total = np.zeros(selected.shape)
+        total = np.zeros(selected.shape)  # 64 bits, as in Go: the share below is rounded before it is cut
         for counts in self._weights.values():
             total += counts.by_node()
-        low, high = row_extremes(total, selected)
-        difference = high - low
-        share = (total - low) / np.where(difference == 0, 1.0, difference)
-        return np.where(difference > 0, np.trunc(MAX_NODE_SCORE * share), 0.0)
+        low = np.where(selected, total, np.inf).min(axis=1, keepdims=True)
+        high = np.where(selected, total, -np.inf).max(axis=1, keepdims=True)
+        difference = np.where(np.isinf(low), 0.0, high - low)
+        share = (total - np.where(np.isinf(low), 0.0, low)) / np.where(difference == 0, 1.0, difference)
+        score: Scores = np.where(difference > 0, np.trunc(MAX_NODE_SCORE * share), 0.0).astype(np.float32)
+        return score
 
 
 def _terms(affinity: Affinity) -> Iterable[PodAffinityTerm]:

@@ -59,7 +59,9 @@ class Replays:
         self._rows: Ints = np.arange(rows, dtype=np.int64)
         self._usage = Usage(cluster, rows)
         self._sampling = NodeSampling(cluster, rows, random)
-        self._ties = random.random((rows, cluster.count))
+        self._ties = random.random((rows, cluster.count), dtype=np.float32)
+        self._ties *= np.float32(0.99)  # never rounded up to the next whole score
+        self._ties += 1
         self._history: list[_Landing] = []
         self._scheduler = PodScheduler(of_demand(demand, snapshot), snapshot, cluster, self._usage, expected)
         self._leaving = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
@@ -170,12 +172,8 @@ def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -
     waiting = sorted(
         (
             pod
-            for pod in snapshot.pods.values()
-            if not pod.node_name
-            and pod.deleted_at is None
-            and not pod.finished
-            and pod.shape.priority >= ours.shape.priority
-            and pod.key not in leaving
+            for pod in snapshot.waiting_pods.values()
+            if pod.shape.priority >= ours.shape.priority and pod.key not in leaving
         ),
         key=lambda pod: (-pod.shape.priority, pod.created_at, pod.key),
     )[:MAX_COMPETITORS]

@@ -4,7 +4,7 @@ import numpy as np
 
 from prewarm.model.plans import RejectReason
 from prewarm.model.pods import PodShape
-from prewarm.placement.arrays import MAX_NODE_SCORE, Floats, Ints, Mask
+from prewarm.placement.arrays import MAX_NODE_SCORE, Ints, Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 
 
@@ -46,7 +46,7 @@ class ResourceFit:
         self._capacity = {name: cluster.extended(name) for name, amount in shape.requests.extended if amount > 0}
         every = slice(None)
         self.fits: Mask = self._fits(every, every)
-        self.score: Floats = self._score(every, every)
+        self.score: Scores = self._score(every, every)
 
     def refresh(self, rows: Ints, columns: Ints) -> None:
         """Look again at the cells whose usage has changed."""
@@ -87,7 +87,7 @@ class ResourceFit:
             short = short | more
         return ~short
 
-    def _score(self, rows: Ints | slice, columns: Ints | slice) -> Floats:
+    def _score(self, rows: Ints | slice, columns: Ints | slice) -> Scores:
         shape, usage = self._shape, self._usage
         cpu, memory = self._cluster.milli_cpu[columns], self._cluster.memory[columns]
         at = (rows, columns)
@@ -102,7 +102,7 @@ class ResourceFit:
             score = score + balanced_allocation(
                 usage.milli_cpu[at], usage.memory[at], request.milli_cpu, request.memory, cpu, memory
             )
-        return score.astype(np.float64)
+        return score.astype(np.float32)
 
     def rejections(self) -> list[tuple[RejectReason, Mask]]:
         """Per reason, the nodes without room in the first replay."""

@@ -31,34 +31,44 @@ class NodeSampling:
         if self._all:
             return
         order = _interleaved(cluster, rows, random)
-        offsets = np.arange(rows, dtype=np.int64)[:, np.newaxis] * cluster.count
-        self._order = order + offsets
-        self._position = np.empty_like(order)
-        np.put_along_axis(self._position, order, np.arange(cluster.count)[np.newaxis], axis=1)
-        self._position += offsets
+        self._order = order + np.arange(rows, dtype=np.int64)[:, np.newaxis] * cluster.count
+        self._position = np.empty_like(order, dtype=np.int32)
+        np.put_along_axis(self._position, order, np.arange(cluster.count, dtype=np.int32)[np.newaxis], axis=1)
         self._start: Ints = random.integers(cluster.count, size=rows)
+        self._feasible: Mask = np.zeros((rows, cluster.count), dtype=np.bool_)
+        self._seen = np.zeros((rows, cluster.count), dtype=np.int32)
 
     def select(self, feasible: Mask) -> Mask:
-        """The feasible nodes that are scored for the next pod; moves the start index on."""
-        if self._all or not (feasible.sum(axis=1) > self._limit).any():
+        """The feasible nodes that are scored for the next pod; moves the start index on.
+
+        In each row the search goes around from the start index until it has found enough.
+        """
+        if self._all:
             return feasible
-        count = self._count
-        in_order = feasible.ravel()[self._order]
-        seen = np.cumsum(in_order, axis=1, dtype=np.int32)
-        total = seen[:, -1:]
-        before = np.where(self._start > 0, seen[np.arange(len(seen)), self._start - 1], 0)[:, np.newaxis]
-        wrapped = np.arange(count) < self._start[:, np.newaxis]
-        rank = seen - before + total * wrapped
-        chosen = in_order & (rank <= self._limit)
-        last = (in_order & (rank == self._limit)).argmax(axis=1)
-        self._start = np.where(total[:, 0] >= self._limit, (last + 1) % count, self._start)
-        selected: Mask = chosen.ravel()[self._position]
+        if not np.array_equal(feasible, self._feasible):
+            self._feasible = feasible.copy()
+            self._seen = np.cumsum(feasible.ravel()[self._order], axis=1, dtype=np.int32)
+        seen, start = self._seen, self._start
+        total = seen[:, -1]
+        ends = total > self._limit
+        if not ends.any():
+            return feasible
+        rows = np.arange(len(seen))
+        goal = np.where(start > 0, seen[rows, start - 1], 0) + self._limit
+        around = goal > total
+        last = (seen >= np.where(around, goal - total, goal)[:, np.newaxis]).argmax(axis=1)
+        first, last_or_all = np.where(ends, start, 0), np.where(ends, last, self._count - 1)
+        behind = self._position >= first[:, np.newaxis]
+        before = self._position <= last_or_all[:, np.newaxis]
+        window = np.where((around & ends)[:, np.newaxis], behind | before, behind & before)
+        self._start = np.where(ends, (last + 1) % self._count, start)
+        selected: Mask = feasible & window
         return selected
 
 
 def _interleaved(cluster: ClusterArrays, rows: int, random: np.random.Generator) -> Ints:
     """Columns in a possible order of the scheduler's cache: one node of every zone in turn (node_tree.go)."""
-    zones = cluster.scheduler_zones()
+    zones = cluster.scheduler_zones
     shuffled = [random.permuted(np.repeat(zone[np.newaxis], rows, axis=0), axis=1) for zone in zones]
     grouped = np.concatenate(shuffled, axis=1)
     rank = random.permuted(np.repeat(np.arange(len(zones))[np.newaxis], rows, axis=0), axis=1)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from prewarm.model.plans import RejectReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import node_affinity, taints
-from prewarm.placement.arrays import Floats, Ints, Mask, normalized
+from prewarm.placement.arrays import Ints, Mask, Scores, normalized
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 from prewarm.placement.image_locality import ExpectedImage, ImageLocality
 from prewarm.placement.incoming import IncomingPod, PodView
@@ -96,14 +96,15 @@ class PodScheduler:
             feasible &= allowed
         return feasible
 
-    def choose(self, sampling: NodeSampling, preference_of_ties: Floats) -> tuple[Ints, Mask]:
-        """The best node per replay, and whether there is any; ties go to the larger value in [0, 1)."""
+    def choose(self, sampling: NodeSampling, preference_of_ties: Scores) -> tuple[Ints, Mask]:
+        """The best node per replay, and whether there is any; ties go to the larger value in [1, 2)."""
         selected = sampling.select(self.feasible())
-        total = np.where(selected, self._total(selected) + preference_of_ties, -1.0)
+        total = self._total(selected) + preference_of_ties
+        total *= selected
         columns: Ints = total.argmax(axis=1)
         return columns, selected[np.arange(len(columns)), columns]
 
-    def _total(self, selected: Mask) -> Floats:
+    def _total(self, selected: Mask) -> Scores:
         total = self.resources.score
         if self._image_score is not None:
             total = total + self._image_score

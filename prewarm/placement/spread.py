@@ -8,7 +8,7 @@ from msgspec import Struct
 from prewarm.model.pods import Pod, SpreadConstraint
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement.arrays import MAX_NODE_SCORE, Floats, Ints, Mask, row_extremes
+from prewarm.placement.arrays import MAX_NODE_SCORE, Ints, Mask, Scores, extremes
 from prewarm.placement.cluster_arrays import ClusterArrays
 from prewarm.placement.incoming import IncomingPod, PodView
 
@@ -77,6 +77,7 @@ class _Counter:
         self.rule = rule
         self.per_node = per_node
         self.labelled = topology.labelled
+        self.all_labelled = bool(topology.labelled.all())
         self.missing = topology.size
         """Index of the last column, which stands for nodes without the label."""
         self.domain: Ints = (
@@ -128,6 +129,7 @@ class TopologySpread:
         self.soft = [self._counter(rule, keys, inclusion, rows, score=True) for rule in soft]
         self._ignored: Mask = ~_labelled(cluster, keys)
         """Nodes without some key of the pod's own soft constraints score 0 (not so for the system's defaults)."""
+        self._some_ignored = bool(self._ignored.any())
         self._seed(snapshot, defaulted=defaulted)
 
     def _counter(self, rule: _Rule, keys: list[_Rule], inclusion: NodeInclusion, rows: int, *, score: bool) -> _Counter:
@@ -186,27 +188,37 @@ class TopologySpread:
             allowed = holds if allowed is None else allowed & holds
         return allowed
 
-    def score(self, selected: Mask) -> Floats | None:
+    def score(self, selected: Mask) -> Scores | None:
         """Normalised score of the soft constraints over the selected nodes; None if there are none."""
         if not self.soft:
             return None
-        scored = selected & ~self._ignored if self._ignored.any() else selected
-        total = np.zeros(selected.shape)
-        for counter in self.soft:
-            weight = np.log(self._domains(counter, scored) + 2.0)
-            offset = counter.rule.constraint.max_skew - 1
-            if counter.per_node:
-                part = counter.counts * weight + offset
-                total += part if counter.labelled.all() else np.where(counter.labelled, part, 0)
-            else:
-                by_domain = counter.counts * weight + offset
-                by_domain[:, counter.missing] = 0
-                total += np.take(by_domain, counter.domain, axis=1)
-        total = np.floor(total + 0.5)
-        low, high = row_extremes(total, scored)
-        score: Floats = np.floor(MAX_NODE_SCORE * (high + low - total) / np.where(high == 0, 1.0, high))
-        score = np.where(high == 0, float(MAX_NODE_SCORE), score)
-        return np.where(self._ignored, 0.0, score) if self._ignored.any() else score
+        scored = selected & ~self._ignored if self._some_ignored else selected
+        total = self._weighted(self.soft[0], scored)
+        for counter in self.soft[1:]:
+            total += self._weighted(counter, scored)
+        total += np.float32(0.5)
+        np.floor(total, out=total)
+        low, high = extremes(total, scored)
+        # 100 x (high + low - total) / high in Go's integers, in place.
+        total *= -MAX_NODE_SCORE
+        total += MAX_NODE_SCORE * (high + low)
+        total /= np.where(high == 0, np.float32(1), high)
+        np.floor(total, out=total)
+        if not high.all():
+            total = np.where(high == 0, np.float32(MAX_NODE_SCORE), total)
+        return np.where(self._ignored, np.float32(0), total) if self._some_ignored else total
+
+    def _weighted(self, counter: _Counter, scored: Mask) -> Scores:
+        """One constraint's part: count x ln(domains + 2) + maxSkew - 1, 0 where the label is missing."""
+        weight = np.log(self._domains(counter, scored) + 2.0)
+        by_domain: Scores = (counter.counts * weight).astype(np.float32)
+        by_domain += np.float32(counter.rule.constraint.max_skew - 1)
+        if not counter.per_node:
+            by_domain[:, counter.missing] = 0
+            return np.take(by_domain, counter.domain, axis=1)
+        if not counter.all_labelled:
+            by_domain[:, ~counter.labelled] = 0
+        return by_domain
 
     def _domains(self, counter: _Counter, scored: Mask) -> Ints:
         """Number of domains among the scored nodes of each replay, as a column."""

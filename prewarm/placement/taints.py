@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from prewarm.model.pods import PodShape, Taint, TaintEffect, Toleration
-from prewarm.placement.arrays import Floats, Mask
+from prewarm.placement.arrays import Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
 
 Verdict = TypeVar("Verdict")
@@ -44,12 +44,12 @@ def tolerated(shape: PodShape, cluster: ClusterArrays) -> Mask:
     return np.array(_by_taints(cluster, passes), dtype=np.bool_)
 
 
-def unwelcome(shape: PodShape, cluster: ClusterArrays) -> Floats | None:
+def unwelcome(shape: PodShape, cluster: ClusterArrays) -> Scores | None:
     """Number of PreferNoSchedule taints per node that the pod does not tolerate; None if there are none anywhere."""
 
     def count(taints: tuple[Taint, ...]) -> int:
         soft = (taint for taint in taints if taint.effect is TaintEffect.PREFER_NO_SCHEDULE)
         return sum(not _tolerated(taint, shape.tolerations) for taint in soft)
 
-    counts = np.array(_by_taints(cluster, count), dtype=np.float64)
+    counts = np.array(_by_taints(cluster, count), dtype=np.float32)
     return counts if counts.any() else None

@@ -200,6 +200,11 @@ class StoreMachine(RuleBasedStateMachine):
             pods_by_node=by_node,
             pods_by_namespace=grouped(self.pods, lambda pod: pod.namespace),
             pods_by_owner=grouped(self.pods, lambda pod: pod.owner.uid if pod.owner else None),
+            waiting_pods={
+                key: pod
+                for key, pod in self.pods.items()
+                if not pod.node_name and not pod.finished and pod.deleted_at is None
+            },
             pods_with_affinity={
                 key: pod for key, pod in self.pods.items() if home(pod) and pod.shape.affinity.concerns_pods
             },

@@ -106,6 +106,9 @@ def cluster(
         pods_by_node=by_node,
         pods_by_namespace=by_namespace,
         pods_by_owner=by_owner,
+        waiting_pods={
+            one.key: one for one in listed if not one.node_name and not one.finished and one.deleted_at is None
+        },
         pods_with_affinity={
             one.key: one for one in listed if one.node_name and not one.finished and one.shape.affinity.concerns_pods
         },

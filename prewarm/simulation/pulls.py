@@ -262,6 +262,8 @@ class ImageManager:
                 unpacked_at = max(unpacked_at, self._agenda.now) + layer.size / self._profile.unpack_rate
             flow = None
             yield max(0.0, unpacked_at - self._agenda.now)
+            # Stored before those go on that wait for this download.
+            self._store.add(reference, remote)
         finally:
             if flow is not None:
                 egress.cancel(flow)

@@ -188,18 +188,17 @@ class PullerMemory:
             changed: nodes that changed since the last call.
             restless: nodes on which pulls are under way, ordered or refused: time alone changes how they stand.
         """
-        suspects = {*changed, *restless, *self._restless}
-        self._restless = frozenset(restless)
+        restless, self._restless = {*restless, *self._restless}, frozenset(restless)
         standings: dict[str, Standing] = {}
         for key in sorted(snapshot.image_caches):
             cache = snapshot.image_caches[key]
             known = self._standings.get(cache.uid)
             if known is None or not known.speaks_of(cache):
                 standing = Standing(cache)
-                standing.judge(cache, pairs, snapshot, None)
+                standing.judge_all(cache, pairs, snapshot)
             else:
                 standing = known
-                standing.judge(cache, pairs, snapshot, suspects)
+                standing.judge_changed(cache, pairs, changed, restless)
             standings[cache.uid] = standing
         self._standings = standings
         return list(standings.values())

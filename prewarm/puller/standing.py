@@ -1,7 +1,7 @@
 """How does a whole ImageCache stand? The pairs of all its nodes and their sums, kept up to date node by node."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -39,26 +39,31 @@ class Standing:
         """Whether it was made for this spec, whatever became of the status."""
         return cache is self.cache or _without_status(cache) == _without_status(self.cache)
 
-    def judge(
-        self, cache: ImageCache, pairs: Pairs, snapshot: ClusterSnapshot, changed: Collection[str] | None
+    def judge_all(self, cache: ImageCache, pairs: Pairs, snapshot: ClusterSnapshot) -> None:
+        """Judge every node that the cache means."""
+        self._judge(cache, pairs, self._targets.all_candidates(snapshot))
+
+    def judge_changed(
+        self, cache: ImageCache, pairs: Pairs, changed: Collection[str], restless: Collection[str]
     ) -> None:
         """Bring it up to date.
 
         Args:
             cache: the cache as it is now, with the same spec.
-            pairs: judges on the snapshot.
-            snapshot: the cluster.
-            changed: nodes that may have changed since the last call; None = all.
+            pairs: judges on the present snapshot.
+            changed: nodes that changed since the last call.
+            restless: nodes where pulls are under way: only what is left to do there may stand differently.
         """
+        restless = [name for name in restless if name in self._open]
+        self._judge(cache, pairs, [*self._targets.candidates(changed), *restless])
+
+    def _judge(self, cache: ImageCache, pairs: Pairs, names: Iterable[str]) -> None:
+        """Judge these nodes anew."""
         self.cache = cache
         if cache.error or cache.deleted_at is not None:
             return
-        every = changed is None
-        names = self._targets.all_candidates(snapshot) if changed is None else self._targets.candidates(changed)
         for name in names:
             self._put(name, pairs.on_node(cache, self._targets, name))
-        if every:
-            self.revision += 1
 
     def open_pairs(self) -> Iterator[Pair]:
         """Pairs with something left to do, in the order in which they are to be pulled."""

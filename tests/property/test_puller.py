@@ -220,7 +220,7 @@ def test_every_pair_is_in_exactly_one_state(found: ClusterSnapshot, budgets: Pul
     }
     for key, cache in found.image_caches.items():
         standing = Standing(cache)
-        standing.judge(cache, judge, found, None)
+        standing.judge_all(cache, judge, found)
         pairs = list(standing.pairs())
         assert len({(name, pair.image) for name, pair in pairs}) == len(pairs)
         entry = cache.lists[0]
@@ -255,7 +255,7 @@ def test_memory_changes_no_verdict(before: ClusterSnapshot, after: ClusterSnapsh
         kept = memory.standings(found, judge, memory.read_nodes(found, known).judged, work.nodes)
         for standing in kept:
             fresh = Standing(standing.cache)
-            fresh.judge(standing.cache, judge, found, None)
+            fresh.judge_all(standing.cache, judge, found)
             assert list(standing.pairs()) == list(fresh.pairs())
             assert list(standing.open_pairs()) == list(fresh.open_pairs())
             assert +standing.counts == +fresh.counts

@@ -13,6 +13,8 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 # Then the project, installed as a package: the source tree is not needed at run time.
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY prewarm ./prewarm
+COPY crds ./crds
+COPY policies ./policies
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-default-groups --no-editable
 

@@ -1,0 +1,241 @@
+"""What is ordered first, together, or not now; which nodes are meant; what a pod and a status look like."""
+
+import json
+from typing import cast
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from prewarm.api.image_cache_status import MAX_STATUS_BYTES, decode_status, encode_status
+from prewarm.history import History
+from prewarm.history.state import Measured
+from prewarm.model.image_caches import ImageCache, ImageCacheStatus, ImageList
+from prewarm.model.images import PullPolicy
+from prewarm.model.intents import IMAGE_CACHES, Apply, Create, RecordEvent
+from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, PresentImage
+from prewarm.model.pods import ContainerShape, Pod, PodPhase, PodShape, Taint, TaintEffect, Toleration
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.puller import PullerDecision, PullerMemory, PullerSettings, WithheldReason, reconcile
+from tests.support.clusters import cluster, node
+
+A, B, C = "registry.test/a:v1", "registry.test/b:v1", "other.test/c:v1"
+SMALL = History(pulls={A: Measured(0.5, 1.0), B: Measured(1.5, 1.0), C: Measured(30.0, 1.0)})
+
+
+def cache(*images: str, name: str = "warm", nodes: tuple[str, ...] | None = None, **fields: object) -> ImageCache:
+    values: dict[str, object] = {"generation": 1, "lists": (ImageList(images, nodes),), **fields}
+    return ImageCache("shop", name, uid=f"uid-{name}", **values)  # type: ignore[arg-type]
+
+
+def decide(found: ClusterSnapshot, history: History | None = None, **budgets: int) -> PullerDecision:
+    return reconcile(found, replace(PullerSettings(), **budgets), history or History())
+
+
+def ordered(decision: PullerDecision) -> list[tuple[str, ...]]:
+    """Node and images of every pod ordered."""
+    return [
+        (spec["nodeName"], *(c["image"] for c in spec["containers"] if c["name"].startswith("pull-")))
+        for intent in decision.intents
+        if isinstance(intent, Create)
+        for spec in [cast("dict[str, object]", intent.manifest["spec"])]
+        for spec in [json.loads(json.dumps(spec))]
+    ]
+
+
+def status_in(decision: PullerDecision) -> ImageCacheStatus:
+    (found,) = [i for i in decision.intents if isinstance(i, Apply) and i.resource == IMAGE_CACHES]
+    return decode_status(found.manifest["status"])
+
+
+def test_priority_then_need_then_age_decide_who_goes_first() -> None:
+    waiting = [
+        cache(A, name="old", created_at=1.0),
+        cache(A, name="soon", created_at=2.0, needed_by=1100.0),
+        cache(A, name="sooner", created_at=3.0, needed_by=1050.0),
+        cache(B, name="urgent", created_at=4.0, priority=5),
+    ]
+    first = []
+    while waiting:
+        decision = decide(cluster([node("n1")], image_caches=waiting), cluster_pulls=1)
+        (create,) = [intent for intent in decision.intents if isinstance(intent, Create)]
+        chosen = next(found for found in waiting if create.name.startswith(f"{found.name}-pull-"))
+        first.append(chosen.name)
+        waiting.remove(chosen)
+    assert first == ["urgent", "sooner", "soon", "old"]
+
+
+def test_named_nodes_go_in_the_order_given() -> None:
+    found = cluster([node(f"n{index}") for index in range(4)], image_caches=[cache(A, nodes=("n2", "n0", "n3", "n1"))])
+    assert ordered(decide(found, cluster_pulls=2)) == [("n2", A), ("n0", A)]
+
+
+def test_small_images_share_a_pod_and_large_ones_do_not() -> None:
+    found = cluster([node("n1")], image_caches=[cache(A, C, B)])
+    assert ordered(decide(found, SMALL)) == [("n1", A, B)]
+    assert ordered(decide(found, SMALL, images_per_pod=1)) == [("n1", A)]
+    assert ordered(decide(found)) == [("n1", A)]
+
+
+def test_budget_of_a_registry_leaves_others_their_turn() -> None:
+    found = cluster([node("n1"), node("n2"), node("n3")], image_caches=[cache(A, C)])
+    decision = decide(found, registry_pulls=1)
+    assert ordered(decision) == [("n1", A), ("n2", C)]
+    assert decision.withheld[WithheldReason.BUDGET] > 0
+
+
+@pytest.mark.parametrize(("parallelism", "pods"), [(None, 4), (3, 3), ("50%", 2), ("1%", 1)])
+def test_parallelism_counts_nodes(parallelism: int | str | None, pods: int) -> None:
+    nodes = [node(f"n{index}") for index in range(4)]
+    assert len(ordered(decide(cluster(nodes, image_caches=[cache(A, parallelism=parallelism)])))) == pods
+
+
+def test_full_node_is_left_alone() -> None:
+    crowd = [
+        Pod("x", f"p{index}", f"u{index}", node_name="n1", shape=PodShape(), phase=PodPhase.RUNNING)
+        for index in range(3)
+    ]
+    full = replace(node("n1"), max_pods=3)
+    decision = decide(cluster([full], crowd, image_caches=[cache(A)]))
+    assert ordered(decision) == []
+    assert decision.withheld == {WithheldReason.NO_ROOM: 1}
+
+
+def test_pod_that_waits_for_anything_else_keeps_pulls_away_for_a_while_only() -> None:
+    stuck = Pod(
+        "x",
+        "p",
+        "u",
+        node_name="n1",
+        created_at=900.0,
+        shape=PodShape((ContainerShape("c", "registry.test/x:v1"),)),
+    )
+    found = cluster([node("n1")], [stuck], image_caches=[cache(A)])
+    decision = decide(found)
+    assert decision.withheld == {WithheldReason.POD_WAITING: 1}
+    assert decision.wake_at == 1500.0
+    assert ordered(decide(replace(found, taken_at=1501.0))) == [("n1", A)]
+
+
+EVERYTHING = Toleration(operator="Exists")
+CONTROL_PLANE = Taint("node-role.kubernetes.io/control-plane")
+MIXED = [
+    node("worker"),
+    replace(node("master"), taints=(CONTROL_PLANE,)),
+    replace(node("pool"), taints=(Taint("team", "a"),), labels={"pool": "a"}),
+    replace(node("draining"), unschedulable=True),
+    replace(node("windows"), operating_system="windows"),
+    replace(node("batch"), taints=(Taint("batch", "", TaintEffect.NO_EXECUTE),), labels={"pool": "b"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "skipped"),
+    [
+        (cache(A), {"worker", "pool"}, {"Cordoned": 1}),
+        (
+            cache(A, tolerations=(Toleration(operator="Exists"),)),
+            {"worker", "pool", "master", "batch"},
+            {"Cordoned": 1},
+        ),
+        (cache(A, nodes=("master", "worker", "gone")), {"worker"}, {"Tainted": 1, "NodeNotFound": 1}),
+        (cache(lists=(ImageList((A,), None, (("pool", "a"),)),)), {"pool"}, {}),
+        (cache(lists=(ImageList((A,), None, (("pool", "b"),)),)), set(), {"Tainted": 1}),
+        (cache(lists=(ImageList((A,), ("worker", "pool"), (("pool", "a"),)),)), {"pool"}, {}),
+        (cache(), set(), {}),
+        (cache(A, suspend=True), set(), {"Cordoned": 1}),
+    ],
+)
+def test_which_nodes_a_cache_means(wanted: ImageCache, nodes: set[str], skipped: dict[str, int]) -> None:
+    decision = decide(cluster(MIXED, image_caches=[wanted]))
+    assert {name for name, *_ in ordered(decision)} == nodes
+    assert dict(status_in(decision).reasons) == skipped
+
+
+def test_always_pulls_once_what_is_there_already() -> None:
+    before = PresentImage(A, Evidence.OUR_PULL, 500.0, cache="shop/other")
+    after = replace(before, since=1500.0)
+    wanted = cache(A, pull_policy=PullPolicy.ALWAYS, created_at=1000.0)
+
+    def pods(entry: PresentImage) -> list[tuple[str, ...]]:
+        records = [NodeImages("n1", "uid-n1", "boot-n1", (entry,))]
+        return ordered(decide(cluster([node("n1")], image_caches=[wanted], node_images=records)))
+
+    assert pods(before) == [("n1", A)]
+    assert pods(after) == []
+
+
+def test_pod_is_harmless_and_owned() -> None:
+    wanted = cache(A, pull_secrets=("regcred",), service_account="builder", attempt_timeout_seconds=90)
+    decision = decide(cluster([node("n1")], image_caches=[wanted]))
+    (manifest,) = [intent.manifest for intent in decision.intents if isinstance(intent, Create)]
+    pod = json.loads(json.dumps(manifest))
+    spec = pod["spec"]
+    assert (spec["nodeName"], spec["activeDeadlineSeconds"], spec["restartPolicy"]) == ("n1", 90, "Never")
+    assert (spec["serviceAccountName"], spec["imagePullSecrets"]) == ("builder", [{"name": "regcred"}])
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["terminationGracePeriodSeconds"] == 0
+    assert not any(toleration["key"] == "node.kubernetes.io/disk-pressure" for toleration in spec["tolerations"])
+    owner = pod["metadata"]["ownerReferences"][0]
+    assert owner["controller"] is True
+    assert "blockOwnerDeletion" not in owner
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]
+    assert len(pod["metadata"]["name"]) <= 63
+
+
+def test_hostile_image_is_data_and_nothing_else() -> None:
+    hostile = "registry.test/a:v1$(reboot)"
+    decision = decide(cluster([node("n1")], image_caches=[cache(hostile)]))
+    assert ordered(decision) == []
+    status = status_in(decision)
+    assert [failure.reason for failure in status.failures] == ["InvalidImage"]
+    assert decision.wake_at is None
+
+
+def test_thousand_failures_stay_small_and_hide_no_other_reason() -> None:
+    long = f"registry.test/{'x' * 200}:v1"
+    nodes: list[Node] = [node(f"n{index:04d}") for index in range(1000)]
+    records = []
+    for index, found in enumerate(nodes):
+        reason = "Rejected" if index == 777 else "NotFound"
+        failure = FailedPull(long, "shop/warm", "uid-warm", reason, "said " * 90, 1, 999.0)
+        records.append(NodeImages(found.name, found.uid, found.boot_id, failures=(failure,)))
+    decision = decide(cluster(nodes, image_caches=[cache(long)], node_images=records))
+    status = status_in(decision)
+    assert status.failed == 1000
+    assert dict(status.reasons) == {"NotFound": 999, "Rejected": 1}
+    assert {failure.reason for failure in status.failures} == {"NotFound", "Rejected"}
+    assert len(msgspec.json.encode(encode_status(status))) <= MAX_STATUS_BYTES
+    assert [intent.reason for intent in decision.intents if isinstance(intent, RecordEvent)] == ["PullsFailed"]
+
+
+def test_other_credentials_begin_anew() -> None:
+    failure = FailedPull(A, "shop/warm", "uid-warm", "Unauthorized", "401", 5, 999.0, "shop|default|wrong")
+    records = [NodeImages("n1", "uid-n1", "boot-n1", failures=(failure,))]
+
+    def pods(secret: str) -> list[tuple[str, ...]]:
+        wanted = cache(A, pull_secrets=(secret,))
+        return ordered(decide(cluster([node("n1")], image_caches=[wanted], node_images=records)))
+
+    assert pods("wrong") == []
+    assert pods("right") == [("n1", A)]
+
+
+def test_lost_create_is_repeated_under_the_same_name() -> None:
+    found = cluster([node("n1")], image_caches=[cache(A)])
+    memory = PullerMemory()
+
+    def names(at: float) -> list[str]:
+        decision = reconcile(replace(found, taken_at=at), PullerSettings(), History(), memory)
+        return [intent.name for intent in decision.intents if isinstance(intent, Create)]
+
+    (first,) = names(1000.0)
+    assert names(1001.0) == []
+    memory.lost("shop", first)
+    assert names(1002.0) == [first]
+    assert names(1003.0) == []
+    assert names(1020.0) == [first]

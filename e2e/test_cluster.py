@@ -18,7 +18,18 @@ from prewarm.cluster.mirror import Mirror
 from prewarm.cluster.reflector import ReflectorOptions
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, Writer
-from prewarm.model.intents import CONFIG_MAPS, DEPLOYMENTS, PODS, Apply, Create, Delete, Json, Manifest, RecordEvent
+from prewarm.model.intents import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    EVENTS,
+    PODS,
+    Apply,
+    Create,
+    Delete,
+    Json,
+    Manifest,
+    RecordEvent,
+)
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
 
@@ -162,6 +173,38 @@ async def test_refusals_come_back_in_the_servers_words(client: Client, cluster: 
     assert "exceeded quota: none" in refused.message
     assert (invalid.outcome, invalid.reason) == (WriteOutcome.REFUSED, "Invalid")
     assert (lost.outcome, lost.reason) == (WriteOutcome.REFUSED, "NotFound")
+
+
+async def test_of_events_only_the_kubelets_about_images_come(client: Client, namespace: str) -> None:
+    """The server filters; what comes after the last one shows that nothing else came before."""
+    async with mirrored(client) as mirror:
+        for number, (reason, component, kind) in enumerate(
+            [
+                ("Started", "kubelet", "Pod"),
+                ("Unhealthy", "kubelet", "Pod"),
+                ("Pulling", "default-scheduler", "Pod"),
+                ("Pulling", "kubelet", "Node"),
+                ("Pulling", "kubelet", "Pod"),
+                ("BackOff", "kubelet", "Pod"),
+            ]
+        ):
+            involved = {"kind": kind, "name": "web-1", "namespace": namespace, "uid": "pod-uid"}
+            event: Manifest = {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"event-{number}"},
+                "involvedObject": involved,
+                "reason": reason,
+                "source": {"component": component, "host": "n1"},
+            }
+            await client.create(EVENTS, namespace, event)
+        found: list[str] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "BackOff" not in found:
+                await mirror.store.wait_for_change()
+                mirror.store.changed()
+                found += [event.reason for event in mirror.store.drain_events() if event.namespace == namespace]
+        assert found == ["Pulling", "BackOff"]
 
 
 async def test_equal_events_are_counted_up_by_the_next_instance_too(

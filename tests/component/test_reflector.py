@@ -94,6 +94,15 @@ async def test_a_stream_cut_in_the_middle_of_an_object_goes_on_where_it_was(serv
         assert reflector(mirror, PODS).counters.lists == 1
 
 
+async def test_an_object_larger_than_any_buffer_arrives(server: FakeApiServer) -> None:
+    """Objects may have 1.5 MB; a stream reader's lines end long before."""
+    async with mirroring(server) as mirror:
+        await watched(server)
+        server.put(PODS, pod("large", annotations={"prewarm.dev/images": "x" * 1_400_000}))
+        snapshot = await until(mirror, lambda now: names(now) == {"large"})
+        assert len(snapshot.pods["shop", "large"].annotations["prewarm.dev/images"]) == 1_400_000
+
+
 async def test_a_silent_stream_is_given_up(server: FakeApiServer) -> None:
     """A connection that stands but brings nothing, as behind a load balancer that forgot it."""
     async with mirroring(server, silence=0.05) as mirror:

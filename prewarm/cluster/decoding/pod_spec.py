@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from prewarm.cluster.decoding.affinity import (
     WireAffinity,
+    WireNodeAffinity,
     WireSpread,
     WireToleration,
     affinity,
@@ -122,8 +123,22 @@ _SPEC = msgspec.msgpack.Decoder(WirePodSpec)
 
 def shape_of_pod(spec: WirePodSpec, pod_name: str, report: Report) -> PodShape:
     """The shape without the node that the pod is bound to. Changes `spec`."""
-    spec.node_name = ""
+    if spec.node_name:
+        spec.node_name = ""
+        if spec.affinity is not None and spec.affinity.node_affinity is not None:
+            _forget_node(spec.affinity.node_affinity)
     return _shape(spec, pod_name, report)
+
+
+def _forget_node(wanted: WireNodeAffinity) -> None:
+    """A DaemonSet's pod asks for its node by name: once bound, that says nothing more and hides that siblings are equal."""
+    required = wanted.requiredDuringSchedulingIgnoredDuringExecution
+    if required is None or not any(term.match_fields for term in required.node_selector_terms or ()):
+        return
+    for term in required.node_selector_terms or ():
+        term.match_fields = None
+    if not all(term.match_expressions for term in required.node_selector_terms or ()):
+        wanted.requiredDuringSchedulingIgnoredDuringExecution = None
 
 
 def pod_template(wire: WireTemplate | None, report: Report) -> PodTemplate:

@@ -132,6 +132,19 @@ def test_replicas_share_one_shape_whatever_their_token_volumes_and_nodes() -> No
     assert replica(1) is shape({"containers": [container(cpu="1000m")]})
 
 
+def test_a_daemon_sets_bound_pods_share_one_shape_though_each_asks_for_its_node() -> None:
+    def of_node(name: str, **bound: str) -> PodShape:
+        fields = [{"key": "metadata.name", "operator": "In", "values": [name]}]
+        terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+        required = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+        return shape({"containers": [container(cpu="1")], "affinity": required, **bound})
+
+    assert of_node("n1", nodeName="n1") is of_node("n2", nodeName="n2")
+    waiting = of_node("n1").affinity.required_node_terms
+    assert waiting is not None
+    assert [term.matches("n1", {}) for term in waiting] == [True]
+
+
 def test_claims_of_ephemeral_volumes_are_named_after_pod_and_volume() -> None:
     volumes = [
         {"name": "data", "persistentVolumeClaim": {"claimName": "data-0"}},

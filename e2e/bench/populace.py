@@ -18,9 +18,9 @@ _MEMORY_MIB = (64, 128, 256, 512, 1024)
 T = TypeVar("T")
 
 
-async def populate(client: KubeletClient, namespace: str, nodes: NodePlan, pods: int) -> None:
+async def populate(client: KubeletClient, namespace: str, plans: Iterable[NodePlan], pods: int) -> None:
     """Create nodes, and pods spread over them in turn; their sizes vary by a fixed rule."""
-    profiles = nodes.profiles()
+    profiles = [profile for plan in plans for profile in plan.profiles()]
     await at_once(partial(client.create, NODES, "", manifest(profile)) for profile in profiles)
     names = [profile.name for profile in profiles]
     await at_once(

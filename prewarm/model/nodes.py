@@ -51,7 +51,7 @@ class NodeState(StrEnum):
     CORDONED = "Cordoned"
     """spec.unschedulable is set."""
     DISK_PRESSURE = "DiskPressure"
-    """The kubelet deletes images and admits no pod that does not tolerate it."""
+    """The kubelet deletes images and refuses ordinary pods."""
     VIRTUAL = "Virtual"
     """A virtual kubelet: it keeps no images."""
     OPERATING_SYSTEM = "OperatingSystem"

@@ -1,0 +1,61 @@
+import re
+from pathlib import Path
+
+import yaml
+
+from prewarm.cli.reference import metrics_reference
+from prewarm.model.outcomes import Outcome
+
+ROOT = Path(__file__).parents[3]
+OPERATIONS = ROOT / "docs" / "operations.md"
+
+
+def granted() -> set[tuple[str, str]]:
+    """What the plain-YAML install grants, as resource.group and verb."""
+    documents = yaml.safe_load_all((ROOT / "deploy" / "prewarm.yaml").read_text(encoding="utf-8"))
+    roles = [document for document in documents if document and document["kind"] in {"ClusterRole", "Role"}]
+    return {
+        (f"{resource}.{group}" if group else resource, verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def explained() -> set[tuple[str, str]]:
+    """What the tables of the page say."""
+    section = OPERATIONS.read_text(encoding="utf-8").partition("## Rights")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.+?) \| ([a-z, ]+) \| .+ \|$", section, re.MULTILINE)
+    return {
+        (resource, verb)
+        for resources, verbs in rows
+        for resource in re.findall(r"`([a-z/.0-9]+)`", resources.partition(" named ")[0])
+        for verb in verbs.split(", ")
+    }
+
+
+def test_the_page_explains_exactly_the_rights_that_are_granted() -> None:
+    assert explained() == granted()
+
+
+def test_alerts_use_series_and_outcomes_that_exist_and_runbooks_that_are_there() -> None:
+    series = set(re.findall(r"`(prewarm_\w+)`", metrics_reference()))
+    groups = yaml.safe_load((ROOT / "docs" / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert rules
+    for rule in rules:
+        assert set(re.findall(r"prewarm_\w+", rule["expr"])) <= series, rule["alert"]
+        assert set(re.findall(r'outcome!?="(\w+)"', rule["expr"])) <= set(Outcome), rule["alert"]
+        assert (ROOT / rule["annotations"]["runbook"]).is_file(), rule["alert"]
+        assert rule["alert"] in OPERATIONS.read_text(encoding="utf-8")
+
+
+def test_series_that_the_pages_name_exist() -> None:
+    known = {name.removesuffix("_total") for name in re.findall(r"`(prewarm_\w+)`", metrics_reference())}
+    pages = [OPERATIONS, *sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
+    named = {name for page in pages for name in re.findall(r"\bprewarm_[a-z_]+", page.read_text(encoding="utf-8"))}
+    assert named
+    unknown = {name for name in named if name.removesuffix("_total").removesuffix("_bucket") not in known}
+    assert unknown <= {"prewarm_pulls_"}  # a pattern for grep

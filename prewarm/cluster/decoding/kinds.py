@@ -146,7 +146,12 @@ class TypedKind(Generic[W, T]):
         def report(problem: str) -> None:
             self._problems.report(self.resource.kind, namespace, name, problem)
 
-        return Decoded((namespace, name), self._convert(wire, report), meta.resource_version)
+        value: T | None = None
+        try:
+            value = self._convert(wire, report)
+        except (OverflowError, msgspec.DecodeError) as error:
+            report(f"left out: {error}")
+        return Decoded((namespace, name), value, meta.resource_version)
 
 
 class MappingKind(Generic[T]):

@@ -131,7 +131,7 @@ def shape_of_pod(spec: WirePodSpec, pod_name: str, report: Report) -> PodShape:
 
 
 def _forget_node(wanted: WireNodeAffinity) -> None:
-    """A DaemonSet's pod asks for its node by name: once bound, that says nothing more and hides that siblings are equal."""
+    """A DaemonSet's pod asks for its node by name: once bound, that only hides that its siblings are equal."""
     required = wanted.requiredDuringSchedulingIgnoredDuringExecution
     if required is None or not any(term.match_fields for term in required.node_selector_terms or ()):
         return

@@ -9,6 +9,8 @@ from prewarm.cluster.decoding.problems import Report
 from prewarm.model.pods import Resources
 from prewarm.model.quantities import milli, whole
 
+_LARGEST = 2**53
+"""Amounts beyond (9 PB, say) count as this: a thousand of them still add up in 64 bits, whatever somebody asks for."""
 Quantities = Mapping[str, Scalar]
 Amounts = dict[str, int]
 """By resource name: CPU in millicores, all else in base units."""
@@ -36,7 +38,7 @@ def amounts(quantities: Quantities | None, report: Report) -> Amounts:
     for name, quantity in (quantities or {}).items():
         parse: Callable[[str], int] = milli if name == "cpu" else whole
         try:
-            result[name] = parse(str(quantity))
+            result[name] = min(max(parse(str(quantity)), 0), _LARGEST)
         except ValueError as error:
             report(f"{name}: {error}")
     return result

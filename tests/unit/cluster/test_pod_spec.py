@@ -84,6 +84,11 @@ def test_a_quantity_that_makes_no_sense_costs_only_itself() -> None:
     assert kinds.problems.count > 0
 
 
+@pytest.mark.parametrize("memory", ["100E", "1e40", "-5"])
+def test_what_somebody_asks_for_cannot_overflow_the_sums(memory: str) -> None:
+    assert 0 <= shape({"containers": [container(memory=memory)] * 1000}).requests.memory < 2**63
+
+
 def test_images_are_in_the_kubelets_order() -> None:
     found = shape(
         {
@@ -261,3 +266,11 @@ def test_a_pods_progress_is_read_from_its_conditions() -> None:
 def test_json_that_is_no_pod_keeps_its_key() -> None:
     decoded_pod = Kinds().pods.one(msgspec.json.encode({"metadata": {"name": "a", "namespace": "b"}, "spec": 7}))
     assert (decoded_pod.key, decoded_pod.value) == (("b", "a"), None)
+
+
+def test_a_number_beyond_64_bits_costs_only_its_object() -> None:
+    kinds = Kinds()
+    huge = pod("huge") | {"spec": {"containers": [], "priority": 2**70}}
+    page = kinds.pods.page(json.dumps({"items": [huge, pod("b")]}).encode())
+    assert [item.value is None for item in page.items] == [True, False]
+    assert kinds.problems.count == 1

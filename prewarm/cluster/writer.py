@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from prewarm.cluster.client import Client
 from prewarm.cluster.decoding.common import WireObject
-from prewarm.cluster.errors import ApiError, ServerUnreachable
+from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.cluster.recorder import EventRecorder
 from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent
 
@@ -88,7 +88,7 @@ class Writer:
             return await self._write(intent)
         except ApiError as error:
             return WriteResult(intent, _outcome(intent, error), error.code, error.reason, error.message)
-        except ServerUnreachable as error:
+        except ClusterError as error:
             return WriteResult(intent, WriteOutcome.FAILED, message=str(error))
 
     async def _write(self, intent: Intent) -> WriteResult:

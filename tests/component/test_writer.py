@@ -1,10 +1,12 @@
 """What becomes of intents, whatever the server answers."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from prewarm.cluster.client import Client
+from prewarm.cluster.credentials import TokenFile
 from prewarm.cluster.writer import WriteOutcome, Writer
 from prewarm.model.intents import CONFIG_MAPS, EVENTS, IMAGE_CACHES, PODS, Apply, Create, Delete, Intent, RecordEvent
 from tests.support.fake_api_server import FakeApiServer, Refuse
@@ -61,6 +63,19 @@ async def test_one_that_fails_does_not_stop_the_others(server: FakeApiServer, cl
     results = await Writer(client, concurrency=1).execute([create("a"), create("b")])
     assert [result.outcome for result in results] == [WriteOutcome.FAILED, WriteOutcome.CREATED]
     assert set(server.objects(PODS)) == {("shop", "b")}
+
+
+async def test_credentials_that_vanish_for_a_moment_fail_the_write_not_the_writer(
+    server: FakeApiServer, tmp_path: Path
+) -> None:
+    async with connected(server, TokenFile(tmp_path / "token")) as client:
+        writer = Writer(client)
+        (failed,) = await writer.execute([create("a")])
+        (tmp_path / "token").write_text("back")
+        (created,) = await writer.execute([create("a")])
+    assert failed.outcome is WriteOutcome.FAILED
+    assert "cannot be read" in failed.message
+    assert created.outcome is WriteOutcome.CREATED
 
 
 async def test_a_create_whose_answer_got_lost_is_done(server: FakeApiServer, client: Client) -> None:

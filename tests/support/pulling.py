@@ -39,14 +39,14 @@ def registries(images: Mapping[str, int]) -> Registries:
     return found
 
 
-def refuse_nothing(_: Create) -> str:
-    """An API server that takes every pod."""
-    return ""
-
-
 @dataclass
 class World:
-    """API server, kubelets and the puller, on one clock. `refuse` says why a pod is not taken; "" takes it."""
+    """API server, kubelets and the puller, on one clock.
+
+    Attributes:
+        refusal: why the API server takes no pod; "" takes all.
+        lost: numbers of creates, counted from 0, that get lost on the way without anybody noticing.
+    """
 
     registries: Registries
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -63,6 +63,8 @@ class World:
     written: list[Intent] = field(default_factory=list)
     most_at_once: int = 0
     refusal: str = ""
+    lost: frozenset[int] = frozenset()
+    creates: int = 0
     serial: int = 0
 
     def __post_init__(self) -> None:
@@ -162,6 +164,9 @@ class World:
         match intent:
             case Create(resource=resource, namespace=namespace, name=name, manifest=manifest):
                 assert resource == PODS
+                self.creates += 1
+                if self.creates - 1 in self.lost:
+                    return
                 if self.refusal:
                     self.memory.refused(namespace, name, self.refusal, self.now)
                 elif (namespace, name) not in self.pods:

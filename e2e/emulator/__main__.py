@@ -20,6 +20,10 @@ READY_LINE = "emulator ready"
 """Printed once the nodes exist and the present pods are known."""
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     kubeconfig: Annotated[Path | None, typer.Option(help="Of an administrator of the cluster.")] = None,
     nodes: Annotated[int, typer.Option(help="How many nodes to create.")] = 10,
@@ -83,7 +87,9 @@ async def _run(connection: Connection, options: EmulatorOptions) -> None:
         if ended.done():
             ended.result()
         ended.cancel()
+        writes = ", ".join(f"{number} {kind}" for kind, number in sorted(emulator.writer.written.items()))
+        print(f"emulator wrote {writes or 'nothing'}; worst lag {emulator.worst_lag:.3f} s", flush=True)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -22,7 +22,7 @@ from e2e.emulator.wire import ObservedPod
 from e2e.emulator.writer import KubeletClient, Writer
 from prewarm.cluster.client import Limits
 from prewarm.cluster.connection import Connection
-from prewarm.cluster.errors import ApiError
+from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.model.intents import EVENTS, NODES, PODS, Resource
 from prewarm.model.pods import ContainerStatus
 from prewarm.simulation.fleet import Fleet
@@ -77,6 +77,7 @@ class Emulator:
         pulls: the last pulls in the order in which they ended.
         removed: images that nodes deleted.
         writer: what was written, and what waits.
+        worst_lag: seconds by which this process was late for something the model had to do.
     """
 
     def __init__(self, connection: Connection, options: EmulatorOptions) -> None:
@@ -88,6 +89,7 @@ class Emulator:
         self.pulls: deque[PullFinished] = deque(maxlen=_PULLS_KEPT)
         self.removed: list[ImageRemoved] = []
         self.writer = Writer(options.writers)
+        self.worst_lag = 0.0
         self._stack = AsyncExitStack()
         self._client: KubeletClient | None = None
         self._wake = asyncio.Event()
@@ -136,7 +138,7 @@ class Emulator:
 
     async def add_nodes(self, plan: NodePlan) -> list[NodeProfile]:
         """Create nodes and start their kubelets; a node that exists keeps its object and its images."""
-        profiles = plan.profiles()
+        profiles = [profile for profile in plan.profiles() if profile.name not in self.fleet.nodes]
         gate = asyncio.Semaphore(_NODES_AT_ONCE)
 
         async def create(profile: NodeProfile) -> None:
@@ -149,8 +151,12 @@ class Emulator:
         return profiles
 
     async def delete_node(self, name: str) -> None:
-        """Delete a node's object; its pods are then the garbage collector's."""
+        """Delete a node with its kubelet; its pods are then the pod garbage collector's.
+
+        A node that is added under the same name later starts from nothing.
+        """
         await self._api.delete(NODES, "", name)
+        self.feed(lambda: self.fleet.remove_node(name))
 
     def feed(self, change: Callable[[], None]) -> None:
         """Apply an input to the model at the present time (a push to a registry, a kubelet's restart)."""
@@ -175,7 +181,10 @@ class Emulator:
             self._dispatch(output)
 
     async def _clock(self) -> None:
+        wakeup: float | None = None
         while True:
+            if wakeup is not None:
+                self.worst_lag = max(self.worst_lag, (self._now() - wakeup) / self._options.time_scale)
             self._advance()
             wakeup = self.fleet.next_wakeup()
             self._wake.clear()
@@ -237,9 +246,8 @@ class Emulator:
     async def _delete_if_there(self, name: str) -> None:
         try:
             await self._api.delete(NODES, "", name)
-        except ApiError as error:
-            if not error.not_found:
-                raise
+        except ClusterError as error:
+            _log.info("emulator: node %s was not deleted: %s", name, error)
 
     # Nodes
 

@@ -1,6 +1,5 @@
 """All emulated nodes of a cluster behind one clockless interface: inputs, `advance(now)`, `next_wakeup()`."""
 
-from collections.abc import Iterable
 from functools import partial
 
 from prewarm.model.pods import ContainerStatus
@@ -38,9 +37,9 @@ class Fleet:
         return self._agenda.now
 
     @property
-    def nodes(self) -> Iterable[str]:
+    def nodes(self) -> tuple[str, ...]:
         """Names of the emulated nodes."""
-        return self._kubelets.keys()
+        return tuple(self._kubelets)
 
     def add_node(self, profile: NodeProfile) -> Kubelet:
         """Start the kubelet of a node."""
@@ -56,6 +55,15 @@ class Fleet:
             chance=self._chance,
         )
         return kubelet
+
+    def remove_node(self, name: str) -> None:
+        """A node is gone with its kubelet, its pods' containers and its disk; a namesake starts from nothing.
+
+        Raises:
+            KeyError: if the node is not emulated.
+        """
+        self._kubelets.pop(name).stop()
+        self._homes = {uid: home for uid, home in self._homes.items() if home != name}
 
     def kubelet(self, node: str) -> Kubelet:
         """The kubelet of a node.

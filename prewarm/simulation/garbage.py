@@ -46,7 +46,12 @@ class ImageCollector:
         self._watching = False
         self.collected = 0
         """kubelet_image_garbage_collected_total."""
-        agenda.after(phase, self._collect)
+        self._timers = {"collect": agenda.after(phase, self._collect)}
+
+    def stop(self) -> None:
+        """Look at the disk no more."""
+        for timer in self._timers.values():
+            timer.cancel()
 
     @property
     def disk_used(self) -> float:
@@ -59,7 +64,7 @@ class ImageCollector:
         self.check_disk()
 
     def _collect(self) -> None:
-        self._agenda.after(self._profile.gc_period, self._collect)
+        self._timers["collect"] = self._agenda.after(self._profile.gc_period, self._collect)
         profile, now = self._profile, self._agenda.now
         unused = self._detect()
         percent = self.disk_used * 100 / profile.image_disk
@@ -108,7 +113,7 @@ class ImageCollector:
         """Look at the disk after it was written to; while it is too full the eviction manager looks every 10 s."""
         if not self._watching and self._too_full():
             self._watching = True
-            self._agenda.after(_EVICTION_PERIOD / 3, self._reclaim)
+            self._timers["reclaim"] = self._agenda.after(_EVICTION_PERIOD / 3, self._reclaim)
 
     def _too_full(self) -> bool:
         available = self._profile.image_disk - self.disk_used
@@ -135,7 +140,7 @@ class ImageCollector:
                 f"Threshold quantity: {int(self._profile.image_disk * self._profile.eviction_percent / 100)}, "
                 f"available: {max(0, int((self._profile.image_disk - self.disk_used) / 1024))}Ki. "
             )
-        self._agenda.after(_EVICTION_PERIOD, self._reclaim)
+        self._timers["reclaim"] = self._agenda.after(_EVICTION_PERIOD, self._reclaim)
 
     def _calm_down(self) -> None:
         now = self._agenda.now
@@ -146,4 +151,4 @@ class ImageCollector:
             self._watching = False
             self._pressure(pressure=False, reclaim=False)
             return
-        self._agenda.after(_EVICTION_PERIOD, self._reclaim)
+        self._timers["reclaim"] = self._agenda.after(_EVICTION_PERIOD, self._reclaim)

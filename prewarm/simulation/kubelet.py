@@ -158,6 +158,19 @@ class Kubelet:
         self._start_services()
         self.agenda.after(down_seconds + self.profile.timings.restart, self._started)
 
+    def stop(self) -> None:
+        """End for good: nothing is done or said any more."""
+        self.running = False
+        for worker in self._workers.values():
+            worker.cancel()
+            worker.stage = Stage.DONE
+        self._workers.clear()
+        self._dirty.clear()
+        self.collector.stop()
+        for timer in (self._relist_timer, self._images_timer):
+            if timer is not None:
+                timer.cancel()
+
     def _started(self) -> None:
         self.running = True
         for worker in list(self._workers.values()):

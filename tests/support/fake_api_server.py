@@ -262,7 +262,7 @@ class FakeApiServer:
             if value["metadata"].get("resourceVersion") not in {None, known["metadata"]["resourceVersion"]}:
                 return _status(Refuse(409, "Conflict", "the object has been modified"))
             return web.json_response(self.put(resource, value))
-        return web.json_response(self.put(resource, {**known, **value}))
+        return web.json_response(self.put(resource, _merged(known, value)))
 
     def _page(self, plural: str, start: int) -> web.Response:
         items = list(self._objects[plural].values())
@@ -324,6 +324,19 @@ class FakeApiServer:
     def _bookmark(self, annotations: Mapping[str, str]) -> bytes:
         metadata = {"resourceVersion": str(self._now), "annotations": dict(annotations)}
         return json.dumps({"type": "BOOKMARK", "object": {"metadata": metadata}}).encode() + b"\n"
+
+
+def _merged(known: Object, patch: Object) -> Object:
+    """RFC 7386; a strategic merge patch is taken for one, so lists are replaced."""
+    merged = dict(known)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict) and isinstance(merged.get(name), dict):
+            merged[name] = _merged(merged[name], value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def _error_event(code: int, reason: str, message: str) -> bytes:

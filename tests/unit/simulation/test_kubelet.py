@@ -302,3 +302,17 @@ def test_pods_of_a_kubelet_before_are_taken_over() -> None:
     assert not other.pulls
     assert not [event for event in other.events() if event.reason == "Started"]
     assert other.statuses()[-1].status.containers == status.containers
+
+
+def test_a_node_that_comes_again_under_its_name_starts_from_nothing() -> None:
+    scene = Scene()
+    scene.fleet.pod_bound(pod())
+    scene.until(0.8)
+    scene.fleet.remove_node("node")
+    scene.until(100)
+    assert not scene.pulls
+    scene.fleet.add_node(NODE)
+    scene.fleet.pod_bound(pod("next"))
+    scene.until(120)
+    assert [pull.downloaded_bytes for pull in scene.pulls] == [10 * MB]
+    assert scene.statuses("next")[-1].status.phase == "Running"

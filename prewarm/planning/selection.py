@@ -103,10 +103,10 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             fresh.append(prospect)
     added = 0
     for prospect in fresh:
-        if prospect.probability < UNLIKELY:
-            reasons[prospect.name] = SkipReason.UNLIKELY
-        elif unpredictable:
+        if unpredictable:
             reasons[prospect.name] = SkipReason.UNPREDICTABLE
+        elif prospect.probability < UNLIKELY:
+            reasons[prospect.name] = SkipReason.UNLIKELY
         elif limits.sure is not None and (prospect.certain < SURE or added >= limits.sure):
             reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:

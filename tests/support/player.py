@@ -5,12 +5,14 @@ them. The scheduler is `prewarm.placement` with one replay and a seed of its own
 """
 
 import heapq
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
 from msgspec.structs import replace
 
+from prewarm.api.names import ANNOTATION_IMAGES, LABEL_PULLER
 from prewarm.demand.departures import departure_order
 from prewarm.model.nodes import Evidence, Node, NodeImages, PresentImage
 from prewarm.model.plans import Batch, Demand, Trigger
@@ -74,12 +76,29 @@ class Player:
         ]
         return cluster(
             self.nodes.values(),
-            [*self._others, *self.pods.values()],
+            [*self._others, *self.pods.values(), *self._pullers()],
             [self.workload],
             self.sets.values(),
             now=self.now,
             node_images=records,
         )
+
+    def _pullers(self) -> list[Pod]:
+        """A puller pod for each pull of ours under way."""
+        return [
+            Pod(
+                "shop",
+                f"pull-{name}",
+                f"uid-pull-{name}",
+                name,
+                labels={LABEL_PULLER: "true"},
+                annotations={ANNOTATION_IMAGES: json.dumps([image])},
+                created_at=ends - self.pull_seconds,
+            )
+            for name, images in self.pulling.items()
+            for image, (ends, ours) in images.items()
+            if ours
+        ]
 
     def change(self, template: PodTemplate) -> None:
         """Give the Deployment another template; the controller has not seen it yet."""

@@ -1,4 +1,6 @@
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -137,9 +139,7 @@ def test_what_if_the_same_image_changes_nothing() -> None:
         (WEB, {"images": {"c0": "Not An Image"}}, "is not an image reference"),
     ],
 )
-def test_an_impossible_question_is_refused_in_one_line(
-    key: WorkloadKey, arguments: dict[str, object], told: str
-) -> None:
-    with pytest.raises(ValueError, match="^[^\n]*$") as refused:
-        what_if(steady(1), key, **arguments)  # type: ignore[arg-type]
-    assert told in str(refused.value)
+def test_an_impossible_question_is_refused_in_one_line(key: WorkloadKey, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)) as refused:
+        what_if(steady(1), key, **arguments)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,153 @@
+import zlib
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from prewarm.history import DEFAULT_TIME_TO_READY, History, decode, encode, learn, time_to_ready
+from prewarm.history.learning import MAX_STARTS, SCAN_INTERVAL
+from prewarm.history.state import Measured
+from prewarm.model.nodes import Evidence, NodeImages, NodeImageStatus, PresentImage
+from prewarm.model.outcomes import ContainerStart, Outcome
+from prewarm.model.pods import ContainerPhase, ContainerStatus, OwnerReference, Pod
+from prewarm.model.snapshot import ClusterSnapshot
+from tests.support.clusters import WEB, cluster, deployment, node, replica_set, template
+
+V1, V2 = "registry.test/web:v1", "registry.test/web:v2"
+
+
+def listed(size: int, *names: str, now: float = 1000.0) -> ClusterSnapshot:
+    return cluster([node("a", images=(NodeImageStatus(names, size),))], now=now)
+
+
+def pulled(*images: PresentImage, now: float = 1000.0) -> ClusterSnapshot:
+    return cluster([node("a")], node_images=[NodeImages("a", "uid-a", "boot-a", images)], now=now)
+
+
+def start(number: int, image: str = V1, pull_seconds: float | None = None) -> ContainerStart:
+    return ContainerStart(WEB, f"pod-{number}", "c0", image, "a", Outcome.LATE, 1.0, 2.0, pull_seconds=pull_seconds)
+
+
+def pod(created: float, *, ready: float | None, started: float | None, restarts: int = 0, sandbox: float = 1.0) -> Pod:
+    status = ContainerStatus("c0", ContainerPhase.RUNNING, started_at=started, restart_count=restarts)
+    owner = OwnerReference("ReplicaSet", "web-v1", "uid-web-v1")
+    return Pod(
+        "shop",
+        f"p{created}-{ready}-{restarts}",
+        "u",
+        "a",
+        owner=owner,
+        created_at=created,
+        sandbox_ready_at=created + sandbox,
+        ready_at=ready,
+        containers=(status,),
+    )
+
+
+def test_a_size_is_learnt_from_any_name_that_a_node_lists() -> None:
+    history = learn(History(), listed(500, "registry.test/web@sha256:" + "a" * 64, V1))
+    assert history.image_size(V1) == 500
+    assert history.image_size("registry.test/web@sha256:" + "a" * 64) == 500
+
+
+def test_short_and_long_spellings_are_one_image() -> None:
+    assert learn(History(), listed(500, "docker.io/library/busybox:1")).image_size("busybox:1") == 500
+
+
+def test_an_unseen_tag_is_as_large_as_its_repositorys_last_one() -> None:
+    history = learn(History(), listed(500, V1))
+    assert history.image_size(V2) == 500
+    later = learn(history, listed(800, V2, now=1000.0 + SCAN_INTERVAL))
+    assert later.image_size("registry.test/web:v3") == 800
+    assert later.image_size(V1) == 500
+    assert later.image_size("registry.test/other:v1") is None
+
+
+def test_learning_twice_from_the_same_state_changes_nothing() -> None:
+    snapshot = listed(500, V1)
+    once = learn(History(), snapshot)
+    assert learn(once, snapshot) is once
+
+
+def test_pulls_are_estimated_by_node_then_image_then_size() -> None:
+    image = PresentImage(V1, Evidence.OUR_PULL, 900.0, size_bytes=1000, pull_seconds=10.0)
+    history = learn(History(), pulled(image))
+    assert history.pull_rate("a") == 100.0
+    assert history.pull_seconds(V1, "a") == 10.0
+    assert history.pull_seconds(V1, "elsewhere") == 10.0
+    assert history.pull_seconds(V2) == 10.0
+    assert history.pull_seconds("registry.test/other:v1") is None
+
+
+def test_what_pods_had_to_wait_for_is_learnt_too() -> None:
+    history = learn(History(), cluster(), starts=[start(1, pull_seconds=33.0)])
+    assert history.pull_seconds(V1) == 33.0
+
+
+def test_time_to_ready_leaves_the_pull_out() -> None:
+    assert time_to_ready([pod(100.0, ready=130.0, started=126.0)]) == 5.0
+
+
+def test_time_to_ready_is_robust_against_restarts_and_outliers() -> None:
+    normal = [pod(100.0 + i, ready=110.0 + i, started=105.0 + i) for i in range(9)]
+    odd = [pod(50.0, ready=5000.0, started=60.0), pod(60.0, ready=70.0, started=65.0, restarts=4)]
+    assert time_to_ready([*normal, *odd, pod(70.0, ready=None, started=75.0)]) == 6.0
+
+
+def test_nothing_ready_says_nothing() -> None:
+    assert time_to_ready([pod(1.0, ready=None, started=None)]) is None
+    assert History().time_to_ready(WEB) == DEFAULT_TIME_TO_READY
+
+
+def test_time_to_ready_of_a_workload_outlives_its_pods() -> None:
+    found = deployment(template(V1))
+    pods = [pod(100.0, ready=130.0, started=126.0)]
+    snapshot = cluster(pods=pods, workloads=[found], replica_sets=[replica_set(found, found.template, 1)])
+    history = learn(History(), snapshot)
+    assert history.time_to_ready(WEB) == 5.0
+    assert learn(history, cluster(workloads=[found], now=5000.0)).time_to_ready(WEB) == 5.0
+
+
+def test_starts_are_kept_once_and_bounded() -> None:
+    history = learn(History(), cluster(), starts=[start(i) for i in range(MAX_STARTS)])
+    history = learn(history, cluster(), starts=[start(MAX_STARTS), start(MAX_STARTS)])
+    assert len(history.starts) == MAX_STARTS
+    assert history.starts[-1].pod_uid == f"pod-{MAX_STARTS}"
+
+
+def test_a_stored_history_is_read_back() -> None:
+    image = PresentImage(V1, Evidence.OUR_PULL, 900.0, size_bytes=1000, pull_seconds=10.0)
+    history = learn(History(), pulled(image), starts=[start(1)])
+    assert decode(encode(history)) == history
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "cut off"),
+        (b"garbage", "not zlib data"),
+        (zlib.compress(b"{}"), "version 0"),
+        (zlib.compress(b'{"version":99,"history":{}}'), "version 99"),
+        (zlib.compress(b'{"version":1,"history":{"starts":7}}'), "cannot be read"),
+        (zlib.compress(b'{"version":1'), "cannot be read"),
+        (zlib.compress(b"\xff\xfe"), "cannot be read"),
+        (zlib.compress(b"[" * 100_000), "cannot be read"),
+        (zlib.compress(b" " * 100_000_000), "too large"),
+        (encode(History())[:-2], "cut off"),
+    ],
+)
+def test_garbage_is_an_empty_history_with_a_reason(data: bytes, told: str) -> None:
+    history = decode(data)
+    assert told in history.reason
+    assert replace(history, reason="") == History()
+
+
+def test_an_encoding_always_fits() -> None:
+    sizes = {f"registry.test/{msgspec.json.encode(i * 7919).hex()}/{i}:v{i}": Measured(i, i) for i in range(4000)}
+    history = History(image_sizes=sizes, starts=tuple(start(i) for i in range(500)))
+    data = encode(history, limit=20_000)
+    assert len(data) <= 20_000
+    kept = decode(data)
+    assert not kept.reason
+    assert max(sizes, key=lambda image: sizes[image].at) in kept.image_sizes or not kept.image_sizes
+    assert len(encode(history)) <= 900_000

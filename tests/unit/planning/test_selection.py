@@ -1,0 +1,103 @@
+import pytest
+
+from prewarm.model.nodes import NodeState
+from prewarm.model.plans import SkipReason
+from prewarm.planning.selection import OBSTACLES, Limits, Prospect, is_unpredictable, new_nodes_allowed, select
+
+MISSING = ("a:1",)
+
+
+def prospects(*probabilities: float) -> list[Prospect]:
+    return [Prospect(f"n{i}", p, MISSING, certain=p) for i, p in enumerate(probabilities)]
+
+
+def test_the_likeliest_nodes_are_taken_until_coverage_is_reached() -> None:
+    found = select(prospects(1.0, 0.4, 0.4, 0.2), Limits(0.7, 10))
+    assert found.chosen == {"n0", "n1"}
+    assert found.reasons == {"n2": SkipReason.BEYOND_COVERAGE, "n3": SkipReason.BEYOND_COVERAGE}
+
+
+def test_a_likely_node_is_taken_beyond_coverage() -> None:
+    assert select(prospects(1.0, 1.0, 0.5), Limits(0.5, 10)).chosen == {"n0", "n1", "n2"}
+
+
+def test_never_more_than_allowed() -> None:
+    found = select(prospects(1.0, 1.0, 1.0), Limits(1.0, 2))
+    assert found.chosen == {"n0", "n1"}
+    assert found.reasons == {"n2": SkipReason.BEYOND_OVERPROVISION}
+
+
+def test_an_unlikely_node_is_left_even_where_coverage_is_missed() -> None:
+    found = select(prospects(0.5, 0.05), Limits(1.0, 10))
+    assert found.chosen == {"n0"}
+    assert found.reasons == {"n1": SkipReason.UNLIKELY}
+
+
+def test_warm_nodes_count_as_covered_and_cost_nothing() -> None:
+    warm = Prospect("warm", 0.6, ())
+    found = select([warm, *prospects(0.3)], Limits(0.6, 0))
+    assert found.chosen == {"warm"}
+    assert found.reasons == {"warm": SkipReason.ALREADY_PRESENT, "n0": SkipReason.BEYOND_COVERAGE}
+
+
+def test_what_we_pull_already_stays_chosen_whatever_its_chance() -> None:
+    ours = Prospect("ours", 0.0, MISSING, ours=True)
+    assert select([ours, *prospects(1.0)], Limits(0.9, 1)).chosen == {"ours", "n0"}
+
+
+def test_a_pull_under_way_makes_a_new_one_needless() -> None:
+    ours = Prospect("ours", 0.45, MISSING, ours=True)
+    assert select([ours, *prospects(0.45)], Limits(0.5, 5)).chosen == {"ours"}
+
+
+@pytest.mark.parametrize("state", list(NodeState))
+def test_every_node_state_has_its_reason_and_takes_no_pull(state: NodeState) -> None:
+    found = select([Prospect("n", 1.0, MISSING, obstacle=state)], Limits(1.0, 5))
+    assert found.chosen == frozenset()
+    assert found.reasons == {"n": OBSTACLES[state]}
+    assert OBSTACLES[state].value.removeprefix("Node") == state.value.removeprefix("Node")
+
+
+def test_where_a_pod_of_the_revision_pulls_nothing_is_pulled() -> None:
+    found = select([Prospect("n", 1.0, MISSING, pod_pulls=True)], Limits(1.0, 5))
+    assert found.chosen == {"n"}
+    assert found.reasons == {"n": SkipReason.PULLED_BY_POD}
+
+
+def test_before_the_burst_has_landed_only_certain_nodes_are_taken() -> None:
+    nodes = [Prospect("sure", 1.0, MISSING, certain=1.0), Prospect("depends", 1.0, MISSING, certain=0.5)]
+    found = select(nodes, Limits(1.0, 5, sure=5))
+    assert found.chosen == {"sure"}
+    assert found.reasons == {"depends": SkipReason.UNSETTLED}
+    assert select(prospects(1.0, 1.0, 1.0), Limits(1.0, 5, sure=2)).chosen == {"n0", "n1"}
+
+
+def test_an_unpredictable_demand_warms_nothing_new() -> None:
+    found = select(prospects(0.3, 0.2), Limits(1.0, 5), unpredictable=True)
+    assert found.chosen == frozenset()
+    assert set(found.reasons.values()) == {SkipReason.UNPREDICTABLE}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "nodes", "predictability", "expected"),
+    [
+        ([0.01] * 300, 5, 0.06, True),
+        ([1.0] * 20, 30, 0.95, False),
+        ([1.0] * 20, 5, 0.95, False),
+        ([0.3] * 10, 5, 0.3, False),
+        ([0.2] * 15, 5, 0.2, True),
+        ([], 5, 0.0, False),
+    ],
+)
+def test_unpredictable_means_more_misses_than_hits_even_with_the_largest_set(
+    probabilities: list[float], nodes: int, predictability: float, expected: bool
+) -> None:
+    assert is_unpredictable(probabilities, nodes, predictability) is expected
+
+
+@pytest.mark.parametrize(
+    ("pods", "overprovision", "idle", "expected"),
+    [(20, 1.5, 0, 30), (1, 1.5, 0, 2), (20, 1.5, 25, 5), (2, 1.5, 9, 0), (10, 1.1, 0, 11)],
+)
+def test_pulls_not_used_yet_count_against_the_limit(pods: int, overprovision: float, idle: int, expected: int) -> None:
+    assert new_nodes_allowed(pods, overprovision, idle) == expected

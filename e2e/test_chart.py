@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.cluster.selection import Cluster
+from e2e.cluster.selection import Cluster, Lane
 from e2e.manifests import PROJECT, get, install_definitions, server_side_apply
 from e2e.plain_yaml import TARGET, render
 from prewarm.api.image_cache import image_cache_manifest
@@ -83,6 +83,16 @@ FORBIDDEN = [
 
 
 @pytest.fixture
+def whole_cluster(cluster: Cluster) -> Cluster:
+    """A cluster on which kinds and the system namespace may be deleted, without what other tests left of them."""
+    if cluster.lane is Lane.EXISTING:
+        pytest.skip("installing and uninstalling would take away what is installed on an existing cluster")
+    remove_namespace(cluster, RELEASE_NAMESPACE)
+    forget_definitions(cluster)
+    return cluster
+
+
+@pytest.fixture
 def helm_run(cluster: Cluster, helm: Path) -> Helm:
     """Runs helm against the cluster."""
 
@@ -97,8 +107,9 @@ def helm_run(cluster: Cluster, helm: Path) -> Helm:
 
 
 @pytest.fixture
-def release_namespace(cluster: Cluster) -> Iterator[str]:
+def release_namespace(whole_cluster: Cluster) -> Iterator[str]:
     """The namespace of the release, restricted and empty."""
+    cluster = whole_cluster
     manifest = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -112,7 +123,6 @@ def release_namespace(cluster: Cluster) -> Iterator[str]:
 @pytest.fixture
 def release(cluster: Cluster, helm_run: Helm, release_namespace: str) -> Iterator[str]:
     """The chart, installed with its default values. A test may uninstall it."""
-    forget_definitions(cluster)
     helm_run("install", "prewarm", CHART, "-n", release_namespace)
     cluster.kubectl("wait", "--for=condition=Established", "crd/imagecaches.prewarm.dev", "--timeout=60s")
     yield "prewarm"
@@ -121,6 +131,7 @@ def release(cluster: Cluster, helm_run: Helm, release_namespace: str) -> Iterato
 
 
 def remove_namespace(cluster: Cluster, name: str) -> None:
+    # Without a kubelet nobody confirms a graceful end, and the namespace would stay.
     cluster.kubectl("delete", "pods", "--all", "-n", name, "--force", "--grace-period=0")
     cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=60s")
 
@@ -232,13 +243,13 @@ def test_uninstalling_leaves_hand_written_caches_and_nothing_of_ours(
 
 
 def test_uninstalling_takes_the_definitions_if_asked(cluster: Cluster, helm_run: Helm, release_namespace: str) -> None:
-    forget_definitions(cluster)
     helm_run("install", "prewarm", CHART, "-n", release_namespace, "--set", "crds.keep=false")
     helm_run("uninstall", "prewarm", "-n", release_namespace, "--wait")
     assert "prewarm" not in cluster.kubectl("get", "crd", "-o", "name")
 
 
-def test_the_plain_yaml_applies_and_deletes(cluster: Cluster, namespace: str) -> None:
+def test_the_plain_yaml_applies_and_deletes(whole_cluster: Cluster, namespace: str) -> None:
+    cluster = whole_cluster
     install_definitions(cluster)
     cluster.kubectl("apply", "--server-side", "-f", str(TARGET))
     assert allowed(cluster, ALLOWED) == ALLOWED

@@ -5,9 +5,11 @@ import yaml
 
 from prewarm.cli.reference import metrics_reference
 from prewarm.model.outcomes import Outcome
+from prewarm.puller import FailureReason, WithheldReason
 
 ROOT = Path(__file__).parents[3]
 OPERATIONS = ROOT / "docs" / "operations.md"
+RUNBOOKS = ROOT / "docs" / "runbooks"
 
 
 def granted() -> set[tuple[str, str]]:
@@ -54,8 +56,21 @@ def test_alerts_use_series_and_outcomes_that_exist_and_runbooks_that_are_there()
 
 def test_series_that_the_pages_name_exist() -> None:
     known = {name.removesuffix("_total") for name in re.findall(r"`(prewarm_\w+)`", metrics_reference())}
-    pages = [OPERATIONS, *sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
+    pages = [OPERATIONS, *sorted(RUNBOOKS.glob("*.md"))]
     named = {name for page in pages for name in re.findall(r"\bprewarm_[a-z_]+", page.read_text(encoding="utf-8"))}
     assert named
     unknown = {name for name in named if name.removesuffix("_total").removesuffix("_bucket") not in known}
     assert unknown <= {"prewarm_pulls_"}  # a pattern for grep
+
+
+def test_every_bad_outcome_has_its_section() -> None:
+    page = (RUNBOOKS / "cold-pod.md").read_text(encoding="utf-8")
+    sections = set(re.findall(r"^## `(\w+)`$", page, re.MULTILINE))
+    assert sections == {outcome for outcome in Outcome if not outcome.startswith("hit_")}
+
+
+def test_every_failure_and_every_wait_has_an_answer() -> None:
+    failures = (RUNBOOKS / "pulls-fail.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", failures, re.MULTILINE)) == set(FailureReason)
+    waits = "".join((RUNBOOKS / f"{name}.md").read_text(encoding="utf-8") for name in ("cold-pod", "nothing-prewarmed"))
+    assert [reason for reason in WithheldReason if f"`{reason}`" not in waits] == []

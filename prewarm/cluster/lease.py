@@ -163,17 +163,21 @@ class LeaderLease:
             if not error.not_found:
                 raise
             return await self._write(WireLeaseSpec(), create=True)
-        lease = msgspec.json.decode(body, type=WireLease)
-        self._metadata = cast("dict[str, Json]", msgspec.json.decode(body, type=_Whole).metadata)
-        spec = lease.spec
-        self.holder = spec.holder_identity or ""
-        self._version = lease.metadata.resource_version
+        spec = self._take(body)
         if spec != self._observed:
             self._observed, self._observed_at = spec, self._monotonic()
         lasts = self._observed_at + (spec.lease_duration_seconds or 0)
         if self.holder not in {"", self.identity} and self._monotonic() < lasts:
             return False
         return await self._write(spec, create=False)
+
+    def _take(self, body: bytes) -> WireLeaseSpec:
+        """Remember the Lease as the server has it."""
+        lease = msgspec.json.decode(body, type=WireLease)
+        self._metadata = cast("dict[str, Json]", msgspec.json.decode(body, type=_Whole).metadata)
+        self.holder = lease.spec.holder_identity or ""
+        self._version = lease.metadata.resource_version
+        return lease.spec
 
     async def _write(self, before: WireLeaseSpec, *, create: bool) -> bool:
         """Write our record over `before`; False if somebody was quicker."""
@@ -225,11 +229,23 @@ class LeaderLease:
             lease_transitions=self._observed.lease_transitions,
         )
         try:
-            async with asyncio.timeout(self._times.retry):
-                await self._put(spec, create=False)
+            async with asyncio.timeout(self._times.renew_deadline):
+                await self._put_again(spec)
         except (ClusterError, TimeoutError) as error:
-            _LOG.warning("lease not released, it runs out", lease=f"{self._namespace}/{self._name}", problem=str(error))
+            problem = str(error) or "no answer in time"
+            _LOG.warning("lease not released, it runs out", lease=f"{self._namespace}/{self._name}", problem=problem)
         self.holder = ""
+
+    async def _put_again(self, spec: WireLeaseSpec) -> None:
+        """Write a last record; a renewal that was cut off may have reached the server, and its answer not us."""
+        try:
+            await self._put(spec, create=False)
+        except ApiError as error:
+            if error.reason != "Conflict":
+                raise
+            self._take(await self._client.get(LEASES, self._namespace, self._name))
+            if self.holder == self.identity:
+                await self._put(spec, create=False)
 
 
 def _timestamp() -> str:

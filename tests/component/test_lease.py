@@ -12,7 +12,8 @@ from prewarm.model.intents import LEASES
 from tests.support.fake_api_server import FakeApiServer, Refuse
 from tests.support.mirroring import TIMEOUT_SECONDS, connected
 
-QUICK = LeaseTimes(duration=1.2, renew_deadline=0.3, retry=0.02)
+PATIENT = LeaseTimes(duration=15, renew_deadline=10, retry=0.02)
+HASTY = LeaseTimes(duration=1.2, renew_deadline=0.3, retry=0.02)
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ async def client(server: FakeApiServer) -> AsyncIterator[Client]:
         yield client
 
 
-def candidate(client: Client, identity: str) -> LeaderLease:
-    return LeaderLease(client, namespace="prewarm", name="prewarm", identity=identity, times=QUICK)
+def candidate(client: Client, identity: str, times: LeaseTimes = PATIENT) -> LeaderLease:
+    return LeaderLease(client, namespace="prewarm", name="prewarm", identity=identity, times=times)
 
 
 def held_by_another(server: FakeApiServer, renewed: str) -> None:
@@ -97,7 +98,7 @@ async def test_a_holder_with_a_wrong_clock_keeps_the_lease_while_it_renews(
 
 
 async def test_a_leader_that_cannot_renew_stops_its_work(server: FakeApiServer, client: Client) -> None:
-    leader = candidate(client, "first")
+    leader = candidate(client, "first", HASTY)
     stopped = asyncio.Event()
 
     async def work() -> None:

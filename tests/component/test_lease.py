@@ -33,7 +33,7 @@ def candidate(client: Client, identity: str, times: LeaseTimes = PATIENT) -> Lea
 
 
 def held_by_another(server: FakeApiServer, renewed: str) -> None:
-    spec = {"holderIdentity": "another", "leaseDurationSeconds": 1, "renewTime": renewed, "leaseTransitions": 4}
+    spec = {"holderIdentity": "another", "leaseDurationSeconds": 2, "renewTime": renewed, "leaseTransitions": 4}
     server.put(LEASES, {"metadata": {"name": "prewarm", "namespace": "prewarm"}, "spec": spec})
 
 

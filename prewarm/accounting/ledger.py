@@ -154,7 +154,8 @@ def encode_ledger(ledger: Ledger, saved_at: float) -> bytes:
         uid: tuple(sorted(ledger.settled.get(uid, frozenset())))
         for uid, entry in sorted(ledger.open.items(), key=lambda item: (-item[1].pod.created_at, item[0]))
     }
-    limit = max(len(open_pods), len(recent), len(ledger.pulls), len(ledger.closed_pulls), len(ledger.credited), 1)
+    lists = (ledger.covered_since, ledger.pulls, ledger.closed_pulls, ledger.credited)
+    limit = max(1, len(open_pods), len(recent), *(len(found) for found in lists))
     while True:
         encoded = _encode(ledger, saved_at, open_pods, recent, limit)
         if len(encoded) <= MAX_BYTES or limit <= 1:
@@ -176,7 +177,7 @@ def _encode(
         version=_VERSION,
         since=ledger.since if ledger.since is not None else saved_at,
         saved_at=saved_at,
-        covered=tuple(sorted(ledger.covered_since.items())),
+        covered=tuple(sorted(ledger.covered_since.items(), key=lambda item: (-item[1], item[0]))[:limit]),
         open=dict(list(open_pods.items())[:limit]),
         recent=dict(list(recent.items())[:limit]),
         credited=tuple((node, image, at) for (node, image), at in credited),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
+from prometheus_client import disable_created_metrics
 
 from prewarm import __version__
 from prewarm.cluster.client import Client
@@ -41,6 +42,8 @@ def run(settings: Settings) -> None:
         OSError: if the HTTP port is taken.
     """
     configure_logging(settings)
+    # Creation times of counters double the series and nobody asks for them.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     connection = Connection.load(settings.kubeconfig, settings.context)
     asyncio.run(Controller(settings, connection).run())
 

@@ -92,8 +92,9 @@ class Term:
         self._puller_wakes_at: float | None = None
 
     def plan_everything(self) -> None:
-        """Plan all workloads in the next cycle: this one did not come to its end."""
+        """Plan and account for all workloads in the next cycle: this one did not come to its end."""
         self._pace.plan_everything()
+        self._looked = False
 
     async def cycle(self, work: Work) -> float:
         """One round; returns the steady time of the next one if nothing changes before."""

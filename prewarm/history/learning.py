@@ -7,7 +7,7 @@ from prewarm.history.force import plans_in_force
 from prewarm.history.state import History, Measured, repository
 from prewarm.model.images import canonical
 from prewarm.model.nodes import Evidence
-from prewarm.model.outcomes import ContainerStart
+from prewarm.model.outcomes import ContainerStart, Outcome
 from prewarm.model.plans import Plan
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
@@ -38,7 +38,9 @@ def learn(
     due = not 0 <= now - history.scanned_at < SCAN_INTERVAL
     sizes = _sizes(snapshot) if due else {}
     measured = _pulls(snapshot) if due else {}
-    measured.update({start.image: start.pull_seconds for start in starts if start.pull_seconds is not None})
+    # A late start waited for the rest of a pull only.
+    whole = (start for start in starts if start.outcome is not Outcome.LATE)
+    measured.update({start.image: start.pull_seconds for start in whole if start.pull_seconds is not None})
     learnt = History(
         image_sizes=_merged(history.image_sizes, sizes, now, MAX_IMAGES),
         repository_sizes=_merged(history.repository_sizes, _new_of_repository(history, sizes), now, MAX_REPOSITORIES),

@@ -24,8 +24,10 @@ def pulled(*images: PresentImage, now: float = 1000.0) -> ClusterSnapshot:
     return cluster([node("a")], node_images=[NodeImages("a", "uid-a", "boot-a", images)], now=now)
 
 
-def start(number: int, image: str = V1, pull_seconds: float | None = None) -> ContainerStart:
-    return ContainerStart(WEB, f"pod-{number}", "c0", image, "a", Outcome.LATE, 1.0, 2.0, pull_seconds=pull_seconds)
+def start(
+    number: int, image: str = V1, pull_seconds: float | None = None, outcome: Outcome = Outcome.MISS_UNPREDICTED
+) -> ContainerStart:
+    return ContainerStart(WEB, f"pod-{number}", "c0", image, "a", outcome, 1.0, 2.0, pull_seconds=pull_seconds)
 
 
 def pod(created: float, *, ready: float | None, started: float | None, restarts: int = 0, sandbox: float = 1.0) -> Pod:
@@ -82,6 +84,8 @@ def test_pulls_are_estimated_by_node_then_image_then_size() -> None:
 def test_what_pods_had_to_wait_for_is_learnt_too() -> None:
     history = learn(History(), cluster(), starts=[start(1, pull_seconds=33.0)])
     assert history.pull_seconds(V1) == 33.0
+    joined = learn(history, cluster(), starts=[start(2, pull_seconds=1.0, outcome=Outcome.LATE)])
+    assert joined.pull_seconds(V1) == 33.0
 
 
 def test_time_to_ready_leaves_the_pull_out() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from e2e.cluster.selection import Cluster
 from e2e.manifests import PROJECT, get, in_namespace, install_definitions, server_side_apply
@@ -25,7 +26,7 @@ from prewarm.model.image_caches import (
 )
 from prewarm.model.images import PullPolicy
 from prewarm.model.nodes import Evidence, NodeImages, PresentImage
-from prewarm.model.pods import Toleration
+from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.selectors import LabelSelector, Operator, Requirement
 
 ENTRY = {"images": ["registry.example/web:v1"]}
@@ -181,6 +182,17 @@ def test_a_node_image_is_written_by_one_request_and_collected_with_its_node(
 
 
 NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "pni-test"}}
+
+
+def test_a_planned_cache_goes_with_its_workload(cluster: Cluster, namespace: str) -> None:
+    cluster.kubectl("create", "deployment", "web", "--image=registry.example/web:v1", "--replicas=0", "-n", namespace)
+    metadata = get(cluster, "deployment", "web", "-n", namespace)["metadata"]
+    assert isinstance(metadata, dict)
+    owner = OwnerReference("Deployment", "web", metadata["uid"], "apps/v1")
+    server_side_apply(cluster, image_cache_manifest(replace(full_cache(namespace), owner=owner)))
+    assert decode_image_cache(get(cluster, "imagecaches.prewarm.dev", "full", "-n", namespace)).owner == owner
+    cluster.kubectl("delete", "deployment", "web", "-n", namespace)
+    cluster.kubectl("wait", "--for=delete", "imagecaches.prewarm.dev/full", "-n", namespace, "--timeout=60s")
 
 
 def test_a_policy_round_trips(cluster: Cluster, cluster_scoped: Callable[[str], str]) -> None:

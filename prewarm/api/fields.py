@@ -25,7 +25,12 @@ class ApiModel(BaseModel):
     """A part of an object: camelCase outside, unknown fields ignored as the API server prunes them."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, use_attribute_docstrings=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        # Validators are built at first use: a command that meets none of our objects starts sooner.
+        defer_build=True,
     )
 
 

@@ -10,7 +10,8 @@ from itertools import pairwise
 from prewarm.simulation.messages import QPS_EXCEEDED
 from prewarm.simulation.outputs import PodStatusChanged, PullFinished
 from prewarm.simulation.pulls import EnsureRequest
-from tests.traces.replay import Account, nearest
+from tests.traces.account import Account
+from tests.traces.matching import nearest
 
 NEW, OLD = "containerd-2.4.2", "containerd-1.6.20"
 

@@ -2,16 +2,9 @@
 
 import pytest
 
-from tests.traces.replay import (
-    CASES,
-    ORDER_IS_CHANCE,
-    TIME_TOLERANCE,
-    TIME_TOLERANCE_SHARE,
-    Account,
-    nearest,
-    normal,
-    trace,
-)
+from tests.traces.account import Account, normal
+from tests.traces.matching import ORDER_IS_CHANCE, TIME_TOLERANCE, TIME_TOLERANCE_SHARE, nearest
+from tests.traces.recorded import CASES, trace
 
 RACES = "containerd-2.4.2/volume-24-tiny"
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from prewarm.model.plans import Candidates, Demand
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.candidates import summarize
-from prewarm.placement.cluster_arrays import ClusterArrays
+from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.replay import Replays
 
-__all__ = ["ClusterArrays", "ExpectedImage", "place"]
+__all__ = ["ClusterArrays", "ExpectedImage", "cluster_arrays", "place"]
 
 
 def place(
@@ -34,7 +34,7 @@ def place(
         images: images, as pod specs write them, that will be on more nodes than report them now.
         cluster: the snapshot's nodes, where several demands on one snapshot share them.
     """
-    arrays = cluster if cluster is not None else ClusterArrays(snapshot)
+    arrays = cluster if cluster is not None else cluster_arrays(snapshot)
     if not arrays.count or not demand.pods:
         return Candidates(nodes=(), unplaced=demand.pods)
     expected = {normalized_name(image): value for image, value in (images or {}).items()}

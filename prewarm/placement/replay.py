@@ -10,6 +10,7 @@ from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.arrays import Ints
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
+from prewarm.placement.departures import Departures
 from prewarm.placement.image_locality import ExpectedImage
 from prewarm.placement.incoming import IncomingPod, PodView, of_demand, of_pod
 from prewarm.placement.sampling import NodeSampling
@@ -57,33 +58,33 @@ class Replays:
         self._cluster = cluster
         self._expected = expected
         self._rows: Ints = np.arange(rows, dtype=np.int64)
-        self._usage = Usage(cluster, rows)
+        self._usage = Usage(snapshot, cluster, rows)
         self._sampling = NodeSampling(cluster, rows, random)
         self._ties = random.random((rows, cluster.count), dtype=np.float32)
         self._ties *= np.float32(0.99)  # never rounded up to the next whole score
         self._ties += 1
         self._history: list[_Landing] = []
         self._scheduler = PodScheduler(of_demand(demand, snapshot), snapshot, cluster, self._usage, expected)
-        self._leaving = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
-        self._gone = 0
+        self._departures = Departures(demand, snapshot, cluster, random, rows)
 
     def run(self) -> Outcome:
         """Competitors first, then the demand batch by batch, old pods leaving in between."""
         demand, rows = self._demand, self._rows
-        departures = _departures(demand)
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
         waiting = np.zeros(len(rows), dtype=np.int64)
-        self._leave(demand.leaving_first)
+        self._leave(np.full(len(rows), demand.leaving_first))
         rejected = self._scheduler.rejections()
         self._place_competitors()
         landed: list[tuple[float, Ints, Ints]] = []
-        for batch, gone in zip(demand.batches, departures, strict=True):
-            self._leave(gone)
+        before = 0
+        for batch in demand.batches:
+            self._leave(self._departures.expected(batch.needed_at, before))
+            before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             waiting += batch.pods
             landed += [(batch.needed_at, *cells) for cells in self._place(self._scheduler, waiting, counts)]
-        if waiting.any() and self._gone < len(self._leaving):
-            self._leave(demand.leaving_first + int(counts.sum(axis=1).min()))
+        if waiting.any() and not self._departures.all_gone:
+            self._leave(demand.leaving_first + counts.sum(axis=1))
             self._place(self._scheduler, waiting, counts)
         return Outcome(counts, waiting, rejected)
 
@@ -106,6 +107,7 @@ class Replays:
                 self._history.append(_Landing(scheduler.pod, rows, columns, 1))
             if counts is not None:
                 counts[rows, columns] += 1
+                self._departures.landed(rows, columns)
             cells.append((rows, columns))
             waiting -= placed
             stuck = ~placed | (waiting <= 0)
@@ -120,24 +122,15 @@ class Replays:
                 scheduler.observe(effect, past.rows, past.columns, past.sign, spread=past.counted_by_spread)
             self._place(scheduler, np.full(len(self._rows), number, dtype=np.int64))
 
-    def _leave(self, gone: int) -> None:
-        """Old pods go, until `gone` of them have gone."""
-        leaving = self._leaving[self._gone : gone]
-        self._gone += len(leaving)
-        left = set()
-        for pod in leaving:
-            column = self._cluster.column.get(pod.node_name)
-            if column is None or pod.finished:
-                continue
-            columns = np.full(len(self._rows), column, dtype=np.int64)
-            self._usage.add(pod.shape, self._rows, columns, -1)
+    def _leave(self, numbers: Ints) -> None:
+        """Old pods go, until as many have gone in each replay as `numbers` says."""
+        for departed in self._departures.leave(numbers):
+            pod, rows, columns = departed.pod, departed.rows, departed.columns
+            self._usage.add(pod.shape, rows, columns, -1)
             spread = pod.deleted_at is None
-            self._scheduler.observe(self._scheduler.effect(pod), self._rows, columns, -1, spread=spread)
-            self._history.append(_Landing(pod, self._rows, columns, -1, spread))
-            left.add(column)
-        if left:
-            changed = np.array(sorted(left), dtype=np.int64)
-            self._scheduler.resources.refresh(self._rows[:, np.newaxis], changed[np.newaxis])
+            self._scheduler.observe(self._scheduler.effect(pod), rows, columns, -1, spread=spread)
+            self._history.append(_Landing(pod, rows, columns, -1, spread))
+            self._scheduler.resources.refresh(rows, columns)
 
     def _report_images(self, landed: list[tuple[float, Ints, Ints]], now: float) -> list[tuple[float, Ints, Ints]]:
         """Nodes where pods landed long enough ago list the images now; gives back the others."""
@@ -146,21 +139,6 @@ class Replays:
             rows, columns = np.concatenate([r for _, r, _ in ripe]), np.concatenate([c for _, _, c in ripe])
             self._scheduler.images_arrive(rows, columns)
         return [entry for entry in landed if entry[0] > now - IMAGE_REPORT_SECONDS]
-
-
-def _departures(demand: Demand) -> list[int]:
-    """How many old pods have gone before each batch; where batches do not say, one per new pod that came before.
-
-    The first batch's number and `leaving_first` speak of the same pods.
-    """
-    said = any(batch.leaving for batch in demand.batches)
-    gone, departures = 0, []
-    for batch in demand.batches:
-        gone += batch.leaving
-        gone = max(gone, demand.leaving_first)
-        departures.append(gone)
-        gone += 0 if said else batch.pods
-    return departures
 
 
 def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -> Sequence[tuple[IncomingPod, int]]:

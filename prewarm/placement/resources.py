@@ -58,25 +58,20 @@ class ResourceFit:
 
         A pod that requests nothing of a resource fits even where it is overcommitted.
         """
-        request, usage, cluster = self._shape.requests, self._usage, self._cluster
-        at = (rows, columns)
-        found = [(RejectReason.TOO_MANY_PODS, usage.pods[at] + 1 > cluster.max_pods[columns])]
+        request, cluster = self._shape.requests, self._cluster
+        cpu, memory, storage, _, _, pods = self._usage.at(rows, columns)
+        found = [(RejectReason.TOO_MANY_PODS, pods + 1 > cluster.max_pods[columns])]
         amounts = (
-            (RejectReason.INSUFFICIENT_CPU, request.milli_cpu, cluster.milli_cpu, usage.milli_cpu),
-            (RejectReason.INSUFFICIENT_MEMORY, request.memory, cluster.memory, usage.memory),
-            (
-                RejectReason.INSUFFICIENT_RESOURCE,
-                request.ephemeral_storage,
-                cluster.ephemeral_storage,
-                usage.ephemeral_storage,
-            ),
+            (RejectReason.INSUFFICIENT_CPU, request.milli_cpu, cluster.milli_cpu, cpu),
+            (RejectReason.INSUFFICIENT_MEMORY, request.memory, cluster.memory, memory),
+            (RejectReason.INSUFFICIENT_RESOURCE, request.ephemeral_storage, cluster.ephemeral_storage, storage),
         )
         for reason, amount, capacity, used in amounts:
             if amount > 0:
-                found.append((reason, amount > capacity[columns] - used[at]))
+                found.append((reason, amount > capacity[columns] - used))
         for name, amount in request.extended:
             if amount > 0:
-                short = amount > self._capacity[name][columns] - usage.extended(name)[at]
+                short = amount > self._capacity[name][columns] - self._usage.extended(name)[rows, columns]
                 found.append((RejectReason.INSUFFICIENT_RESOURCE, short))
         return found
 
@@ -88,20 +83,15 @@ class ResourceFit:
         return ~short
 
     def _score(self, rows: Ints | slice, columns: Ints | slice) -> Scores:
-        shape, usage = self._shape, self._usage
+        shape = self._shape
         cpu, memory = self._cluster.milli_cpu[columns], self._cluster.memory[columns]
-        at = (rows, columns)
+        used_cpu, used_memory, _, counted_cpu, counted_memory, _ = self._usage.at(rows, columns)
         score = least_allocated(
-            usage.scoring_milli_cpu[at] + shape.scoring_milli_cpu,
-            usage.scoring_memory[at] + shape.scoring_memory,
-            cpu,
-            memory,
+            counted_cpu + shape.scoring_milli_cpu, counted_memory + shape.scoring_memory, cpu, memory
         )
         request = shape.requests
         if request.milli_cpu or request.memory:  # best effort pods skip BalancedAllocation
-            score = score + balanced_allocation(
-                usage.milli_cpu[at], usage.memory[at], request.milli_cpu, request.memory, cpu, memory
-            )
+            score = score + balanced_allocation(used_cpu, used_memory, request.milli_cpu, request.memory, cpu, memory)
         return score.astype(np.float32)
 
     def rejections(self) -> list[tuple[RejectReason, Mask]]:

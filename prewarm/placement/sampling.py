@@ -5,6 +5,7 @@ draws its own.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prewarm.placement.arrays import Ints, Mask
 from prewarm.placement.cluster_arrays import ClusterArrays
@@ -56,14 +57,18 @@ class NodeSampling:
         rows = np.arange(len(seen))
         goal = np.where(start > 0, seen[rows, start - 1], 0) + self._limit
         around = goal > total
-        last = (seen >= np.where(around, goal - total, goal)[:, np.newaxis]).argmax(axis=1)
-        first, last_or_all = np.where(ends, start, 0), np.where(ends, last, self._count - 1)
-        behind = self._position >= first[:, np.newaxis]
-        before = self._position <= last_or_all[:, np.newaxis]
+        last = (seen >= _column(np.where(around, goal - total, goal))).argmax(axis=1)
+        behind = self._position >= _column(np.where(ends, start, 0))
+        before = self._position <= _column(np.where(ends, last, self._count - 1))
         window = np.where((around & ends)[:, np.newaxis], behind | before, behind & before)
         self._start = np.where(ends, (last + 1) % self._count, start)
         selected: Mask = feasible & window
         return selected
+
+
+def _column(values: Ints) -> NDArray[np.int32]:
+    """A value per row, in the width of what it is compared with."""
+    return values.astype(np.int32)[:, np.newaxis]
 
 
 def _interleaved(cluster: ClusterArrays, rows: int, random: np.random.Generator) -> Ints:

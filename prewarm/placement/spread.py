@@ -84,7 +84,7 @@ class _Counter:
             np.arange(cluster.count) if per_node else np.where(topology.labelled, topology.domain, topology.size)
         )
         self.counted: Mask = np.ones(cluster.count, dtype=np.bool_) if per_node else counted
-        self.counts: Ints = np.zeros((rows, cluster.count if per_node else topology.size + 1), dtype=np.int64)
+        self.counts: Scores = np.zeros((rows, cluster.count if per_node else topology.size + 1), dtype=np.float32)
         self.eligible: Mask = np.zeros(topology.size, dtype=np.bool_)
         self.eligible[topology.domain[counted & topology.labelled]] = True
         self.one_hot = np.zeros((cluster.count, topology.size + 1), dtype=np.float32)
@@ -94,17 +94,17 @@ class _Counter:
     def seed(self, columns: Ints) -> None:
         """Count existing pods on these columns, in every replay."""
         columns = columns[self.counted[columns]]
-        self.counts += np.bincount(self.domain[columns], minlength=self.counts.shape[1])
+        self.counts += np.bincount(self.domain[columns], minlength=self.counts.shape[1]).astype(np.float32)
 
     def apply(self, rows: Ints, columns: Ints, sign: int) -> None:
         """One matching pod per row came or went."""
         self.counts[rows, self.domain[columns]] += sign * self.counted[columns]
 
-    def by_node(self) -> Ints:
+    def by_node(self) -> Scores:
         """The count of each node's domain."""
         if self.per_node:
             return self.counts
-        result: Ints = np.take(self.counts, self.domain, axis=1)
+        result: Scores = np.take(self.counts, self.domain, axis=1)
         return result
 
 
@@ -181,7 +181,7 @@ class TopologySpread:
             constraint = counter.rule.constraint
             domains = counter.counts[:, : counter.missing]
             enough = int(counter.eligible.sum()) >= max(1, constraint.min_domains)
-            least = np.where(counter.eligible, domains, np.iinfo(np.int64).max).min(axis=1) if enough else 0
+            least = np.where(counter.eligible, domains, np.float32(np.inf)).min(axis=1) if enough else 0
             itself = int(counter.rule.matches(self._pod.labels))
             skew = counter.by_node() + itself - np.reshape(least, (-1, 1))
             holds = (skew <= constraint.max_skew) & counter.labelled
@@ -210,8 +210,7 @@ class TopologySpread:
 
     def _weighted(self, counter: _Counter, scored: Mask) -> Scores:
         """One constraint's part: count x ln(domains + 2) + maxSkew - 1, 0 where the label is missing."""
-        weight = np.log(self._domains(counter, scored) + 2.0)
-        by_domain: Scores = (counter.counts * weight).astype(np.float32)
+        by_domain: Scores = counter.counts * np.log(self._domains(counter, scored) + 2.0).astype(np.float32)
         by_domain += np.float32(counter.rule.constraint.max_skew - 1)
         if not counter.per_node:
             by_domain[:, counter.missing] = 0

@@ -8,7 +8,7 @@ from prewarm.model.image_caches import PolicyMode
 from prewarm.model.plans import DemandPlan, Plan, Problem, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
-from prewarm.placement import ClusterArrays
+from prewarm.placement import ClusterArrays, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.presence import WarmthMemory, warmth
 
@@ -53,6 +53,6 @@ def plan(
             problems.append(Problem(key, f"strategy of {key}: {error}"))
             continue
         for demand in wanted:
-            cluster = cluster or ClusterArrays(snapshot)
+            cluster = cluster or cluster_arrays(snapshot)
             entries.append(plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, seed=seed))
     return Plan(tuple(entries), tuple(skips), tuple(problems), None if only is None else tuple(sorted(set(only))))

@@ -19,7 +19,7 @@ from prewarm.model.pods import (
 from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Namespace
-from prewarm.placement.cluster_arrays import ClusterArrays, Usage
+from prewarm.placement.cluster_arrays import ClusterArrays, Usage, cluster_arrays
 from prewarm.placement.incoming import IncomingPod
 from prewarm.placement.scheduler import PodScheduler
 from tests.unit.placement.clusters import HOSTNAME, cluster, node, pod, requests
@@ -33,8 +33,8 @@ def zoned() -> list[Node]:
 
 
 def scheduler(snapshot: ClusterSnapshot, shape: PodShape, **labels: str) -> tuple[PodScheduler, ClusterArrays]:
-    arrays = ClusterArrays(snapshot)
-    return PodScheduler(IncomingPod("default", labels, shape), snapshot, arrays, Usage(arrays, 1), {}), arrays
+    arrays = cluster_arrays(snapshot)
+    return PodScheduler(IncomingPod("default", labels, shape), snapshot, arrays, Usage(snapshot, arrays, 1), {}), arrays
 
 
 def feasible(snapshot: ClusterSnapshot, shape: PodShape, **labels: str) -> set[str]:

@@ -1,5 +1,6 @@
 """What planning relies on: probabilities, order, rejected counts, and that the cluster's own changes are followed."""
 
+import msgspec
 import pytest
 
 from prewarm.model.plans import Batch, RejectReason
@@ -7,7 +8,7 @@ from prewarm.model.pods import Affinity, PodAffinityTerm, PodShape
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ExpectedImage, place
-from prewarm.placement.cluster_arrays import ClusterArrays
+from prewarm.placement.cluster_arrays import cluster_arrays
 from prewarm.placement.sampling import nodes_to_find
 from tests.unit.placement.clusters import HOSTNAME, MIB, cluster, demand, node, pod, replica_set, requests
 
@@ -131,8 +132,15 @@ def test_pods_that_landed_bring_their_image_along() -> None:
 
 def test_arrays_may_be_shared_between_demands() -> None:
     snapshot = nodes(5)
-    arrays = ClusterArrays(snapshot)
+    arrays = cluster_arrays(snapshot)
     assert place(demand(2), snapshot, cluster=arrays) == place(demand(2), snapshot)
+
+
+def test_snapshots_that_share_their_nodes_differ_in_what_pods_take() -> None:
+    first = cluster([node(name) for name in "ab"], [pod("a", shape=requests(4000))])
+    second = msgspec.structs.replace(cluster([], [pod("b", shape=requests(4000))]), nodes=first.nodes)
+    assert [n.name for n in place(demand(1), first).nodes] == ["b"]
+    assert [n.name for n in place(demand(1), second).nodes] == ["a"]
 
 
 def test_more_nodes_than_are_scored_still_place_every_pod() -> None:

@@ -23,7 +23,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Namespace, Service
 from prewarm.placement import node_affinity, taints
 from prewarm.placement.arrays import normalized
-from prewarm.placement.cluster_arrays import ClusterArrays
+from prewarm.placement.cluster_arrays import cluster_arrays
 from prewarm.placement.image_locality import ExpectedImage, ImageLocality
 from prewarm.placement.incoming import IncomingPod
 from prewarm.placement.pod_affinity import PodAffinity
@@ -116,21 +116,21 @@ def image_node(name: str, *sizes: int) -> Node:
 )
 def test_image_locality(shape: PodShape, held: list[tuple[int, ...]], expected: list[int]) -> None:
     snapshot = cluster(image_node(f"node{i}", *sizes) for i, sizes in enumerate(held))
-    score = ImageLocality(shape, ClusterArrays(snapshot), 1, {}).score()
+    score = ImageLocality(shape, cluster_arrays(snapshot), 1, {}).score()
     assert score is not None
     assert score[0].tolist() == expected
 
 
 def test_image_locality_compares_names_exactly() -> None:
     snapshot = cluster([node("a", images={"docker.io/library/nginx:1": 900 * MIB}), node("b")])
-    assert ImageLocality(PodShape((ContainerShape("c", "nginx:1"),)), ClusterArrays(snapshot), 1, {}).score() is None
+    assert ImageLocality(PodShape((ContainerShape("c", "nginx:1"),)), cluster_arrays(snapshot), 1, {}).score() is None
 
 
 def test_expected_images_count_as_present() -> None:
     snapshot = cluster(node(name) for name in "abcd")
     expected = {"example.test/web:2": ExpectedImage(1000 * MIB, frozenset({"a", "b", "gone"}))}
     shape = PodShape((ContainerShape("c", "example.test/web:2"),))
-    score = ImageLocality(shape, ClusterArrays(snapshot), 1, expected).score()
+    score = ImageLocality(shape, cluster_arrays(snapshot), 1, expected).score()
     assert score is not None
     assert score[0].tolist() == [48, 48, 0, 0]
 
@@ -162,7 +162,7 @@ def spread_scores(
 
 
 def scores_of(snapshot: ClusterSnapshot, incoming: IncomingPod, failed: tuple[str, ...] = ()) -> dict[str, int]:
-    arrays = ClusterArrays(snapshot)
+    arrays = cluster_arrays(snapshot)
     every = np.ones(arrays.count, dtype=np.bool_)
     selected = np.array([[name not in failed for name in arrays.names]])
     score = TopologySpread(incoming, snapshot, arrays, NodeInclusion(every, every), 1).score(selected)
@@ -283,7 +283,7 @@ def test_spread_ignores_terminating_pods_and_other_namespaces() -> None:
 
 def test_pods_without_owner_and_service_have_no_default_constraints() -> None:
     snapshot = cluster(named("a"))
-    arrays = ClusterArrays(snapshot)
+    arrays = cluster_arrays(snapshot)
     every = np.ones(1, dtype=np.bool_)
     incoming = IncomingPod("default", {"foo": ""}, PodShape())
     assert TopologySpread(incoming, snapshot, arrays, NodeInclusion(every, every), 1).score(every[np.newaxis]) is None
@@ -309,7 +309,7 @@ HARD = Affinity(
 
 
 def affinity_scores(snapshot: ClusterSnapshot, incoming: IncomingPod) -> list[int] | None:
-    arrays = ClusterArrays(snapshot)
+    arrays = cluster_arrays(snapshot)
     score = PodAffinity(incoming, snapshot, arrays, 1).score(np.ones((1, arrays.count), dtype=np.bool_))
     return None if score is None else [int(value) for value in score[0]]
 
@@ -364,7 +364,7 @@ def test_preferred_node_affinity_sums_weights_and_normalises_by_the_best() -> No
     disk = NodeSelectorTerm((Requirement("disk", Operator.EXISTS),))
     terms = (PreferredNodeTerm(2, zone), PreferredNodeTerm(5, disk), PreferredNodeTerm(9, NodeSelectorTerm()))
     nodes = [node("a", labels={"zone": "z1"}), node("b", labels={"zone": "z1", "disk": "ssd"}), node("c", labels={})]
-    arrays = ClusterArrays(cluster(nodes))
+    arrays = cluster_arrays(cluster(nodes))
     weights = node_affinity.preference(PodShape(affinity=Affinity(preferred_node_terms=terms)), arrays)
     assert weights is not None
     assert normalized(weights, np.ones((1, 3), dtype=np.bool_))[0].tolist() == [28, 100, 0]
@@ -372,7 +372,7 @@ def test_preferred_node_affinity_sums_weights_and_normalises_by_the_best() -> No
 
 def test_untolerated_soft_taints_lower_the_score() -> None:
     one, two = Taint("one", "", TaintEffect.PREFER_NO_SCHEDULE), Taint("two", "", TaintEffect.PREFER_NO_SCHEDULE)
-    arrays = ClusterArrays(cluster([node("a"), node("b", taints=(one,)), node("c", taints=(one, two))]))
+    arrays = cluster_arrays(cluster([node("a"), node("b", taints=(one,)), node("c", taints=(one, two))]))
     selected = np.ones((1, 3), dtype=np.bool_)
     strict = taints.unwelcome(PodShape(), arrays)
     lenient = taints.unwelcome(PodShape(tolerations=(Toleration("one", "Exists"),)), arrays)

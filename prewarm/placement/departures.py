@@ -1,0 +1,104 @@
+"""Which old pods have gone by when? One possible course in each replay."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+
+from prewarm.model.plans import Demand
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement.arrays import Ints
+from prewarm.placement.cluster_arrays import ClusterArrays
+
+EARLIEST_SECONDS, LATEST_SECONDS = -1.0, 4.0
+"""How much earlier or later than expected an old pod's room is free: pods take from nothing to their grace period to
+stop, and new ones become ready together or one by one. Nobody knows, so each replay draws its own."""
+
+
+class Departed(Struct, frozen=True):
+    """Equal pods that leave in several replays, each from its own node."""
+
+    pod: Pod
+    """One of them; they share shape, labels, and whether they were terminating already."""
+    rows: Ints
+    columns: Ints
+
+
+class Departures:
+    """Old pods of the demand's workload, leaving in the order in which scaling down deletes them.
+
+    That order changes as the rollout goes: pods that share a node with more pods of the same Deployment go first
+    (ActivePodsWithRanks, pkg/controller/controller_utils.go), so a new pod drives the old one from its node.
+    """
+
+    def __init__(
+        self, demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays, random: np.random.Generator, rows: int
+    ) -> None:
+        self._pods = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
+        self._columns: Ints = np.array([cluster.column.get(pod.node_name, -1) for pod in self._pods], dtype=np.int64)
+        self._terminating = np.array([pod.deleted_at is not None for pod in self._pods], dtype=bool)
+        self._gone = np.zeros((rows, len(self._pods)), dtype=bool)
+        self._crowd = np.zeros((rows, cluster.count), dtype=np.int64)
+        self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
+        self._first = demand.leaving_first
+        self._ends = _expected_ends(demand)
+        self._said = any(batch.leaving for batch in demand.batches)
+        self._lag = random.uniform(EARLIEST_SECONDS, LATEST_SECONDS, rows)
+
+    def expected(self, needed_at: float, before: int) -> Ints:
+        """How many have gone when a batch comes; where batches do not say, one per pod that came `before`."""
+        if not self._said:
+            return np.full(len(self._lag), self._first + before, dtype=np.int64)
+        ended: Ints = np.searchsorted(self._ends, needed_at - self._lag, side="right").astype(np.int64)
+        return np.maximum(self._first, ended)
+
+    def landed(self, rows: Ints, columns: Ints) -> None:
+        """A new pod has come to these cells: old ones there go earlier."""
+        self._crowd[rows, columns] += 1
+
+    def leave(self, numbers: Ints) -> Iterator[Departed]:
+        """Let pods go until as many have gone in each replay as `numbers` says."""
+        missing = np.minimum(numbers, len(self._pods)) - self._gone.sum(axis=1)
+        while (missing > 0).any():
+            rows: Ints = np.flatnonzero(missing > 0)
+            chosen = self._next(rows)
+            self._gone[rows, chosen] = True
+            missing[rows] -= 1
+            yield from self._departed(rows, chosen)
+
+    @property
+    def all_gone(self) -> bool:
+        """Whether none is left in any replay."""
+        return bool(self._gone.all())
+
+    def _next(self, rows: Ints) -> Ints:
+        """The pod that goes next in each of some replays: terminating ones, then crowded nodes, then as expected."""
+        count = len(self._pods)
+        crowd = np.where(self._columns >= 0, self._crowd[rows][:, self._columns], 0)
+        order = np.arange(count) - count * crowd
+        order[:, self._terminating] -= count * (1 + int(crowd.max(initial=0)))
+        order[self._gone[rows]] = np.iinfo(np.int64).max
+        chosen: Ints = order.argmin(axis=1)
+        return chosen
+
+    def _departed(self, rows: Ints, chosen: Ints) -> Iterator[Departed]:
+        groups: dict[tuple[int, tuple[tuple[str, str], ...], bool], list[int]] = {}
+        for position, index in enumerate(chosen.tolist()):
+            if self._columns[index] >= 0 and not self._pods[index].finished:
+                groups.setdefault(self._kinds[index], []).append(position)
+        for positions in groups.values():
+            indices = chosen[positions]
+            yield Departed(self._pods[indices[0]], rows[positions], self._columns[indices])
+
+
+def _expected_ends(demand: Demand) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """When each leaving pod has ended: those counted before a batch, evenly since the batch before it."""
+    ends: list[float] = [-np.inf] * demand.leaving_first
+    counted = 0
+    for index, batch in enumerate(demand.batches):
+        fresh = max(0, counted + batch.leaving - len(ends))
+        counted += batch.leaving
+        since = demand.batches[index - 1].needed_at if index else batch.needed_at
+        ends += np.linspace(since, batch.needed_at, fresh + 1)[1:].tolist()
+    return np.array(ends, dtype=np.float64)

@@ -18,7 +18,7 @@ from e2e.cluster.selection import Cluster, Lane
 from e2e.manifests import PROJECT, get, install_definitions, server_side_apply
 from e2e.plain_yaml import TARGET, render
 from prewarm.api.image_cache import image_cache_manifest
-from prewarm.api.names import LEASE_NAME
+from prewarm.api.names import HISTORY_CONFIG_MAP, LEASE_NAME, PULLER_PRIORITY_CLASS
 from prewarm.api.node_image import node_images_manifest
 from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
@@ -189,7 +189,7 @@ def test_objects_are_accepted_and_the_pod_passes_restricted_pod_security(cluster
     pods = get(cluster, "pods", "-n", RELEASE_NAMESPACE)["items"]
     assert isinstance(pods, list)
     assert len(pods) == 1
-    priority_class = get(cluster, "priorityclass", "prewarm-puller")
+    priority_class = get(cluster, "priorityclass", PULLER_PRIORITY_CLASS)
     assert (priority_class["value"], priority_class["preemptionPolicy"]) == (-100, "Never")
     dashboard = get(cluster, "configmap", "prewarm-dashboard", "-n", RELEASE_NAMESPACE)
     data, metadata = dashboard["data"], dashboard["metadata"]
@@ -207,10 +207,10 @@ def test_the_controller_may_do_what_it_does_and_no_more(cluster: Cluster, releas
     own = RELEASE_NAMESPACE
     lease: list[Rule] = [(verb, "coordination.k8s.io", "leases") for verb in ("get", "update")]
     memory: list[Rule] = [(verb, "", "configmaps") for verb in ("get", "patch")]
-    assert allowed(cluster, lease, own, "prewarm") == lease
-    assert allowed(cluster, memory, own, "prewarm-history") == memory
+    assert allowed(cluster, lease, own, LEASE_NAME) == lease
+    assert allowed(cluster, memory, own, HISTORY_CONFIG_MAP) == memory
     assert allowed(cluster, [*lease, *memory], own, "another") == []
-    assert allowed(cluster, memory, "default", "prewarm-history") == []
+    assert allowed(cluster, memory, "default", HISTORY_CONFIG_MAP) == []
 
 
 def test_an_upgrade_after_the_controller_wrote_its_state_keeps_it(

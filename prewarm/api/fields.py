@@ -34,10 +34,9 @@ class ApiModel(BaseModel):
     )
 
 
-def cel(rule: str, message: str, field_path: str = "") -> dict[str, str]:
+def cel(rule: str, message: str) -> dict[str, str]:
     """One entry of x-kubernetes-validations; `message` says what would be right."""
-    entry = {"rule": rule, "message": message}
-    return entry | {"fieldPath": field_path} if field_path else entry
+    return {"rule": rule, "message": message}
 
 
 def rules(*entries: dict[str, str]) -> dict[str, object]:
@@ -84,7 +83,10 @@ LabelMap = Annotated[
     Field(
         max_length=64,
         json_schema_extra=rules(
-            cel("self.all(key, size(key) >= 1 && size(key) <= 317)", "a label key has 1 to 317 characters")
+            cel(
+                f"self.all(key, size(key) >= 1 && size(key) <= {LABEL_KEY_LENGTH})",
+                f"a label key has 1 to {LABEL_KEY_LENGTH} characters",
+            )
         ),
     ),
 ]

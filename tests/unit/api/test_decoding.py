@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from prewarm.api.image_cache import decode_image_cache
+from prewarm.api.names import DEFAULT_POLICY
 from prewarm.api.node_image import decode_node_images
 from prewarm.api.policy import decode_policy
 from prewarm.model.image_caches import ImageCache, ImageCacheStatus, Policy, PolicyMode
@@ -190,6 +191,6 @@ def test_ready_made_policies_are_valid_and_named_like_their_files() -> None:
     assert {name: (policy.name, policy.error) for name, policy in policies.items()} == {
         name: (name, "") for name in policies
     }
-    assert policies["default"] == Policy(), "the file spells out what holds without it"
+    assert policies[DEFAULT_POLICY] == Policy(), "the file spells out what holds without it"
     assert policies["shadow"].mode is PolicyMode.SHADOW
     assert policies["shadow"].namespace_selector == LabelSelector((("prewarm.dev/shadow", "true"),))

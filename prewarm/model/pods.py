@@ -98,6 +98,10 @@ class PodAffinityTerm(Struct, frozen=True):
     selector: LabelSelector | None = None
     namespaces: tuple[str, ...] = ()
     namespace_selector: LabelSelector | None = None
+    match_label_keys: tuple[str, ...] = ()
+    """Keys whose values in the pod's own labels narrow the selector; the API server merges them into created pods."""
+    mismatch_label_keys: tuple[str, ...] = ()
+    """As above, but pods with the same value do not count."""
 
 
 class WeightedPodAffinityTerm(Struct, frozen=True):

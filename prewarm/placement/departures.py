@@ -29,7 +29,8 @@ class Departures:
     """Old pods of the demand's workload, leaving in the order in which scaling down deletes them.
 
     That order changes as the rollout goes: pods that share a node with more pods of the same Deployment go first
-    (ActivePodsWithRanks, pkg/controller/controller_utils.go), so a new pod drives the old one from its node.
+    (ActivePodsWithRanks, pkg/controller/controller_utils.go), so a new pod drives the old one from its node. Pods that
+    were created and became ready in the same seconds have no order at all there; each replay draws one.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Departures:
     ) -> None:
         self._pods = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
         self._columns: Ints = np.array([cluster.column.get(pod.node_name, -1) for pod in self._pods], dtype=np.int64)
-        self._terminating = np.array([pod.deleted_at is not None for pod in self._pods], dtype=bool)
+        self._tiers: Ints = np.array([_tier(pod) for pod in self._pods], dtype=np.int64)
         self._gone = np.zeros((rows, len(self._pods)), dtype=bool)
-        self._crowd = np.zeros((rows, cluster.count), dtype=np.int64)
+        self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], rows, axis=0)
+        self._positions = _drawn_positions(self._pods, self._tiers, self._crowd[0][self._columns], random, rows)
         self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
         self._first = demand.leaving_first
         self._ends = _expected_ends(demand)
@@ -73,11 +75,11 @@ class Departures:
         return bool(self._gone.all())
 
     def _next(self, rows: Ints) -> Ints:
-        """The pod that goes next in each of some replays: terminating ones, then crowded nodes, then as expected."""
+        """The pod that goes next in each of some replays: by tier, from crowded nodes first, then as drawn."""
         count = len(self._pods)
         crowd = np.where(self._columns >= 0, self._crowd[rows][:, self._columns], 0)
-        order = np.arange(count) - count * crowd
-        order[:, self._terminating] -= count * (1 + int(crowd.max(initial=0)))
+        most = int(crowd.max(initial=0)) + 1
+        order = (self._tiers * most + most - 1 - crowd) * count + self._positions[rows]
         order[self._gone[rows]] = np.iinfo(np.int64).max
         chosen: Ints = order.argmin(axis=1)
         return chosen
@@ -102,3 +104,34 @@ def _expected_ends(demand: Demand) -> np.ndarray[tuple[int], np.dtype[np.float64
         since = demand.batches[index - 1].needed_at if index else batch.needed_at
         ends += np.linspace(since, batch.needed_at, fresh + 1)[1:].tolist()
     return np.array(ends, dtype=np.float64)
+
+
+def _tier(pod: Pod) -> int:
+    """What goes before the count of pods on the node: terminating, then not ready, then ready pods."""
+    if pod.deleted_at is not None:
+        return 0
+    return 1 if pod.ready_at is None else 2
+
+
+def _siblings(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays) -> Ints:
+    """Pods of the demand's Deployment per node, terminating ones left out."""
+    counts = np.zeros(cluster.count, dtype=np.int64)
+    for replica_set in snapshot.replica_sets_by_owner.get(demand.workload_uid, {}).values():
+        for pod in snapshot.pods_by_owner.get(replica_set.uid, {}).values():
+            column = cluster.column.get(pod.node_name)
+            if column is not None and pod.deleted_at is None and not pod.finished:
+                counts[column] += 1
+    return counts
+
+
+def _drawn_positions(pods: list[Pod], tiers: Ints, crowd: Ints, random: np.random.Generator, rows: int) -> Ints:
+    """The given order in each replay, equal pods exchanged at random."""
+    positions: Ints = np.repeat(np.arange(len(pods))[np.newaxis], rows, axis=0)
+    equal: dict[tuple[int, int, float | None, float], list[int]] = {}
+    for index, pod in enumerate(pods):
+        equal.setdefault((int(tiers[index]), int(crowd[index]), pod.ready_at, pod.created_at), []).append(index)
+    for indices in equal.values():
+        if len(indices) > 1:
+            shuffled = random.random((rows, len(indices))).argsort(axis=1)
+            positions[:, indices] = np.array(indices)[shuffled]
+    return positions

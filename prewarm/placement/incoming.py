@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.model.plans import Demand
-from prewarm.model.pods import Pod, PodShape
-from prewarm.model.selectors import LabelSelector
+from prewarm.model.pods import Pod, PodAffinityTerm, PodShape, WeightedPodAffinityTerm
+from prewarm.model.selectors import LabelSelector, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 
@@ -44,7 +45,13 @@ class IncomingPod(Struct, frozen=True):
 
 
 def of_demand(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
-    """The pods of a demand; a ReplicaSet that does not exist yet is given a pod-template-hash that no pod has."""
+    """The pods of a demand, as the API server would complete them."""
+    pod = _from_template(demand, snapshot)
+    return replace(pod, shape=_with_label_keys(pod.shape, pod.labels))
+
+
+def _from_template(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
+    """A ReplicaSet that does not exist yet is given a pod-template-hash that no pod has."""
     key = demand.workload
     labels = {**demand.template.labels, **dict(demand.revision_labels)}
     shape = demand.template.shape
@@ -61,6 +68,37 @@ def of_demand(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
     if key.kind == "StatefulSet":
         return _owned(key.namespace, labels, shape, snapshot.workloads.get(key))
     return IncomingPod(key.namespace, labels, shape)
+
+
+def _with_label_keys(shape: PodShape, labels: Mapping[str, str]) -> PodShape:
+    """Merge the label keys of pod affinity into its selectors (registry/core/pod/strategy.go)."""
+
+    def term(one: PodAffinityTerm) -> PodAffinityTerm:
+        if one.selector is None or not (one.match_label_keys or one.mismatch_label_keys):
+            return one
+        extra = tuple(
+            Requirement(key, operator, (labels[key],))
+            for operator, keys in ((Operator.IN, one.match_label_keys), (Operator.NOT_IN, one.mismatch_label_keys))
+            for key in keys
+            if key in labels
+        )
+        selector = LabelSelector(one.selector.match_labels, one.selector.match_expressions + extra)
+        return replace(one, selector=selector)
+
+    def weighted(one: WeightedPodAffinityTerm) -> WeightedPodAffinityTerm:
+        return replace(one, term=term(one.term))
+
+    held = shape.affinity
+    if not held.concerns_pods:
+        return shape
+    merged = replace(
+        held,
+        required_pod_affinity=tuple(map(term, held.required_pod_affinity)),
+        preferred_pod_affinity=tuple(map(weighted, held.preferred_pod_affinity)),
+        required_pod_anti_affinity=tuple(map(term, held.required_pod_anti_affinity)),
+        preferred_pod_anti_affinity=tuple(map(weighted, held.preferred_pod_anti_affinity)),
+    )
+    return replace(shape, affinity=merged)
 
 
 def of_pod(pod: Pod, snapshot: ClusterSnapshot) -> IncomingPod:

@@ -46,6 +46,8 @@ class WirePodTerm(Struct, rename="camel", gc=False):
     label_selector: WireSelector | None = None
     namespaces: list[str] | None = None
     namespace_selector: WireSelector | None = None
+    match_label_keys: list[str] | None = None
+    mismatch_label_keys: list[str] | None = None
 
 
 class WireWeightedPodTerm(Struct, rename="camel", gc=False):
@@ -144,6 +146,8 @@ def _term(wire: WirePodTerm, report: Report) -> PodAffinityTerm:
         selector=label_selector(wire.label_selector, report),
         namespaces=tuple(sorted(wire.namespaces or ())),
         namespace_selector=label_selector(wire.namespace_selector, report),
+        match_label_keys=tuple(wire.match_label_keys or ()),
+        mismatch_label_keys=tuple(wire.mismatch_label_keys or ()),
     )
 
 

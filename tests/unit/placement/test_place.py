@@ -107,6 +107,17 @@ def test_own_anti_affinity_keeps_the_new_pods_apart() -> None:
     assert ([n.name for n in found.nodes], found.unplaced) == (["b", "c"], 1)
 
 
+def test_anti_affinity_within_a_revision_lets_new_pods_join_old_ones() -> None:
+    own_kind = PodAffinityTerm(HOSTNAME, LabelSelector((("app", "web"),)), match_label_keys=("pod-template-hash",))
+    shape = PodShape(affinity=Affinity(required_pod_anti_affinity=(own_kind,)))
+    labels = {"app": "web", "pod-template-hash": "1"}
+    old_set = replica_set("web-1", labels, template_hash="r1")
+    old = [pod(name, labels=labels, owner=old_set) for name in "ab"]
+    snapshot = cluster([node(name) for name in "ab"], old, replica_sets=[old_set])
+    found = place(demand(3, shape), snapshot)
+    assert ([n.name for n in found.nodes], found.unplaced) == (["a", "b"], 1)
+
+
 def test_waiting_pods_of_no_lower_priority_take_room_first() -> None:
     shape = requests(6000)
     snapshot = cluster([node("a"), node("b")], [pod(shape=shape), pod(shape=shape, labels={"x": "y"})])

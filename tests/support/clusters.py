@@ -115,6 +115,7 @@ def cluster(
         pods_by_namespace=by_namespace,
         pods_by_owner=by_owner,
         puller_pods={key: pod for key, pod in all_pods.items() if LABEL_PULLER in pod.labels},
+        waiting_pods={pod.key: pod for pod in all_pods.values() if _waits(pod)},
         usage=usage,
         workloads={found.key: found for found in workloads},
         replica_sets=sets,
@@ -125,6 +126,10 @@ def cluster(
         node_images={found.node_name: found for found in node_images},
         policies={found.name: found for found in policies},
     )
+
+
+def _waits(pod: Pod) -> bool:
+    return not pod.node_name and not pod.finished and pod.deleted_at is None
 
 
 def _by_name(nodes: Iterable[Node]) -> Mapping[str, Node]:

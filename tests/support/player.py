@@ -282,8 +282,7 @@ class Player:
             (Batch(self.now, 1),),
             revision_labels=(("pod-template-hash", found.template_hash),),
         )
-        world = self.snapshot()
-        alone = replace(world, pods={key: p for key, p in world.pods.items() if p.node_name})
+        alone = replace(self.snapshot(), waiting_pods={})
         self._serial += 1
         nodes = place(demand, alone, replays=1, seed=self.seed * 100_000 + self._serial).nodes
         return nodes[0].name if nodes else ""

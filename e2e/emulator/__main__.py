@@ -88,7 +88,9 @@ async def _run(connection: Connection, options: EmulatorOptions) -> None:
             ended.result()
         ended.cancel()
         writes = ", ".join(f"{number} {kind}" for kind, number in sorted(emulator.writer.written.items()))
-        print(f"emulator wrote {writes or 'nothing'}; worst lag {emulator.worst_lag:.3f} s", flush=True)
+        lags = sorted(emulator.lags) or [0.0]
+        late = f"late by {lags[len(lags) // 2]:.3f} s (median), {lags[len(lags) * 99 // 100]:.3f} s (p99)"
+        print(f"emulator wrote {writes or 'nothing'}; {late}", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from prewarm.simulation.specs import NodeProfile
 _log = logging.getLogger(__name__)
 SECRETS = Resource("", "v1", "secrets", "Secret")
 _PULLS_KEPT = 100_000
+_LAGS_KEPT = 10_000
 _SHORTEST_WAIT = 0.002
 _NODES_AT_ONCE = 20
 
@@ -77,7 +78,7 @@ class Emulator:
         pulls: the last pulls in the order in which they ended.
         removed: images that nodes deleted.
         writer: what was written, and what waits.
-        worst_lag: seconds by which this process was late for something the model had to do.
+        lags: seconds by which this process was late for what the model had to do, the last ten thousand times.
     """
 
     def __init__(self, connection: Connection, options: EmulatorOptions) -> None:
@@ -89,7 +90,7 @@ class Emulator:
         self.pulls: deque[PullFinished] = deque(maxlen=_PULLS_KEPT)
         self.removed: list[ImageRemoved] = []
         self.writer = Writer(options.writers)
-        self.worst_lag = 0.0
+        self.lags: deque[float] = deque(maxlen=_LAGS_KEPT)
         self._stack = AsyncExitStack()
         self._client: KubeletClient | None = None
         self._wake = asyncio.Event()
@@ -184,7 +185,7 @@ class Emulator:
         wakeup: float | None = None
         while True:
             if wakeup is not None:
-                self.worst_lag = max(self.worst_lag, (self._now() - wakeup) / self._options.time_scale)
+                self.lags.append(max(0.0, (self._now() - wakeup) / self._options.time_scale))
             self._advance()
             wakeup = self.fleet.next_wakeup()
             self._wake.clear()

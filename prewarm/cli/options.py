@@ -36,6 +36,10 @@ Kubeconfig = Annotated[
     Path | None, typer.Option(help="File to connect with, as kubectl takes it.", show_default="as kubectl")
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.", show_default="the current one")]
+SystemNamespace = Annotated[
+    str, typer.Option(envvar="PREWARM_NAMESPACE", help="Where the controller keeps what it has learnt.")
+]
+SYSTEM_NAMESPACE = "prewarm-system"
 Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="How to print the result.")]
 SetImage = Annotated[
     list[str] | None,

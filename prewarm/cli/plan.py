@@ -8,16 +8,20 @@ import typer
 
 from prewarm.cli.errors import usage
 from prewarm.cli.options import (
+    SYSTEM_NAMESPACE,
     Context,
     Kubeconfig,
     Output,
     OutputFormat,
     SetImage,
+    SystemNamespace,
     parse_set_images,
     parse_workload,
 )
 
 if TYPE_CHECKING:
+    from prewarm.cluster.client import Client
+    from prewarm.history import History
     from prewarm.model.snapshot import ClusterSnapshot
 
 
@@ -39,17 +43,19 @@ def plan(
     output: Output = OutputFormat.TABLE,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    system_namespace: SystemNamespace = SYSTEM_NAMESPACE,
 ) -> None:
     """Show what would be prewarmed and why, with the nodes where pods will land; changes nothing."""
     key = None if workload is None else parse_workload(workload)
     images = parse_set_images(set_image or ())
     if key is None and (images or replicas is not None):
         raise usage("--replicas and --set-image need the workload that they are about: --workload KIND/NAMESPACE/NAME")
-    found = _from_file(snapshot) if snapshot is not None else _from_cluster(kubeconfig, context)
+    found, history = (
+        _from_file(snapshot) if snapshot is not None else _from_cluster(kubeconfig, context, system_namespace)
+    )
 
     from prewarm.cli.plan_report import report
     from prewarm.demand import what_if
-    from prewarm.history import History
     from prewarm.planning import plan as make_plan
 
     if key is not None:
@@ -57,7 +63,7 @@ def plan(
             found = what_if(found, key, replicas=replicas, images=images)
         except ValueError as error:
             raise usage(str(error)) from None
-    made = make_plan(found, History(), only=None if key is None else [key])
+    made = make_plan(found, history, only=None if key is None else [key])
     if output is OutputFormat.TABLE:
         from prewarm.cli.plan_table import print_plan
 
@@ -68,22 +74,29 @@ def plan(
         print_data(report(made, found), output)
 
 
-def _from_file(path: Path) -> "ClusterSnapshot":
+def _from_file(path: Path) -> "tuple[ClusterSnapshot, History]":
     import time
 
     from prewarm.cluster.snapshots import SnapshotError, read_snapshot
+    from prewarm.history import History
 
     data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     try:
-        return read_snapshot(data, time.time())
+        return read_snapshot(data, time.time()), History()
     except SnapshotError as error:
         raise usage(f"{'standard input' if str(path) == '-' else path}: {error}") from None
 
 
-def _from_cluster(kubeconfig: Path | None, context: str | None) -> "ClusterSnapshot":
+def _from_cluster(
+    kubeconfig: Path | None, context: str | None, system_namespace: str
+) -> "tuple[ClusterSnapshot, History]":
     import time
 
     from prewarm.cli.live import with_cluster
+    from prewarm.cli.memory import read_history
     from prewarm.cluster.live import read_cluster
 
-    return with_cluster(kubeconfig, context, lambda client: read_cluster(client, time.time()))
+    async def read(client: "Client") -> "tuple[ClusterSnapshot, History]":
+        return await read_cluster(client, time.time()), await read_history(client, system_namespace)
+
+    return with_cluster(kubeconfig, context, read)

@@ -5,13 +5,15 @@ from typing import Annotated
 import typer
 
 from prewarm.cli.asks import ImagesOnNodes, WorkloadAhead
-from prewarm.cli.errors import ExitCode, usage
+from prewarm.cli.errors import usage
 from prewarm.cli.options import (
+    SYSTEM_NAMESPACE,
     Context,
     Kubeconfig,
     Output,
     OutputFormat,
     SetImage,
+    SystemNamespace,
     checked_image,
     parse_seconds,
     parse_set_images,
@@ -48,6 +50,7 @@ def warm(
     output: Output = OutputFormat.TABLE,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    system_namespace: SystemNamespace = SYSTEM_NAMESPACE,
 ) -> None:
     """Warm a workload's next images on the nodes where its pods will land, or plain images on nodes.
 
@@ -77,7 +80,11 @@ def warm(
             service_account=service_account,
             name=name or "",
         )
-    raise typer.Exit(_warm(wanted, seconds if wait else None, output, kubeconfig, context))
+    from prewarm.cli.live import with_cluster
+    from prewarm.cli.warm_run import WarmRun
+
+    run = WarmRun(wanted, timeout=seconds if wait else None, output=output, system_namespace=system_namespace)
+    raise typer.Exit(with_cluster(kubeconfig, context, run.run))
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -85,16 +92,3 @@ def _label(text: str) -> tuple[str, str]:
     if not key or not equals:
         raise usage(f"--node-selector {text!r}: write LABEL=VALUE, such as pool=web")
     return key, value
-
-
-def _warm(
-    wanted: WorkloadAhead | ImagesOnNodes,
-    timeout: float | None,
-    output: OutputFormat,
-    kubeconfig: Kubeconfig,
-    context: Context,
-) -> ExitCode:
-    from prewarm.cli.live import with_cluster
-    from prewarm.cli.warm_run import WarmRun
-
-    return with_cluster(kubeconfig, context, WarmRun(wanted, timeout, output).run)

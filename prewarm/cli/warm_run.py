@@ -14,6 +14,7 @@ from prewarm.api.image_cache import decode_image_cache, image_cache_manifest
 from prewarm.api.image_cache_status import encode_status
 from prewarm.cli.asks import ImagesOnNodes, WorkloadAhead
 from prewarm.cli.errors import CommandError, ExitCode
+from prewarm.cli.memory import read_history
 from prewarm.cli.options import OutputFormat
 from prewarm.cli.output import print_data
 from prewarm.cli.warming import (
@@ -42,8 +43,16 @@ _LINE_SECONDS = 10.0
 class WarmRun:
     """One `prewarm warm`."""
 
-    def __init__(self, wanted: WorkloadAhead | ImagesOnNodes, timeout: float | None, output: OutputFormat) -> None:
+    def __init__(
+        self,
+        wanted: WorkloadAhead | ImagesOnNodes,
+        *,
+        timeout: float | None,
+        output: OutputFormat,
+        system_namespace: str,
+    ) -> None:
         self._wanted = wanted
+        self._system_namespace = system_namespace
         self._timeout = timeout
         self._output = output
 
@@ -76,7 +85,8 @@ class WarmRun:
     async def _cache(self, client: Client) -> ImageCache | Nothing:
         if isinstance(self._wanted, ImagesOnNodes):
             return images_cache(self._wanted)
-        return workload_cache(self._wanted, await read_cluster(client, time.time()))
+        history = await read_history(client, self._system_namespace)
+        return workload_cache(self._wanted, await read_cluster(client, time.time()), history)
 
     async def _wait(self, client: Client, cache: ImageCache, seconds: float) -> ExitCode:
         started = time.monotonic()

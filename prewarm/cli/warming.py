@@ -30,7 +30,7 @@ class Nothing(Struct, frozen=True):
     message: str
 
 
-def workload_cache(wanted: WorkloadAhead, snapshot: ClusterSnapshot) -> ImageCache | Nothing:
+def workload_cache(wanted: WorkloadAhead, snapshot: ClusterSnapshot, history: History) -> ImageCache | Nothing:
     """The ImageCache that warms all nodes of a workload's rollout or scale-out.
 
     All its pods are announced, so the set covers the whole rollout, not batch by batch. Another call for the same
@@ -44,7 +44,7 @@ def workload_cache(wanted: WorkloadAhead, snapshot: ClusterSnapshot) -> ImageCac
         changed = what_if(snapshot, key, replicas=wanted.replicas, images=wanted.images)
     except ValueError as error:
         raise usage(str(error)) from None
-    made = plan(_covering(changed, key, wanted.coverage), History(), only=[key])
+    made = plan(_covering(changed, key, wanted.coverage), history, only=[key])
     if made.problems:
         raise CommandError(made.problems[0].message)
     if not made.demands:

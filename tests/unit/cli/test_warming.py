@@ -8,6 +8,7 @@ from prewarm.api.image_cache import decode_image_cache, image_cache_manifest
 from prewarm.cli.asks import ImagesOnNodes, WorkloadAhead
 from prewarm.cli.errors import CommandError, ExitCode
 from prewarm.cli.warming import Nothing, Progress, images_cache, progress, verdict, workload_cache
+from prewarm.history import History
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, PullFailure
 from prewarm.model.nodes import NodeImageStatus
 from prewarm.model.pods import OwnerReference, Pod, PodPhase
@@ -49,7 +50,7 @@ def ahead(images: Mapping[str, str] | None = None, replicas: int | None = None, 
 
 
 def test_a_workloads_cache_covers_the_whole_rollout_and_goes_with_the_workload() -> None:
-    cache = workload_cache(ahead(), shop())
+    cache = workload_cache(ahead(), shop(), History())
     assert isinstance(cache, ImageCache)
     assert (cache.namespace, cache.name, cache.planned) == ("shop", "warm-deploy-web", False)
     assert cache.workload == str(WEB)
@@ -62,7 +63,7 @@ def test_a_workloads_cache_covers_the_whole_rollout_and_goes_with_the_workload()
 
 
 def test_what_is_written_is_what_the_api_reads_back() -> None:
-    cache = workload_cache(ahead(name="mine"), shop())
+    cache = workload_cache(ahead(name="mine"), shop(), History())
     assert isinstance(cache, ImageCache)
     read = decode_image_cache(image_cache_manifest(cache))
     assert read.error == ""
@@ -70,9 +71,9 @@ def test_what_is_written_is_what_the_api_reads_back() -> None:
 
 
 def test_nothing_is_written_where_nothing_is_to_be_pulled() -> None:
-    same = workload_cache(ahead({}), shop())
+    same = workload_cache(ahead({}), shop(), History())
     assert isinstance(same, Nothing)
-    everywhere = workload_cache(ahead(), shop(present=10))
+    everywhere = workload_cache(ahead(), shop(present=10), History())
     assert isinstance(everywhere, Nothing)
     assert NEW in everywhere.message
 
@@ -81,14 +82,14 @@ def test_unpredictable_landings_are_an_error_with_advice() -> None:
     workload = deployment(template("registry.test/web:v1"), replicas=3, annotations={})
     equal = cluster(nodes=[node(f"n{i:03d}") for i in range(300)], workloads=[workload])
     with pytest.raises(CommandError, match="cannot be predicted") as raised:
-        workload_cache(ahead(), equal)
+        workload_cache(ahead(), equal, History())
     assert raised.value.code is ExitCode.FAILED
     assert f"--image {NEW} -n shop" in str(raised.value)
 
 
 def test_a_workload_that_is_not_there_is_wrong_usage() -> None:
     with pytest.raises(CommandError) as raised:
-        workload_cache(ahead(), cluster(nodes=[node("a")]))
+        workload_cache(ahead(), cluster(nodes=[node("a")]), History())
     assert raised.value.code is ExitCode.USAGE
 
 

@@ -29,7 +29,7 @@ class Landing(Struct, frozen=True):
     chances: Mapping[str, float]
     """By node, that a pod lands there which a pull ordered now can help."""
     certain: Mapping[str, float]
-    """The least of the chances over what is not known yet; equal to them once pods that come at once have landed."""
+    """By node, the least chance that any pod of the demand lands there, over what is not known yet."""
     later: int
     """Pods that a pull can help."""
     settled: bool
@@ -58,7 +58,7 @@ def landing(
 
     Where a pod that comes at once lands, it pulls the image itself: nodes that it is certain to take are of no use.
     While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
-    a new one), so that only nodes that do not depend on it are certain.
+    a new one): certain are only nodes that some pod takes either way. Whichever it is, its image is not pulled in vain.
     """
     imminent = _imminent(demand, snapshot.taken_at)
     later = demand.pods - sum(batch.pods for batch in imminent)
@@ -72,10 +72,10 @@ def landing(
     gone = demand.leaving[: sum(batch.leaving for batch in imminent)]
     first = play(replace(demand, batches=imminent, leaving=gone)) if imminent else Candidates(())
     chances = _after(candidates, first)
-    certain = chances
+    certain = {node.name: node.probability for node in candidates.nodes}
     if not settled and demand.leaving:
-        staying = _after(play(replace(demand, leaving=gone)), first)
-        certain = {name: min(chance, staying.get(name, 0.0)) for name, chance in chances.items()}
+        staying = {node.name: node.probability for node in play(replace(demand, leaving=gone)).nodes}
+        certain = {name: min(chance, staying.get(name, 0.0)) for name, chance in certain.items()}
     return Landing(candidates, chances, certain, later, settled)
 
 

@@ -9,7 +9,7 @@ from prewarm.model.nodes import NodeState
 from prewarm.model.plans import SkipReason
 
 SURE = 0.95
-"""A node of this probability is worth a pull before the first burst has landed, on which all others depend."""
+"""A node that some pod takes with this probability is worth a pull before the first burst has landed."""
 LIKELY = 0.5
 """A node more likely used than not is worth its pull, even beyond coverage."""
 UNLIKELY = 0.1
@@ -38,7 +38,7 @@ class Prospect(Struct, frozen=True):
     missing: tuple[str, ...]
     """Images to pull; empty if the node is warm."""
     certain: float = 0.0
-    """The least that the probability may be, given what is just being decided."""
+    """That any pod lands there, also one that comes at once, however what is just being decided turns out."""
     obstacle: NodeState | None = None
     ours: bool = False
     """We pulled there for these images already, or are pulling."""
@@ -107,7 +107,7 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             reasons[prospect.name] = SkipReason.UNPREDICTABLE
         elif prospect.probability < UNLIKELY:
             reasons[prospect.name] = SkipReason.UNLIKELY
-        elif limits.sure is not None and (prospect.certain < SURE or added >= limits.sure):
+        elif limits.sure is not None and not (_is_sure(prospect) and added < limits.sure):
             reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:
             reasons[prospect.name] = SkipReason.BEYOND_COVERAGE
@@ -118,6 +118,11 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             covered += prospect.probability
             added += 1
     return Selection(frozenset(chosen), reasons)
+
+
+def _is_sure(prospect: Prospect) -> bool:
+    """Whether some pod lands there almost surely, and more likely than not one that a pull can help."""
+    return prospect.certain >= SURE and prospect.probability >= LIKELY
 
 
 def _settled(prospect: Prospect) -> SkipReason | None:

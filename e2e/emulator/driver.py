@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+import msgspec
+
 from e2e.emulator import wire
 from e2e.emulator.catalog import Catalog
-from e2e.emulator.nodes import NodePlan, manifest
+from e2e.emulator.nodes import NodePlan, ObservedNode, manifest
 from e2e.emulator.presence import NodeImage, images_of, remote_image
 from e2e.emulator.secrets import ObservedSecret, pull_secret
 from e2e.emulator.watching import Metadata, Watch
@@ -94,7 +96,10 @@ class Emulator:
         self._stack = AsyncExitStack()
         self._client: KubeletClient | None = None
         self._wake = asyncio.Event()
+        self._moved = asyncio.Event()
         self._generations: dict[str, int] = {}
+        self._nodes: dict[str, ObservedNode] = {}
+        self._created: dict[str, str] = {}
         self._deleting: set[str] = set()
         self._shown: dict[str, PodStatusChanged] = {}
         self._seen_ready: set[str] = set()
@@ -156,6 +161,7 @@ class Emulator:
 
         A node that is added under the same name later starts from nothing.
         """
+        self._created.pop(name, None)
         await self._api.delete(NODES, "", name)
         self.feed(lambda: self.fleet.remove_node(name))
 
@@ -163,7 +169,18 @@ class Emulator:
         """Apply an input to the model at the present time (a push to a registry, a kubelet's restart)."""
         self._advance()
         change()
+        self._advance()
         self._wake.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once a condition on this emulator holds; looked at whenever the model got an input or did something.
+
+        Raises:
+            Exception: what ended the emulator.
+        """
+        while not condition():
+            self.check()
+            await self._moved.wait()
 
     # Time
 
@@ -180,6 +197,8 @@ class Emulator:
     def _advance(self) -> None:
         for output in self.fleet.advance(self._now()):
             self._dispatch(output)
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     async def _clock(self) -> None:
         wakeup: float | None = None
@@ -216,8 +235,10 @@ class Emulator:
             gone=self._secret_gone,
             field_selector="type=kubernetes.io/dockerconfigjson",
         )
+        nodes = Watch(self._api, NODES, ObservedNode, seen=self._node_seen, gone=self._node_gone)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.writer.run(), name="emulator-writer")
+            group.create_task(nodes.run(), name="emulator-nodes")
             group.create_task(secrets.run(), name="emulator-secrets")
             await secrets.listed.wait()
             group.create_task(pods.run(), name="emulator-pods")
@@ -254,12 +275,14 @@ class Emulator:
 
     async def _create_node(self, profile: NodeProfile) -> None:
         try:
-            await self._api.create(NODES, "", manifest(profile))
+            stored = await self._api.create(NODES, "", manifest(profile))
             images: list[NodeImage] = []
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
-            images = images_of(await self._api.get(NODES, "", profile.name))
+            stored = await self._api.get(NODES, "", profile.name)
+            images = images_of(stored)
+        self._created[profile.name] = msgspec.json.decode(stored, type=ObservedNode).metadata.uid
 
         def start() -> None:
             kubelet = self.fleet.add_node(profile)
@@ -272,6 +295,17 @@ class Emulator:
         self.feed(start)
 
     # Inputs
+
+    def _node_seen(self, node: ObservedNode) -> None:
+        name, before = node.metadata.name, self._nodes.get(node.metadata.uid)
+        self._nodes[node.metadata.uid] = node
+        if before != node:
+            self.feed(lambda: self.fleet.node_changed(name, node.metadata.labels, node.taints))
+
+    def _node_gone(self, meta: Metadata) -> None:
+        self._nodes.pop(meta.uid, None)
+        if meta.name in self.fleet.nodes and self._created.get(meta.name) == meta.uid:
+            self.feed(lambda: self.fleet.remove_node(meta.name))
 
     def _pod_seen(self, pod: ObservedPod) -> None:
         uid, meta = pod.metadata.uid, pod.metadata

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from uuid import UUID
 
+from msgspec import Struct
+from msgspec import field as struct_field
+
 from prewarm.model.intents import Manifest
-from prewarm.model.pods import Resources, Taint
+from prewarm.model.pods import Resources, Taint, TaintEffect
 from prewarm.simulation.messages import Runtime
 from prewarm.simulation.specs import NodeProfile, Timings, fraction
 
@@ -87,6 +90,34 @@ class NodePlan:
             host_ip=f"192.168.{high}.{low + 1}",
             timings=self.timings,
         )
+
+
+class _Metadata(Struct):
+    name: str = ""
+    uid: str = ""
+    labels: dict[str, str] = {}
+
+
+class _Taint(Struct):
+    key: str
+    effect: TaintEffect
+    value: str = ""
+
+
+class _Spec(Struct):
+    taints: list[_Taint] = []
+
+
+class ObservedNode(Struct):
+    """What a kubelet reads of its own Node object."""
+
+    metadata: _Metadata
+    spec: _Spec = struct_field(default_factory=_Spec)
+
+    @property
+    def taints(self) -> tuple[Taint, ...]:
+        """spec.taints."""
+        return tuple(Taint(taint.key, taint.value, taint.effect) for taint in self.spec.taints)
 
 
 def manifest(profile: NodeProfile) -> Manifest:

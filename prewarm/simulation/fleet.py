@@ -1,8 +1,11 @@
 """All emulated nodes of a cluster behind one clockless interface: inputs, `advance(now)`, `next_wakeup()`."""
 
+from collections.abc import Mapping
 from functools import partial
 
-from prewarm.model.pods import ContainerStatus
+from msgspec.structs import replace
+
+from prewarm.model.pods import ContainerStatus, Taint
 from prewarm.simulation.agenda import Agenda
 from prewarm.simulation.bandwidth import Egress
 from prewarm.simulation.kubelet import Kubelet
@@ -64,6 +67,12 @@ class Fleet:
         """
         self._kubelets.pop(name).stop()
         self._homes = {uid: home for uid, home in self._homes.items() if home != name}
+
+    def node_changed(self, name: str, labels: Mapping[str, str], taints: tuple[Taint, ...]) -> None:
+        """A node's labels or taints changed: they count for pods that come from now on."""
+        kubelet = self._kubelets.get(name)
+        if kubelet is not None:
+            kubelet.profile = replace(kubelet.profile, labels=labels, taints=taints)
 
     def kubelet(self, node: str) -> Kubelet:
         """The kubelet of a node.

@@ -1,5 +1,6 @@
 """The emulator's driver against an API server that fails on purpose; the fake one keeps a patch's lists as sent."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -119,3 +120,19 @@ async def test_nodes_report_images_and_taken_over_nodes_keep_theirs(server: Fake
         server.put(PODS, pod("two"))
         await server.until(phase(server, "two"))
         assert not again.pulls
+
+
+async def test_a_node_s_taints_count_and_its_deletion_ends_its_kubelet(server: FakeApiServer) -> None:
+    async with emulator(server) as running:
+        node = server.objects(NODES)["", "node-0"]
+        node["spec"]["taints"] = [{"key": "dedicated", "effect": "NoExecute"}]
+        server.put(NODES, node)
+        async with asyncio.timeout(20):
+            await running.until(lambda: bool(running.fleet.kubelet("node-0").profile.taints))
+        server.put(PODS, pod("one"))
+        await server.until(lambda: server.objects(PODS)["default", "one"]["status"]["phase"] == "Failed")
+        assert server.objects(PODS)["default", "one"]["status"]["reason"] == "TaintToleration"
+
+        server.remove(NODES, "", "node-0")
+        async with asyncio.timeout(20):
+            await running.until(lambda: "node-0" not in running.fleet.nodes)

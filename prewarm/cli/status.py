@@ -47,7 +47,7 @@ def status(
     where = namespace or (workload.namespace if workload is not None else parts[0] if len(parts) == 2 else "")
     caches = with_cluster(kubeconfig, context, lambda client: _caches(client, where))
     if len(parts) == 2:
-        one = next((cache for cache in caches if cache.name == parts[1]), None)
+        one = next((cache for cache in caches if cache.key == (parts[0], parts[1])), None)
         if one is None:
             raise usage(f"no ImageCache {target}; prewarm status -n {parts[0]} lists those that are there")
         report.print_cache(one, output)

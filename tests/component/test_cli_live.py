@@ -1,0 +1,168 @@
+"""Commands against an API server that refuses, is not there, or answers late."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prewarm.cli.app import execute
+from prewarm.cli.errors import ExitCode
+from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, NODE_IMAGES, NODES, PODS
+from tests.support.fake_api_server import FakeApiServer, Refuse
+
+IMAGE = "registry.test/base:v1"
+
+
+@dataclass
+class Shell:
+    """Runs commands in a thread, as this one serves the API."""
+
+    server: FakeApiServer
+    kubeconfig: Path
+
+    async def run(self, *arguments: str) -> int:
+        return await asyncio.to_thread(execute, [*arguments, "--kubeconfig", str(self.kubeconfig)])
+
+
+@pytest.fixture
+async def shell(tmp_path: Path) -> AsyncIterator[Shell]:
+    async with FakeApiServer.running() as server:
+        path = tmp_path / "kubeconfig"
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": {"server": server.url}}],
+            "users": [{"name": "test", "user": {}}],
+        }
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        yield Shell(server, path)
+
+
+def condition(kind: str, on: bool, message: str = "") -> dict[str, object]:
+    return {"type": kind, "status": str(on), "reason": "Because", "message": message}
+
+
+async def settle(server: FakeApiServer, *, ready: bool, failures: list[dict[str, object]] | None = None) -> None:
+    """Play the controller: write a status as soon as the ImageCache is there."""
+    await server.until(lambda: bool(server.objects(IMAGE_CACHES)) and server.count("get", IMAGE_CACHES) > 0)
+    (cache,) = server.objects(IMAGE_CACHES).values()
+    status = {
+        "observedGeneration": 1,
+        "conditions": [condition("Ready", ready, "2 of 2 are there"), condition("Progressing", on=False)],
+        "desired": 2,
+        "succeeded": 2 if ready else 1,
+        "failures": failures or [],
+    }
+    server.put(IMAGE_CACHES, {**cache, "metadata": {**cache["metadata"], "generation": 1}, "status": status})
+
+
+async def test_status_without_our_kinds_says_how_to_install_them(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.server.missing.add(IMAGE_CACHES.plural)
+    assert await shell.run("status") == ExitCode.FAILED
+    assert "prewarm crds" in capsys.readouterr().err
+
+
+async def test_a_refusal_is_told_in_the_servers_words(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.server.fail_next("list", IMAGE_CACHES, Refuse(403, "Forbidden", "you may not list imagecaches"))
+    assert await shell.run("status") == ExitCode.FAILED
+    told = capsys.readouterr().err
+    assert "you may not list imagecaches" in told
+    assert len(told.splitlines()) == 1
+
+
+async def test_an_absent_server_has_an_exit_code_of_its_own(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    config = shell.kubeconfig.read_text(encoding="utf-8").replace(shell.server.url, "http://127.0.0.1:1")
+    shell.kubeconfig.write_text(config, encoding="utf-8")
+    assert await shell.run("status") == ExitCode.NO_CLUSTER
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+async def test_status_finds_one_cache_among_all(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        entry = {"images": [IMAGE], "nodeNames": ["n1"]}
+        shell.server.put(
+            IMAGE_CACHES, {"metadata": {"name": name, "namespace": "shop"}, "spec": {"cacheSpec": [entry]}}
+        )
+    assert await shell.run("status", "shop/two", "--output", "json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "two"
+    assert await shell.run("status", "shop/three") == ExitCode.USAGE
+    assert "no ImageCache shop/three" in capsys.readouterr().err
+
+
+async def test_a_node_without_record_is_no_error(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await shell.run("status", "node/n1") == 0
+    assert shell.server.count("get", NODE_IMAGES) == 1
+    assert "Nothing is known of node n1" in capsys.readouterr().out
+
+
+async def test_warm_orders_and_returns(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await shell.run("warm", "--image", IMAGE, "-n", "shop", "--node", "n1") == 0
+    ((namespace, name),) = shell.server.objects(IMAGE_CACHES)
+    assert namespace == "shop"
+    assert f"imagecache shop/{name}: ordered" in capsys.readouterr().out
+    (request,) = shell.server.asked("patch", IMAGE_CACHES)
+    assert request.query["fieldManager"] == "prewarm"
+    assert json.loads(request.body)["spec"]["cacheSpec"] == [{"images": [IMAGE], "nodeNames": ["n1"]}]
+
+
+async def test_warm_waits_until_everything_is_there(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    controller = asyncio.create_task(settle(shell.server, ready=True), name="controller")
+    assert await shell.run("warm", "--image", IMAGE, "-n", "shop", "--wait", "--output", "json") == 0
+    await controller
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["warm"] is True
+    assert answer["status"]["succeeded"] == 2
+
+
+async def test_warm_fails_with_the_kubelets_words(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    failure: dict[str, object] = {
+        "image": IMAGE,
+        "node": "n1",
+        "reason": "ImageNotFound",
+        "message": "manifest unknown",
+        "attempts": 5,
+    }
+    controller = asyncio.create_task(settle(shell.server, ready=False, failures=[failure]), name="controller")
+    assert await shell.run("warm", "--image", IMAGE, "-n", "shop", "--wait") == ExitCode.FAILED
+    await controller
+    told = capsys.readouterr().err
+    assert "manifest unknown" in told
+    assert len(told.splitlines()) == 1
+
+
+async def test_warm_gives_up_in_time_and_says_that_nobody_works(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await shell.run("warm", "--image", IMAGE, "-n", "shop", "--wait", "--timeout", "0.2s") == ExitCode.TIMEOUT
+    assert "is prewarm running?" in capsys.readouterr().err
+
+
+async def test_warm_without_our_kinds_says_how_to_install_them(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.server.missing.add(IMAGE_CACHES.plural)
+    assert await shell.run("warm", "--image", IMAGE, "-n", "shop") == ExitCode.FAILED
+    assert "prewarm crds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(None, False), (Refuse(403, "Forbidden", "you may not get configmaps"), True)]
+)
+async def test_plans_go_on_without_memory(
+    fault: Refuse | None, told: bool, shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if fault is not None:
+        shell.server.fail_next("get", CONFIG_MAPS, fault)
+    assert await shell.run("plan") == 0
+    assert shell.server.count("list", NODES) == shell.server.count("list", PODS) == 1
+    printed = capsys.readouterr()
+    assert "Nothing to prewarm" in printed.out
+    assert ("you may not get configmaps" in printed.err) is told

@@ -249,3 +249,25 @@ async def test_one_of_two_instances_acts_and_the_other_takes_over(lane: Lane) ->
     metrics = await until(second, HIT, 1)
     assert max(lane.downloads("v2").values()) == 1
     assert total(metrics) <= 2 * REPLICAS
+
+
+async def test_a_hand_written_cache_is_pulled_and_nothing_is_written_to_it_but_status(lane: Lane) -> None:
+    controller = await lane.controller()
+    await controller.wait_leading()
+    cache = {
+        "apiVersion": "prewarm.dev/v1alpha1",
+        "kind": "ImageCache",
+        "metadata": {"name": "base"},
+        "spec": {"cacheSpec": [{"images": [f"{REPOSITORY}:v7"], "nodeSelector": POOL}]},
+    }
+    await lane.kubectl("create", "-f", "-", manifest=yaml.safe_dump(cache))
+    await lane.kubectl("wait", "imagecaches.prewarm.dev/base", "--for=condition=Ready", "--timeout=60s")
+    found = await lane.get("imagecaches.prewarm.dev", "base")
+
+    metadata = found["metadata"]
+    assert isinstance(metadata, Mapping)
+    assert not {"finalizers", "annotations", "labels"} & metadata.keys()
+    ours = [entry for entry in metadata["managedFields"] if entry["manager"] == "prewarm"]
+    assert [entry["subresource"] for entry in ours] == ["status"]
+    assert managers(found) == {"kubectl-create", "prewarm"}
+    assert lane.downloads("v7") == Counter(dict.fromkeys(lane.emulator.fleet.nodes, 1))

@@ -46,6 +46,8 @@ TIMEOUT_SECONDS = 15.0
 ROLLOUT_SECONDS = 120.0
 QUIET_SECONDS = 2.0
 """Between two changes, so that each finds the puller done with the last one."""
+SETTLE_SECONDS = 10.0
+"""After the start, and after nodes have become ready."""
 IDLE_SECONDS = 30.0
 GOAL_P50, GOAL_P99 = 0.1, 1.0
 
@@ -212,6 +214,7 @@ async def measure(nodes: int, pods: int, changes: int, console: Console) -> Resu
             with console.status("starting the controller, then watching it idle"):
                 await controller.start()
                 await controller.wait_leading()
+                await asyncio.sleep(SETTLE_SECONDS)
                 before = controller.usage()
                 await asyncio.sleep(IDLE_SECONDS)
                 idle = controller.usage()

@@ -56,9 +56,9 @@ class Settings(BaseSettings):
     """Lease that the one active instance holds."""
     lease_duration_seconds: float = Field(default=15.0, ge=2.0, le=300.0)
     """After this long without renewal another instance takes over; client-go's default."""
-    batch_idle_seconds: float = Field(default=0.01, ge=0.0, le=5.0)
+    batch_idle_seconds: float = Field(default=0.005, ge=0.0, le=5.0)
     """A cycle starts once nothing has changed for this long: one rollout step is many events."""
-    batch_max_seconds: float = Field(default=0.05, ge=0.0, le=30.0)
+    batch_max_seconds: float = Field(default=0.025, ge=0.0, le=30.0)
     """A cycle starts at the latest this long after the first change, however busy the cluster is."""
     resync_seconds: float = Field(default=300.0, ge=10.0, le=86400.0)
     """Everything is planned anew this often, whether it changed or not: a net under the changes."""

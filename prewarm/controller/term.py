@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -33,6 +34,8 @@ WASTE_SECONDS = 2.0
 """How often bytes are judged: nobody waits for it, and it reads every node's record."""
 REFRESH_SECONDS = 300.0
 """How often measurements alone are stored, while no plan and no judgement changes."""
+INLINE_SECONDS = 0.5
+"""After a plan that took longer, the next one leaves the event loop to probes, lease and reflectors."""
 SEED = 0
 
 log = structlog.stdlib.get_logger(__name__)
@@ -84,6 +87,7 @@ class Term:
         self._uncounted: list[ContainerStart] = []
         self._unweighed: list[ByteVerdict] = []
         self._wasted_at = 0.0
+        self._plan_seconds = 0.0
         self._looked = False
         self._scribe = Scribe(services.execution)
         self._to_store = asyncio.Event()
@@ -101,10 +105,21 @@ class Term:
         steady, wall = self._services.clocks.steady, self._services.clocks.wall
         snapshot = self._services.store.snapshot(wall())
         due = self._pace.due(work.changes, snapshot, steady())
+        started = steady()
         if due:
             await self._plan(due, snapshot, work.seen_at)
+        planned = steady()
         await self._pull()
+        pulled = steady()
         self._account(work)
+        if due.urgent:
+            log.debug(
+                "cycle",
+                waited=round(started - work.seen_at, 4),
+                plan=round(planned - started, 4),
+                pull=round(pulled - planned, 4),
+                account=round(steady() - pulled, 4),
+            )
         wake_at = self._pace.wake_at()
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
@@ -116,10 +131,13 @@ class Term:
         steady = self._services.clocks.steady
         started = steady()
         only = due.workloads
-        history, memory = self._history, self._warmth
-        made = await asyncio.to_thread(plan, snapshot, history, only=only, seed=SEED, memory=memory)
+        make = partial(plan, snapshot, self._history, only=only, seed=SEED, memory=self._warmth)
+        # In a thread it takes several times as long while a rollout's events are decoded beside it.
+        made = await asyncio.to_thread(make) if self._plan_seconds > INLINE_SECONDS else make()
         ended = steady()
+        self._plan_seconds = ended - started
         self._services.metrics.planning.observe(ended - started)
+        log.debug("plan made", seconds=round(ended - started, 4), workloads=-1 if only is None else len(only))
         self._pace.planned(due, made, started, ended)
         self._reporter.planned(made)
         needed = {entry.demand.workload for entry in made.demands}

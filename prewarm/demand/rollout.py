@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from prewarm.api.plan_annotation import decode_summary
 from prewarm.demand.departures import departure_order
 from prewarm.demand.progress import (
     STOPPING_SECONDS,
@@ -16,7 +17,7 @@ from prewarm.demand.progress import (
     rolling_batches,
     spread,
 )
-from prewarm.demand.shapes import far_ahead, images, planned_trigger, revision_labels, start_seconds
+from prewarm.demand.shapes import far_ahead, images, revision_labels, start_seconds
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import Pod
@@ -172,9 +173,18 @@ def _last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
     if at.missing == 0 and all(pod.ready_at is not None for pod in at.new_pods):
         return False
     name = str(at.workload.key)
-    return any(
-        cache.planned and cache.workload == name and planned_trigger(cache) == Trigger.ROLLOUT
+    planned = (
+        decode_summary(cache.plan_annotation)
         for cache in snapshot.image_caches.values()
+        if cache.planned and cache.workload == name
+    )
+    return any(
+        summary is not None
+        and summary.trigger == Trigger.ROLLOUT
+        and summary.revision != ""
+        # The annotation keeps only the head of a long hash.
+        and at.workload.template_hash.startswith(summary.revision)
+        for summary in planned
     )
 
 

@@ -1,10 +1,6 @@
 """What does one pod of a workload need, and how long does it take to start?"""
 
-import msgspec
-from msgspec import Struct
-
 from prewarm.history import History, time_to_ready
-from prewarm.model.image_caches import ImageCache
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import PodShape
 from prewarm.model.snapshot import ClusterSnapshot
@@ -13,10 +9,6 @@ from prewarm.model.workloads import Workload
 TEMPLATE_HASH_LABEL = "pod-template-hash"
 """The label by which a Deployment tells its ReplicaSets' pods apart; the default spread constraints count by it."""
 _HOUR = 3600
-
-
-class _PlannedFor(Struct, frozen=True):
-    trigger: str = ""
 
 
 def images(shape: PodShape, excluded: frozenset[str]) -> tuple[str, ...]:
@@ -48,14 +40,6 @@ def start_seconds(snapshot: ClusterSnapshot, history: History, workload: Workloa
     pods = (pod for owner in owners for pod in snapshot.pods_by_owner.get(owner, {}).values())
     measured = time_to_ready(pods)
     return (history.time_to_ready(workload.key) if measured is None else measured) + workload.min_ready_seconds
-
-
-def planned_trigger(cache: ImageCache) -> str:
-    """The trigger for which a cache was planned, from its annotation; "" if that does not say."""
-    try:
-        return msgspec.json.decode(cache.plan_annotation, type=_PlannedFor).trigger
-    except (msgspec.DecodeError, RecursionError):
-        return ""
 
 
 def far_ahead(now: float) -> float:

@@ -82,8 +82,9 @@ def is_unpredictable(probabilities: list[float], nodes: int, predictability: flo
 def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = False) -> Selection:
     """Choose nodes.
 
-    What is warm, pulled by us or being pulled stays chosen and counts as covered. New nodes follow by falling
-    probability until coverage is reached; those that are LIKELY are taken beyond it; never more than allowed.
+    What is warm, pulled by us or being pulled stays chosen and counts as covered; so does, without being chosen, where
+    a pod of the revision pulls. New nodes follow by falling probability until coverage is reached; those that are
+    LIKELY are taken beyond it; never more than allowed.
     """
     ordered = sorted(prospects, key=lambda prospect: (-prospect.probability, prospect.name))
     target = limits.coverage * sum(prospect.probability for prospect in ordered) - 1e-9
@@ -95,8 +96,9 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
         settled = _settled(prospect)
         if settled is not None:
             reasons[prospect.name] = settled
-        worth_listing = prospect.probability >= UNLIKELY and prospect.obstacle is None
-        if prospect.ours or (worth_listing and settled is not None):
+        if settled is SkipReason.PULLED_BY_POD and not prospect.ours:
+            covered += prospect.probability
+        elif prospect.ours or (settled is SkipReason.ALREADY_PRESENT and _worth_listing(prospect)):
             chosen.add(prospect.name)
             covered += prospect.probability
         elif settled is None:
@@ -118,6 +120,11 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             covered += prospect.probability
             added += 1
     return Selection(frozenset(chosen), reasons)
+
+
+def _worth_listing(prospect: Prospect) -> bool:
+    """Whether a warm node is part of the set in force."""
+    return prospect.probability >= UNLIKELY and prospect.obstacle is None
 
 
 def _is_sure(prospect: Prospect) -> bool:

@@ -59,9 +59,9 @@ def test_every_node_state_has_its_reason_and_takes_no_pull(state: NodeState) -> 
 
 
 def test_where_a_pod_of_the_revision_pulls_nothing_is_pulled() -> None:
-    found = select([Prospect("n", 1.0, MISSING, pod_pulls=True)], Limits(1.0, 5))
-    assert found.chosen == {"n"}
-    assert found.reasons == {"n": SkipReason.PULLED_BY_POD}
+    found = select([Prospect("n", 0.9, MISSING, pod_pulls=True), *prospects(0.4)], Limits(0.6, 5))
+    assert found.chosen == frozenset()
+    assert found.reasons == {"n": SkipReason.PULLED_BY_POD, "n0": SkipReason.BEYOND_COVERAGE}
 
 
 def test_before_the_burst_has_landed_only_certain_nodes_are_taken() -> None:

@@ -225,10 +225,13 @@ async def test_an_emulator_that_starts_again_carries_on(emulator: Emulators, kub
     async with emulator(3, delete_nodes=False):
         await kubectl.apply(deployment(prefix, 6, f"{APP}:v1"))
         await kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-        await kubectl.apply(pod("ended", f"{prefix}-0", f"{APP}:v1"))
-        await kubectl("wait", "pod/ended", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
         for node in range(3):
-            await kubectl("wait", f"node/{prefix}-{node}", "--for=jsonpath={.status.images[0].names}", "--timeout=60s")
+            await kubectl.apply(pod(f"ended-{node}", f"{prefix}-{node}", f"{APP}:v1"))
+        for node in range(3):
+            done = "--for=jsonpath={.status.phase}=Succeeded"
+            await kubectl("wait", f"pod/ended-{node}", done, "--timeout=60s")
+            listed = "--for=jsonpath={.status.images[0].names}"
+            await kubectl("wait", f"node/{prefix}-{node}", listed, "--timeout=60s")
     before = {p["metadata"]["uid"] for p in await kubectl.items("pods")}
 
     async with emulator(3) as again:
@@ -241,4 +244,5 @@ async def test_an_emulator_that_starts_again_carries_on(emulator: Emulators, kub
         assert {s["restartCount"] for p in pods for s in p["status"]["containerStatuses"]} == {0}
 
         await kubectl("delete", "deployment/web", "--cascade=foreground", "--wait", "--timeout=60s")
-        assert [p["metadata"]["name"] for p in await kubectl.items("pods")] == ["ended"]
+        left = [p["metadata"]["name"] for p in await kubectl.items("pods")]
+        assert left == ["ended-0", "ended-1", "ended-2"]

@@ -110,7 +110,8 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
         together = departing_now(counts, limits)
         available = _available_at(at, snapshot.taken_at, warm_start, cold_start)
         batches = rolling_batches(counts, limits, now, Times(available, ends, warm_start, cold_start))
-    leaving = _leaving(at, snapshot.taken_at, len(going) + together)
+    # Ages are compared when old pods go: for most that is when the first new one becomes available.
+    leaving = _leaving(at, batches[0].needed_at if batches else snapshot.taken_at, len(going) + together)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,

@@ -1,6 +1,7 @@
 """Which old pods have gone by when? One possible course in each replay."""
 
 from collections.abc import Iterator
+from math import frexp
 
 import numpy as np
 from msgspec import Struct
@@ -11,9 +12,13 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.arrays import Ints
 from prewarm.placement.cluster_arrays import ClusterArrays
 
-EARLIEST_SECONDS, LATEST_SECONDS = -1.0, 4.0
+EARLIEST_SECONDS, LATEST_SECONDS = -2.0, 3.0
 """How much earlier or later than expected an old pod's room is free: pods take from nothing to their grace period to
 stop, and new ones become ready together or one by one. Nobody knows, so each replay draws its own."""
+
+QUICKEST_PACE, SLOWEST_PACE = 0.0, 2.0
+"""How much slower than expected new pods follow one another: of pods that start together nobody knows how far apart
+they become ready, and each that does lets one old pod go."""
 
 
 class Departed(Struct, frozen=True):
@@ -41,18 +46,22 @@ class Departures:
         self._tiers: Ints = np.array([_tier(pod) for pod in self._pods], dtype=np.int64)
         self._gone = np.zeros((rows, len(self._pods)), dtype=bool)
         self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], rows, axis=0)
-        self._positions = _drawn_positions(self._pods, self._tiers, self._crowd[0][self._columns], random, rows)
+        self._began = demand.batches[0].needed_at if demand.batches else snapshot.taken_at
+        siblings = self._crowd[0][self._columns]
+        self._positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, random, rows)
         self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
         self._first = demand.leaving_first
         self._ends = _expected_ends(demand)
         self._said = any(batch.leaving for batch in demand.batches)
+        self._pace = random.uniform(QUICKEST_PACE, SLOWEST_PACE, rows)
         self._lag = random.uniform(EARLIEST_SECONDS, LATEST_SECONDS, rows)
 
     def expected(self, needed_at: float, before: int) -> Ints:
         """How many have gone when a batch comes; where batches do not say, one per pod that came `before`."""
         if not self._said:
             return np.full(len(self._lag), self._first + before, dtype=np.int64)
-        ended: Ints = np.searchsorted(self._ends, needed_at - self._lag, side="right").astype(np.int64)
+        at = self._began + (needed_at - self._began) * self._pace - self._lag
+        ended: Ints = np.searchsorted(self._ends, at, side="right").astype(np.int64)
         return np.maximum(self._first, ended)
 
     def landed(self, rows: Ints, columns: Ints) -> None:
@@ -95,7 +104,10 @@ class Departures:
 
 
 def _expected_ends(demand: Demand) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """When each leaving pod has ended: those counted before a batch, evenly since the batch before it."""
+    """When each leaving pod has ended: those counted before a batch, evenly since the batch before it.
+
+    Each new pod lets an old one go in the end, so beyond the last batch they go on as quickly as pods came.
+    """
     ends: list[float] = [-np.inf] * demand.leaving_first
     counted = 0
     for index, batch in enumerate(demand.batches):
@@ -103,6 +115,10 @@ def _expected_ends(demand: Demand) -> np.ndarray[tuple[int], np.dtype[np.float64
         counted += batch.leaving
         since = demand.batches[index - 1].needed_at if index else batch.needed_at
         ends += np.linspace(since, batch.needed_at, fresh + 1)[1:].tolist()
+    if demand.batches:
+        began, last = demand.batches[0].needed_at, demand.batches[-1].needed_at
+        further = min(len(demand.leaving), demand.leaving_first + demand.pods) - len(ends)
+        ends += np.linspace(last, last + (last - began), max(0, further) + 1)[1:].tolist()
     return np.array(ends, dtype=np.float64)
 
 
@@ -124,14 +140,22 @@ def _siblings(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays)
     return counts
 
 
-def _drawn_positions(pods: list[Pod], tiers: Ints, crowd: Ints, random: np.random.Generator, rows: int) -> Ints:
-    """The given order in each replay, equal pods exchanged at random."""
+def _drawn_positions(
+    pods: list[Pod], tiers: Ints, crowd: Ints, now: float, random: np.random.Generator, rows: int
+) -> Ints:
+    """The given order in each replay; where the controller's sort has none, a drawn one.
+
+    Pods of one magnitude of age are ordered by uid, but those that were created and became ready in the same seconds
+    are not ordered at all: with such pairs the comparison is not transitive, and the whole class comes out any way.
+    """
     positions: Ints = np.repeat(np.arange(len(pods))[np.newaxis], rows, axis=0)
-    equal: dict[tuple[int, int, float | None, float], list[int]] = {}
+    classes: dict[tuple[int, int, int], list[int]] = {}
     for index, pod in enumerate(pods):
-        equal.setdefault((int(tiers[index]), int(crowd[index]), pod.ready_at, pod.created_at), []).append(index)
-    for indices in equal.values():
-        if len(indices) > 1:
+        since = pod.created_at if pod.ready_at is None else pod.ready_at
+        age = frexp(max(0.0, now - since) * 1e9)[1]
+        classes.setdefault((int(tiers[index]), int(crowd[index]), age), []).append(index)
+    for indices in classes.values():
+        if len({(pods[index].ready_at, pods[index].created_at) for index in indices}) < len(indices):
             shuffled = random.random((rows, len(indices))).argsort(axis=1)
             positions[:, indices] = np.array(indices)[shuffled]
     return positions

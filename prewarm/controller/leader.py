@@ -1,6 +1,7 @@
 """Who writes? The instance that holds the lease; the others keep themselves ready."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -28,6 +29,9 @@ class Leader:
     async def run(self) -> None:
         """Stand by and lead in turn, until cancelled."""
         await self._synced()
+        # What was read lives long: full collections over it would stall the loop for nothing.
+        gc.collect()
+        gc.freeze()
         while True:
             standby = asyncio.create_task(self._loop.stand_by(), name="standby")
 

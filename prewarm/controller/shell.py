@@ -24,7 +24,7 @@ FINALIZER = f"{GROUP}/kopf"
 """Never set, but kopf takes its finalizer off objects that it sees: the default name would be other operators'."""
 CREDENTIALS_SECONDS = 300.0
 """How long kopf uses credentials before it asks for them again: service account tokens rotate."""
-READY_SECONDS = 30.0
+RESTART_SECONDS = 15.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -62,28 +62,40 @@ class Shell:
         self._connection = connection
         self._listener = listener
         self._stop_seconds = stop_seconds
-        self._stop = threading.Event()
-        self._ready = threading.Event()
 
     async def run(self) -> None:
         """Run the operator; cancel to stop it.
+
+        It is a witness and a trigger, nothing depends on it: if it ends by itself, as kopf does after a minute without
+        an API server, it is started again.
+        """
+        while True:
+            try:
+                await self._once()
+            except Exception as error:  # noqa: BLE001 - whatever ended kopf, the controller goes on
+                log.warning("kopf ended, starting it again", problem=repr(error), seconds=RESTART_SECONDS)
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def _once(self) -> None:
+        """One life of the operator.
 
         Raises:
             Exception: what made kopf end on its own.
         """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        thread = threading.Thread(target=self._serve, args=(loop, ended), name="kopf", daemon=True)
+        stop = threading.Event()
+        thread = threading.Thread(target=self._serve, args=(loop, stop, ended), name="kopf", daemon=True)
         thread.start()
         try:
             await asyncio.shield(ended)
         finally:
-            self._stop.set()
+            stop.set()
             await asyncio.to_thread(thread.join, self._stop_seconds)
             if thread.is_alive():
                 log.warning("kopf did not stop in time", seconds=self._stop_seconds)
 
-    def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, ended: "asyncio.Future[None]") -> None:
         failure: BaseException | None = None
         try:
             asyncio.run(
@@ -92,8 +104,7 @@ class Shell:
                     settings=operator_settings(),
                     clusterwide=True,
                     standalone=True,
-                    stop_flag=self._stop,
-                    ready_flag=self._ready,
+                    stop_flag=stop,
                 )
             )
         except BaseException as error:  # noqa: BLE001 - handed over to the supervising task

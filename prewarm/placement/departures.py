@@ -34,7 +34,8 @@ class Departures:
     """Old pods of the demand's workload, leaving in the order in which scaling down deletes them.
 
     That order changes as the rollout goes: pods that share a node with more pods of the same Deployment go first
-    (ActivePodsWithRanks, pkg/controller/controller_utils.go), so a new pod drives the old one from its node. Pods that
+    (ActivePodsWithRanks, pkg/controller/controller_utils.go), so a new pod drives the old one from its node. Not so
+    for those that go at once: they are chosen within milliseconds, before the first new pods have a node. Pods that
     were created and became ready in the same seconds have no order at all there; each replay draws one.
     """
 
@@ -48,6 +49,8 @@ class Departures:
         self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], rows, axis=0)
         self._began = demand.batches[0].needed_at if demand.batches else snapshot.taken_at
         siblings = self._crowd[0][self._columns]
+        self._before = self._crowd.copy()
+        self._at_once = demand.leaving_first or next((batch.leaving for batch in demand.batches if batch.leaving), 0)
         self._positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, random, rows)
         self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
         self._first = demand.leaving_first
@@ -86,7 +89,9 @@ class Departures:
     def _next(self, rows: Ints) -> Ints:
         """The pod that goes next in each of some replays: by tier, from crowded nodes first, then as drawn."""
         count = len(self._pods)
-        crowd = np.where(self._columns >= 0, self._crowd[rows][:, self._columns], 0)
+        at_once = self._gone[rows].sum(axis=1, keepdims=True) < self._at_once
+        crowds = np.where(at_once, self._before[rows], self._crowd[rows])
+        crowd = np.where(self._columns >= 0, crowds[:, self._columns], 0)
         most = int(crowd.max(initial=0)) + 1
         order = (self._tiers * most + most - 1 - crowd) * count + self._positions[rows]
         order[self._gone[rows]] = np.iinfo(np.int64).max

@@ -49,7 +49,7 @@ class Departures:
         self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], rows, axis=0)
         self._began = demand.batches[0].needed_at if demand.batches else snapshot.taken_at
         siblings = self._crowd[0][self._columns]
-        self._before = self._crowd.copy()
+        self._before: Ints = self._crowd[0][self._columns]
         self._at_once = demand.leaving_first or next((batch.leaving for batch in demand.batches if batch.leaving), 0)
         self._positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, random, rows)
         self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
@@ -90,8 +90,8 @@ class Departures:
         """The pod that goes next in each of some replays: by tier, from crowded nodes first, then as drawn."""
         count = len(self._pods)
         at_once = self._gone[rows].sum(axis=1, keepdims=True) < self._at_once
-        crowds = np.where(at_once, self._before[rows], self._crowd[rows])
-        crowd = np.where(self._columns >= 0, crowds[:, self._columns], 0)
+        crowd = np.where(at_once, self._before, self._crowd[rows[:, np.newaxis], self._columns])
+        crowd[:, self._columns < 0] = 0
         most = int(crowd.max(initial=0)) + 1
         order = (self._tiers * most + most - 1 - crowd) * count + self._positions[rows]
         order[self._gone[rows]] = np.iinfo(np.int64).max

@@ -42,6 +42,7 @@ class Leader:
                     await self._loop.lead()
                 finally:
                     self._metrics.leader.set(0)
+                    self._metrics.pulls_in_flight.set(0)
 
             try:
                 await self._lease.run(work)

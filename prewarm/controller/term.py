@@ -34,6 +34,8 @@ WASTE_SECONDS = 2.0
 """How often bytes are judged: nobody waits for it, and it reads every node's record."""
 REFRESH_SECONDS = 300.0
 """How often measurements alone are stored, while no plan and no judgement changes."""
+PULL_GAP_SECONDS = 0.25
+"""Between two looks at the pulls for no other reason than that pods and nodes come and go, as they always do."""
 INLINE_SECONDS = 0.5
 """After a plan that took longer, the next one leaves the event loop to probes, lease and reflectors."""
 SEED = 0
@@ -88,6 +90,8 @@ class Term:
         self._unweighed: list[ByteVerdict] = []
         self._wasted_at = 0.0
         self._plan_seconds = 0.0
+        self._pulled_at = 0.0
+        self._surroundings_changed = False
         self._looked = False
         self._scribe = Scribe(services.execution)
         self._to_store = asyncio.Event()
@@ -109,7 +113,8 @@ class Term:
         if due:
             await self._plan(due, snapshot, work.seen_at)
         planned = steady()
-        await self._pull()
+        if self._pull_is_due(bool(due), work.changes, snapshot):
+            await self._pull()
         pulled = steady()
         self._account(work)
         if due.urgent:
@@ -121,6 +126,8 @@ class Term:
                 account=round(steady() - pulled, 4),
             )
         wake_at = self._pace.wake_at()
+        if self._surroundings_changed:
+            wake_at = min(wake_at, self._pulled_at + PULL_GAP_SECONDS)
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
         if self._ledger.open:
@@ -152,8 +159,21 @@ class Term:
             self._pace.plan_again(snapshot.workloads.keys() if only is None else only)
         self._learn(snapshot, made)
 
+    def _pull_is_due(self, planned: bool, changes: Changes, snapshot: ClusterSnapshot) -> bool:
+        """Whether to look after the pulls: at once for what concerns them, now and then for what may."""
+        clocks = self._services.clocks
+        if planned or changes.image_caches or self._pulled_at == 0.0:
+            return True
+        if self._puller_wakes_at is not None and clocks.wall() >= self._puller_wakes_at:
+            return True
+        if snapshot.image_caches or snapshot.puller_pods or snapshot.node_images:
+            self._surroundings_changed |= bool(changes.nodes or changes.used_nodes)
+        return self._surroundings_changed and clocks.steady() >= self._pulled_at + PULL_GAP_SECONDS
+
     async def _pull(self) -> None:
         services = self._services
+        self._pulled_at = services.clocks.steady()
+        self._surroundings_changed = False
         snapshot = services.store.snapshot(services.clocks.wall())
         decision = reconcile(snapshot, self._puller_settings, self._history, self._puller_memory)
         self._reporter.pulling(decision, snapshot)

@@ -8,7 +8,7 @@ import pytest
 from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, LEASES, NODES, PODS
 from tests.support.controlling import NAMESPACE, Instance, image_cache, instance
 from tests.support.fake_api_server import FakeApiServer, Refuse
-from tests.support.manifests import node
+from tests.support.manifests import node, pod
 
 TIMEOUT_SECONDS = 20.0
 IMAGE = "registry.example/web:v1"
@@ -119,3 +119,24 @@ async def test_memory_that_cannot_be_stored_is_tried_again_and_stops_nothing(ser
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await server.until(lambda: server.count("patch", CONFIG_MAPS) >= 2)
         assert running.lease.leading.is_set()
+
+
+async def test_a_node_that_comes_later_is_pulled_to_as_well(server: FakeApiServer) -> None:
+    async with instance(server):
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+        server.put(NODES, node("node-b"))
+        await ordered(server, 2)
+    assert {pod["spec"]["nodeName"] for pod in server.objects(PODS).values()} == {"node-a", "node-b"}
+
+
+async def test_pods_of_others_cause_no_writes(server: FakeApiServer) -> None:
+    async with instance(server) as running:
+        await leading(running)
+        before = server.count("patch", IMAGE_CACHES) + server.count("create", PODS)
+        for number in range(20):
+            server.put(PODS, pod(f"other-{number}", node="node-a"))
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+    assert before == 0
+    assert server.count("create", PODS) == 1

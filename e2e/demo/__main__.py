@@ -65,7 +65,7 @@ async def _prepare(environment: Environment, scenario: Scenario, display: Displa
     await environment.install()
     for name in (NAMESPACE, BACKGROUND_NAMESPACE):
         await environment.apply(*namespace(name))
-    load = background(scenario)
+    load = background(scenario, await environment.node_names())
     display.step(f"deploying {len(load)} background Deployments and {WEB}:v1 with {scenario.replicas} pods")
     for resource, manifest in load:
         await environment.apply(resource, manifest)

@@ -20,7 +20,7 @@ from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError
 from prewarm.model.intents import DEPLOYMENTS, Manifest, Resource
 
-INSTALL = Path(__file__).parents[2] / "deploy" / "prewarm.yaml"
+_PROJECT = Path(__file__).parents[2]
 SYSTEM_NAMESPACE = "prewarm-system"
 REGISTRY = REPOSITORY.partition("/")[0]
 _SERVICE_ACCOUNT = f"system:serviceaccount:{SYSTEM_NAMESPACE}:prewarm"
@@ -75,12 +75,13 @@ class Environment:
 
     async def install(self) -> None:
         """Apply the plain-YAML install but for its Deployment: the controller runs beside the cluster here."""
-        documents = [document for document in yaml.safe_load_all(INSTALL.read_text(encoding="utf-8")) if document]
+        documents = yaml.safe_load_all((_PROJECT / "deploy" / "prewarm.yaml").read_text(encoding="utf-8"))
         path = self.plane.directory / "install.yaml"
-        path.write_text(yaml.safe_dump_all([d for d in documents if d["kind"] != DEPLOYMENTS.kind]), encoding="utf-8")
-        await self.kubectl("apply", "--server-side", "--filename", str(path))
-        names = [f"crd/{d['metadata']['name']}" for d in documents if d["kind"] == "CustomResourceDefinition"]
-        await self.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        others = [document for document in documents if document and document["kind"] != DEPLOYMENTS.kind]
+        path.write_text(yaml.safe_dump_all(others), encoding="utf-8")
+        kinds = str(_PROJECT / "crds")
+        await self.kubectl("apply", "--server-side", "--filename", kinds, "--filename", str(path))
+        await self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "--filename", kinds)
 
     async def start_controller(self) -> None:
         """Start `prewarm run` with the rights that the install gives it, and wait until it is ready.
@@ -146,6 +147,11 @@ class Environment:
             ProcessError: it failed; the message holds what it said.
         """
         return await _run([str(self.plane.binaries.kubectl), "--kubeconfig", str(self.plane.kubeconfig), *arguments])
+
+    async def node_names(self) -> list[str]:
+        """All nodes, by name."""
+        output = await self.kubectl("get", "nodes", "--output", "name")
+        return sorted(line.removeprefix("node/") for line in output.split())
 
     async def apply(self, resource: Resource, manifest: Manifest) -> None:
         """Write an object the way `kubectl apply --server-side` does."""

@@ -17,7 +17,7 @@ from prewarm.model.images import canonical
 from prewarm.model.intents import DEPLOYMENTS, PODS
 from prewarm.model.outcomes import Outcome
 
-JUDGED = "container start judged"
+JUDGED = "container started"
 """The controller's log line for each outcome."""
 _ROLLOUT_SECONDS = 180.0
 _JUDGING_SECONDS = 20.0

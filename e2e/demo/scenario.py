@@ -1,5 +1,6 @@
 """What the demo deploys: an annotated web Deployment and background load that fills the nodes unevenly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -57,29 +58,34 @@ def web(scenario: Scenario, version: str, *, opted_in: bool) -> tuple[Resource, 
         WEB,
         replicas=scenario.replicas,
         image_reference=image(version),
-        requests={"cpu": "500m", "memory": "1Gi"},
+        requests={"cpu": "250m", "memory": "512Mi"},
         startup_seconds=scenario.startup_seconds,
         annotations=annotations,
     )
 
 
-def background(scenario: Scenario) -> list[tuple[Resource, Manifest]]:
-    """Deployments of varied sizes, equal for equal seeds, whose image every node holds already."""
+def background(scenario: Scenario, nodes: Sequence[str]) -> list[tuple[Resource, Manifest]]:
+    """Deployments of varied sizes, equal for equal seeds, each kept to some of the nodes as pools of teams are.
+
+    So nodes are filled unevenly. Their image is small.
+    """
     random = Random(scenario.seed)  # noqa: S311 - a reproducible scenario, not cryptography
     deployments: list[tuple[Resource, Manifest]] = []
     for index in range(scenario.background_deployments):
         requests: Json = {
-            "cpu": f"{random.choice((100, 250, 500, 750, 1000))}m",
-            "memory": f"{random.choice((256, 512, 1024, 2048))}Mi",
+            "cpu": f"{random.choice((250, 500, 750, 1000))}m",
+            "memory": f"{random.choice((512, 1024, 2048, 4096))}Mi",
         }
+        pool = sorted(random.sample(list(nodes), max(1, len(nodes) * random.randint(20, 50) // 100)))
         manifest = _deployment(
             BACKGROUND_NAMESPACE,
             f"background-{index}",
-            replicas=random.randint(4, 20),
+            replicas=random.randint(len(pool) // 2, 2 * len(pool)),
             image_reference=BACKGROUND_IMAGE,
             requests=requests,
             startup_seconds=0.5,
             annotations={},
+            pool=pool,
         )
         deployments.append((DEPLOYMENTS, manifest))
     return deployments
@@ -94,6 +100,7 @@ def _deployment(
     requests: Json,
     startup_seconds: float,
     annotations: Json,
+    pool: Sequence[str] = (),
 ) -> Manifest:
     labels: Json = {"app": name}
     container: Json = {
@@ -119,8 +126,17 @@ def _deployment(
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
                     "terminationGracePeriodSeconds": 1,
+                    "affinity": _only_on(pool),
                     "containers": [container],
                 },
             },
         },
     }
+
+
+def _only_on(pool: Sequence[str]) -> Json:
+    if not pool:
+        return {}
+    expression: Json = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(pool)}
+    terms: Json = [{"matchExpressions": [expression]}]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}

@@ -12,8 +12,8 @@ SURE = 0.95
 """A node that some pod takes with this probability is worth a pull before the first burst has landed."""
 LIKELY = 0.5
 """A node more likely used than not is worth its pull, even beyond coverage."""
-UNLIKELY = 0.1
-"""A node is not worth a pull that would be used less than once in ten."""
+UNLIKELY = 0.05
+"""A node is not worth a pull that would be used less than once in twenty."""
 UNPREDICTABLE = 0.5
 """If even the largest allowed set catches fewer pods than it misses, and two replays of the scheduler agree on less
 than half of the pods, pulling is guessing: on 300 equal nodes one in eight pods would be caught."""

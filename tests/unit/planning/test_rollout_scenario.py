@@ -127,5 +127,5 @@ def test_an_announced_image_is_warm_for_every_pod() -> None:
     player.settle()
     warm = Counter(outcome for _, outcome, _ in player.starts)
     assert warm.total() == REPLICAS
-    # Coverage 0.95 misses one in twenty on average: nobody knows which of equally old pods go first.
-    assert warm["miss"] <= REPLICAS * 0.1
+    # The coverage leaves some out on average: nobody knows which of equally old pods go first.
+    assert warm["miss"] <= REPLICAS * 0.05

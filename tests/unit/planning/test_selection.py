@@ -28,7 +28,7 @@ def test_never_more_than_allowed() -> None:
 
 
 def test_an_unlikely_node_is_left_even_where_coverage_is_missed() -> None:
-    found = select(prospects(0.5, 0.05), Limits(1.0, 10))
+    found = select(prospects(0.5, 0.04), Limits(1.0, 10))
     assert found.chosen == {"n0"}
     assert found.reasons == {"n1": SkipReason.UNLIKELY}
 

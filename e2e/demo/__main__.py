@@ -103,6 +103,7 @@ def _explain(console: Console, scenario: Scenario) -> None:
         f"\nA stock rollout creates its first burst (surge and unavailable, here {scenario.replicas // 2} pods) before "
         "anything can be pulled:\nthose pods stay cold unless the image was announced. The pods after them start warm.",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -25,7 +25,7 @@ class Display:
 
     def step(self, text: str) -> None:
         """Print a line with the seconds since the start."""
-        self.console.print(Text.assemble((f"{time.monotonic() - self._began:6.1f} s  ", "dim"), text))
+        self.console.print(Text.assemble((f"{time.monotonic() - self._began:6.1f} s  ", "dim"), text), soft_wrap=True)
 
     @contextmanager
     def rollout(self, title: str) -> Iterator["RolloutDisplay"]:
@@ -60,7 +60,7 @@ class RolloutDisplay:
             self._live.update(table)
         elif now - self._printed >= _PLAIN_SECONDS:
             self._printed = now
-            self._console.print(f"          {line}", highlight=False)
+            self._console.print(f"          {line}", highlight=False, soft_wrap=True)
 
 
 def _bar(done: int, total: int, width: int = 20) -> Text:

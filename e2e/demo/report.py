@@ -49,7 +49,7 @@ class RolloutResult:
 
 def comparison(results: Sequence[RolloutResult]) -> Table:
     """The rollouts side by side."""
-    table = Table(title="Created to started, image pull included", title_justify="left")
+    table = Table(title="Created to started, image pull included", title_justify="left", min_width=72)
     table.add_column("")
     for result in results:
         table.add_column(result.title, justify="right")

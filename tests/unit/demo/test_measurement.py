@@ -1,0 +1,80 @@
+from e2e.demo.recorder import Recorder, Start, percentile
+from e2e.demo.report import Bytes, RolloutResult
+from e2e.demo.verdict import shortfalls
+from prewarm.model.outcomes import Outcome
+from prewarm.model.pods import ContainerPhase, ContainerShape, ContainerStatus, Pod, PodShape
+
+IMAGE = "registry.example/shop/web:v2"
+
+
+def pod(uid: str, *, running: bool = False, ready: bool = False, image: str = IMAGE) -> Pod:
+    phase = ContainerPhase.RUNNING if running else ContainerPhase.WAITING
+    return Pod(
+        "demo",
+        f"web-{uid}",
+        uid,
+        node_name="node-1",
+        shape=PodShape(containers=(ContainerShape("web", image),)),
+        containers=(ContainerStatus("web", phase),),
+        ready_at=1.0 if ready else None,
+    )
+
+
+def rollout(starts: dict[str, tuple[float, float]], outcomes: dict[str, Outcome]) -> RolloutResult:
+    """A finished rollout: creation and start by pod uid; the first pod's start opens the second part."""
+    recorder = Recorder(IMAGE)
+    for uid, (created, started) in starts.items():
+        recorder.starts[uid] = Start(uid, created, "node-1", started, started + 1)
+    recorder.first_ready = min(start.ready for start in recorder.starts.values() if start.ready is not None)
+    return RolloutResult("x", recorder, outcomes, Bytes())
+
+
+def test_times_are_those_at_which_the_watch_told() -> None:
+    recorder = Recorder(IMAGE)
+    recorder.observe(pod("a"), 10.0)
+    recorder.observe(pod("a", running=True), 31.0)
+    recorder.observe(pod("a", running=True, ready=True), 35.0)
+    recorder.observe(pod("a", running=True, ready=True), 60.0)
+    start = recorder.starts["a"]
+    assert (start.created_to_started, start.ready, recorder.first_ready) == (21.0, 35.0, 35.0)
+    assert recorder.duration == 25.0
+
+
+def test_pods_of_other_versions_are_not_counted() -> None:
+    recorder = Recorder(IMAGE)
+    recorder.observe(pod("a", image="registry.example/shop/web:v1"), 1.0)
+    assert not recorder.starts
+
+
+def test_the_first_burst_ends_when_a_new_pod_is_ready() -> None:
+    recorder = Recorder(IMAGE)
+    recorder.observe(pod("a"), 0.0)
+    recorder.observe(pod("b"), 1.0)
+    recorder.observe(pod("a", running=True, ready=True), 25.0)
+    recorder.observe(pod("c"), 25.5)
+    assert [start.name for start in recorder.first_burst] == ["web-a", "web-b"]
+    assert [start.name for start in recorder.after_first_burst] == ["web-c"]
+
+
+def test_percentiles_are_nearest_ranks_and_wait_for_every_pod() -> None:
+    starts = [Start(str(i), 0.0, started=float(i)) for i in range(1, 21)]
+    assert (percentile(starts, 0.5), percentile(starts, 0.9), percentile(starts, 0.99)) == (10.0, 18.0, 20.0)
+    assert percentile([*starts, Start("late", 0.0)], 0.5) is None
+    assert percentile([], 0.5) is None
+
+
+def test_a_pod_without_a_verdict_counts_as_unknown() -> None:
+    result = rollout({"a": (0, 20), "b": (30, 31)}, {"a": Outcome.MISS_UNPREDICTED})
+    assert result.counts()[Outcome.UNKNOWN] == 1
+    assert result.later_hit_ratio == 0.0
+
+
+def test_each_figure_that_is_missed_is_named() -> None:
+    cold = rollout({"a": (0, 20), "b": (30, 50)}, {})
+    warm = {"a": Outcome.MISS_UNPREDICTED, "b": Outcome.HIT_PREWARMED}
+    prewarmed = rollout({"a": (0, 20), "b": (30, 31)}, warm)
+    announced = rollout({"a": (0, 1), "b": (5, 6)}, dict.fromkeys("ab", Outcome.HIT_PREWARMED))
+    assert shortfalls([cold, prewarmed, announced]) == []
+    missed = shortfalls([announced, cold, prewarmed])
+    assert len(missed) == 4
+    assert "hit ratio" in missed[0]

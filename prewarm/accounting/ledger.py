@@ -145,7 +145,7 @@ def encode_ledger(ledger: Ledger, saved_at: float) -> bytes:
     Settled starts need no record of their own: whatever started before `saved_at` and is not listed as open was
     judged. Where the lists do not fit, the oldest open pods go first (their starts then stay uncounted).
     """
-    recent = {
+    recent = _still_recent(ledger.resumed, saved_at) | {
         uid: tuple(sorted(ledger.settled[uid]))
         for uid, at in ledger.settled_at.items()
         if at >= saved_at - RESOLUTION_SECONDS and uid in ledger.settled
@@ -161,6 +161,13 @@ def encode_ledger(ledger: Ledger, saved_at: float) -> bytes:
         if len(encoded) <= MAX_BYTES or limit <= 1:
             return encoded
         limit //= 2
+
+
+def _still_recent(resumed: Resumed | None, saved_at: float) -> dict[str, tuple[StartKey, ...]]:
+    """What an earlier process settled just before it was saved, if this save comes hardly later: restarts in a row."""
+    if resumed is None or resumed.saved_at < saved_at - RESOLUTION_SECONDS:
+        return {}
+    return dict(resumed.recent)
 
 
 def _encode(

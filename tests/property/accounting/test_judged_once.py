@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -108,6 +108,7 @@ def in_many_looks(fates: Sequence[Life], looks: Sequence[int], restarts: frozens
     looks=st.lists(st.integers(1010, 1300), min_size=1, max_size=8).map(sorted),
     restarts=st.frozensets(st.integers(0, 8)),
 )
+@example(fates=[Life("node-a", 1010, 1, "present")], looks=[1011, 1011], restarts=frozenset({0, 1, 2}))
 def test_restarts_change_no_total(fates: list[Life], looks: list[int], restarts: frozenset[int]) -> None:
     steady = in_many_looks(fates, looks, frozenset())
     assert in_many_looks(fates, looks, restarts) == steady

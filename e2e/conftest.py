@@ -6,6 +6,7 @@ fail if PREWARM_TEST_REQUIRE_CLUSTER is set.
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,8 @@ _SELECTION = pytest.StashKey[Selection]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts background jobs with SIGINT ignored, which children inherit: here they have to heed it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         config.stash[_SELECTION] = select(os.environ)
     except SelectionError as error:

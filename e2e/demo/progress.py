@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from e2e.demo.recorder import Recorder
+from e2e.demo.rollouts import State
 from prewarm.model.outcomes import Outcome
 
 _PLAIN_SECONDS = 5.0
@@ -44,15 +44,16 @@ class RolloutDisplay:
         self._replicas = replicas
         self._began = self._printed = time.monotonic()
 
-    def __call__(self, recorder: Recorder, outcomes: dict[str, Outcome]) -> None:
+    def __call__(self, state: State) -> None:
         """Show it."""
         now = time.monotonic()
+        recorder = state.recorder
         ready = sum(start.ready is not None for start in recorder.starts.values())
-        warm = sum(outcome in {Outcome.HIT_PREWARMED, Outcome.HIT_PRESENT} for outcome in outcomes.values())
-        hits = f", {warm} of {len(outcomes)} judged found the image there" if outcomes else ""
+        found = sum(outcome in {Outcome.HIT_PREWARMED, Outcome.HIT_PRESENT} for outcome in state.outcomes.values())
+        hits = f", hits {found} of {len(state.outcomes)} judged" if state.outcomes else ""
         line = (
-            f"{now - self._began:5.1f} s  created {len(recorder.starts)}/{self._replicas}, "
-            f"started {recorder.started}, ready {ready}{hits}"
+            f"{now - self._began:5.1f} s  nodes warm {state.warm_nodes}, pods created {len(recorder.starts)}"
+            f"/{self._replicas}, started {recorder.started}, ready {ready}{hits}"
         )
         if self._console.is_terminal:
             table = Table.grid(padding=(0, 1))

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import msgspec
 
@@ -23,7 +24,19 @@ _ROLLOUT_SECONDS = 180.0
 _JUDGING_SECONDS = 20.0
 _TICK_SECONDS = 0.25
 
-Progress = Callable[[Recorder, dict[str, Outcome]], None]
+
+@dataclass(frozen=True)
+class State:
+    """A rollout under way."""
+
+    recorder: Recorder
+    outcomes: dict[str, Outcome]
+    """By pod uid; empty where prewarm is off."""
+    warm_nodes: int
+    """Nodes that have pulled the image, by the kubelets' account."""
+
+
+Progress = Callable[[State], None]
 """Told about the rollout's state every quarter of a second."""
 
 
@@ -55,11 +68,16 @@ async def roll_out(
         async with asyncio.timeout(_ROLLOUT_SECONDS):
             while not _complete(recorder, scenario):
                 environment.check()
-                progress(recorder, outcomes(environment, recorder) if opted_in else {})
+                progress(_state(environment, recorder, opted_in=opted_in))
                 await asyncio.sleep(_TICK_SECONDS)
     judged = await _all_judged(environment, recorder) if opted_in else {}
-    progress(recorder, judged)
     return RolloutResult(title, recorder, judged, account(environment, recorder))
+
+
+def _state(environment: Environment, recorder: Recorder, *, opted_in: bool) -> State:
+    wanted = canonical(recorder.image)
+    warm = {pull.node for pull in environment.pulls() if not pull.error and canonical(pull.image) == wanted}
+    return State(recorder, outcomes(environment, recorder) if opted_in else {}, len(warm))
 
 
 def outcomes(environment: Environment, recorder: Recorder) -> dict[str, Outcome]:

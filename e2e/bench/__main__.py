@@ -10,6 +10,7 @@ BENCHMARKS = {
     "list_watch": "listing and watching pods, beside the official client",
     "plan_snapshot": "`prewarm plan --snapshot` on a large cluster, start of Python included",
     "placement": "predictions beside the real kube-scheduler and simpler guesses",
+    "emulator": "the node emulator beside the control plane that it serves: 1,000 nodes, 5,000 pods",
     "reaction": "from a template change to the first puller pod, on a real control plane",
 }
 """Modules of this package and what they measure, in the order in which they run."""

@@ -23,8 +23,17 @@ UNKNOWN_GRACE_SECONDS = 120.0
 CLEAR_GAP_SECONDS = 3.0
 """A gap before a start that is longer than creating a container takes, whole-second timestamps included."""
 
-_NOT_CHOSEN = frozenset({SkipReason.BEYOND_COVERAGE, SkipReason.BEYOND_OVERPROVISION, SkipReason.UNLIKELY})
-"""The node was a candidate and left out as improbable: the prediction was wrong, nothing was withheld."""
+_NOT_WITHHELD = frozenset(
+    {
+        SkipReason.BEYOND_COVERAGE,
+        SkipReason.BEYOND_OVERPROVISION,
+        SkipReason.UNLIKELY,
+        SkipReason.TOO_LATE,
+        SkipReason.UNSETTLED,
+    }
+)
+"""The node was a candidate that was left out as improbable, or became one when its pods existed already (the first
+burst): no prediction came in time, and no budget or node state withheld a pull."""
 
 
 class OpenStart(Struct, frozen=True):
@@ -196,6 +205,6 @@ def attribute(start: OpenStart, node: NodePulls, plans: Collection[PlanInForce],
     reasons = {reason for plan in in_force for name, reason in plan.skipped if name == node_name}
     if SkipReason.UNPREDICTABLE in reasons or any(plan.unpredictable for plan in in_force):
         return Outcome.MISS_UNPREDICTABLE
-    if reasons - _NOT_CHOSEN - {SkipReason.TOO_LATE}:
+    if reasons - _NOT_WITHHELD:
         return Outcome.MISS_SKIPPED
     return Outcome.MISS_UNPREDICTED

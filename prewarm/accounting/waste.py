@@ -35,7 +35,7 @@ class WasteReason(StrEnum):
     SUPERSEDED = "Superseded"
     """No workload and no ImageCache asks for the image any more."""
     EVICTED = "Evicted"
-    """The image, or its node, went."""
+    """The image went from the node's record and list, or the node itself went."""
     EXPIRED = "Expired"
     """Nothing used it within a day."""
 
@@ -72,6 +72,9 @@ def waste(ledger: Ledger, snapshot: ClusterSnapshot, history: History) -> tuple[
         image_there = recorded[key][1] if key in recorded else None
         size = pull.size_bytes or _size(ledger, key, image_there, history)
         fate = _fate(ledger, key, image_there, wanted, now)
+        if fate is not None and fate[1] is WasteReason.EVICTED and _untraceable(pull, snapshot):
+            del pulls[key]
+            continue
         if not pull.counted and (size or fate is not None):
             verdicts.append(ByteVerdict(ByteUse.PULLED, key.node, key.image, size))
         if fate is None:
@@ -93,6 +96,23 @@ def _recorded(snapshot: ClusterSnapshot) -> Iterator[tuple[PullKey, str, Present
         for image in record.images:
             if image.evidence is Evidence.OUR_PULL:
                 yield PullKey(name, image.image, image.since), record.node_uid, image
+
+
+def _untraceable(pull: OutstandingPull, snapshot: ClusterSnapshot) -> bool:
+    """Whether only our record of the image went: the record was deleted, or the node booted, which voids it.
+
+    Nothing tells then what becomes of the bytes; counting them as wasted would be a guess.
+    """
+    key = pull.key
+    node = snapshot.nodes.get(key.node)
+    if node is None or node.uid != pull.node_uid:
+        return False
+    record = snapshot.node_images.get(key.node)
+    if record is None or not record_holds(record, node):
+        return True
+    if any(image.image == key.image for image in record.images):
+        return True
+    return any(canonical(name) == key.image for image in node.images for name in image.names)
 
 
 def _brought_nothing(ledger: Ledger, key: PullKey) -> bool:

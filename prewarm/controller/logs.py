@@ -7,8 +7,16 @@ import structlog
 
 from prewarm.controller.settings import LogFormat, Settings
 
-_QUIET = ("kopf.activities", "aiohttp.access", "asyncio")
-"""Loggers whose information lines say nothing about prewarm's decisions."""
+_QUIET = {
+    "kopf.activities": logging.WARNING,
+    # Each handled watch event is a line with all of kopf's settings in it.
+    "kopf.objects": logging.WARNING,
+    # Warns that signals are ignored outside of the main thread: ours handles them.
+    "kopf._core.reactor.running": logging.ERROR,
+    "aiohttp.access": logging.WARNING,
+    "asyncio": logging.WARNING,
+}
+"""Loggers whose less severe lines say nothing about prewarm's decisions."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -35,8 +43,8 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(level, least))
 
 
 def _renderers(form: LogFormat) -> list[structlog.types.Processor]:

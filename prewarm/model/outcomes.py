@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     LATE = "late"
     """Our pull was under way when the pod asked for the image."""
     MISS_UNPREDICTED = "miss_unpredicted"
-    """The node was not in a plan."""
+    """The node was not in a plan, or came into one only after the pod was created, as in a first burst."""
     MISS_UNPREDICTABLE = "miss_unpredictable"
     """The plan had said that it could not know the nodes."""
     MISS_SKIPPED = "miss_skipped"

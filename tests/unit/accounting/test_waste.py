@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from msgspec.structs import replace
+
 from prewarm.accounting import ByteUse, ByteVerdict, Ledger, WasteReason, account, decode_ledger, encode_ledger, waste
 from prewarm.history import History
 from tests.support.starts import SIZE, Scene, present
@@ -42,11 +44,44 @@ def test_an_image_that_went_unused_is_wasted() -> None:
     scene = Scene()
     scene.record("node-a", since=1000.0)
     ledger, _ = look(Ledger(), scene, 1010.0)
-    del scene.records["node-a"]
+    scene.records["node-a"] = replace(scene.records["node-a"], images=())
     ledger, verdicts = look(ledger, scene, 1020.0)
     assert said(verdicts) == [(ByteUse.WASTED, WasteReason.EVICTED)]
     assert verdicts[0].size_bytes == SIZE
     assert look(ledger, scene, 1030.0)[1] == ()
+
+
+def test_an_image_that_went_with_its_node_is_wasted() -> None:
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, _ = look(Ledger(), scene, 1010.0)
+    scene.node_names = ("node-b",)
+    _, verdicts = look(ledger, scene, 1020.0)
+    assert said(verdicts) == [(ByteUse.WASTED, WasteReason.EVICTED)]
+
+
+def test_a_record_that_was_deleted_says_nothing_of_waste() -> None:
+    """As when the CRD was deleted, with all records, while nobody looked."""
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, _ = look(Ledger(), scene, 1010.0)
+    restored, _ = decode_ledger(encode_ledger(ledger, 1010.0))
+    del scene.records["node-a"]
+    restored, verdicts = look(restored, scene, 1020.0)
+    assert verdicts == ()
+    # The record that is begun anew knows nothing of the earlier pull.
+    scene.record("node-a", since=1100.0, image="registry.test/other:v1")
+    _, verdicts = look(restored, scene, 1000.0 + 86401.0)
+    assert {verdict.image for verdict in verdicts} == {"registry.test/other:v1"}
+
+
+def test_a_node_that_booted_says_nothing_of_waste() -> None:
+    """Images outlive a boot; our record is void and begun anew from the node's own list."""
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    ledger, _ = look(Ledger(), scene, 1010.0)
+    scene.records["node-a"] = replace(scene.records["node-a"], boot_id="before")
+    assert look(ledger, scene, 1020.0)[1] == ()
 
 
 def test_an_image_that_nobody_asks_for_any_more_is_wasted() -> None:
@@ -83,7 +118,7 @@ def test_a_restart_neither_repeats_nor_loses_verdicts() -> None:
     scene.record("node-b", since=1000.0, used_at=1005.0)
     ledger, first = look(Ledger(), scene, 1010.0)
     restored, problem = decode_ledger(encode_ledger(ledger, 1010.0))
-    del scene.records["node-a"]
+    scene.records["node-a"] = replace(scene.records["node-a"], images=())
     _, second = look(restored, scene, 1020.0)
     assert problem == ""
     assert Counter(verdict.use for verdict in first + second) == {

@@ -41,8 +41,6 @@ class WithheldReason(StrEnum):
 
     NODE_NOT_FOUND = "NodeNotFound"
     """A node named in cacheSpec.nodeNames does not exist."""
-    SUSPENDED = "Suspended"
-    """spec.suspend is set."""
     BUDGET = "Budget"
     """As many pulls are under way as the cluster, the registry or the cache may have."""
     NODE_BUSY = "NodeBusy"

@@ -102,7 +102,8 @@ def _degraded(failing: Sequence[Pair]) -> Condition:
         return Condition(DEGRADED, False, "NoFailures", "no pull failed", 0.0)
     ranked = sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))
     words = ", ".join(f"{count} {reason}" for reason, count in ranked)
-    return Condition(DEGRADED, True, "PullsFailed", f"{reasons.total()} pairs failed: {words}", 0.0)
+    pairs = "1 pair" if reasons.total() == 1 else f"{reasons.total()} pairs"
+    return Condition(DEGRADED, True, "PullsFailed", f"{pairs} failed: {words}", 0.0)
 
 
 def _since(condition: Condition, before: ImageCacheStatus, now: float) -> Condition:

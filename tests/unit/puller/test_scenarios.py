@@ -89,6 +89,8 @@ def test_wrong_image_is_tried_as_often_as_set_and_then_hourly() -> None:
     found.run(1800)
     assert len(found.created) == 3
     assert not found.snapshot().puller_pods
+    conditions = {condition.type: condition for condition in found.caches["shop", "warm"].status.conditions}
+    assert conditions["Degraded"].message == "1 pair failed: 1 NotFound"
     found.run(4500)
     assert len(found.created) == 4
     assert len(found.events) == 1

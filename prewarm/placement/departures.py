@@ -68,7 +68,7 @@ class Departures:
         return np.maximum(self._first, ended)
 
     def landed(self, rows: Ints, columns: Ints) -> None:
-        """A new pod has come to these cells: old ones there go earlier."""
+        """A pod of the same Deployment has come to these cells: old ones there go earlier."""
         self._crowd[rows, columns] += 1
 
     def leave(self, numbers: Ints) -> Iterator[Departed]:

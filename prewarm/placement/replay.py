@@ -1,25 +1,24 @@
 """Plays a demand through the scheduler many times at once: each row is one possible course of events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from msgspec import Struct
 
 from prewarm.model.plans import Demand, RejectReason
-from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.arrays import Ints
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
+from prewarm.placement.competitors import competitors
 from prewarm.placement.departures import Departures
 from prewarm.placement.image_locality import ExpectedImage
-from prewarm.placement.incoming import IncomingPod, PodView, of_demand, of_pod
+from prewarm.placement.incoming import PodView, of_demand
+from prewarm.placement.reach import rejected_elsewhere
 from prewarm.placement.sampling import NodeSampling
 from prewarm.placement.scheduler import PodScheduler
 
 IMAGE_REPORT_SECONDS = 20.0
 """From a pod's landing until its node lists the image in status.images: 2 to 38 s were measured on real kubelets."""
-MAX_COMPETITORS = 200
-"""Waiting pods of other workloads that are placed first, at most: each costs as much as a pod of the demand."""
 
 
 class Outcome(Struct, frozen=True):
@@ -29,6 +28,8 @@ class Outcome(Struct, frozen=True):
     unplaced: Ints
     rejected: Mapping[int, RejectReason]
     """By column, at the start."""
+    elsewhere: Mapping[RejectReason, int] = {}
+    """Nodes without a column, by who rejected them."""
 
 
 class _Landing(Struct, frozen=True):
@@ -52,20 +53,23 @@ class Replays:
         seed: int,
         expected: Mapping[str, ExpectedImage],
     ) -> None:
-        random = np.random.default_rng(seed)
+        # A stream for each purpose: leaving out what does not matter leaves the other draws as they are.
+        ties, orders, departures = (np.random.default_rng((seed, purpose)) for purpose in range(3))
         self._demand = demand
         self._snapshot = snapshot
         self._cluster = cluster
         self._expected = expected
         self._rows: Ints = np.arange(rows, dtype=np.int64)
         self._usage = Usage(snapshot, cluster, rows)
-        self._sampling = NodeSampling(cluster, rows, random)
-        self._ties = random.random((rows, cluster.count), dtype=np.float32)
+        self._sampling = NodeSampling(cluster, rows, orders)
+        self._ties = ties.random((rows, cluster.whole.count), dtype=np.float32)[:, cluster.columns]
         self._ties *= np.float32(0.99)  # never rounded up to the next whole score
         self._ties += 1
         self._history: list[_Landing] = []
         self._scheduler = PodScheduler(of_demand(demand, snapshot), snapshot, cluster, self._usage, expected)
-        self._departures = Departures(demand, snapshot, cluster, random, rows)
+        self._departures = Departures(demand, snapshot, cluster, departures, rows)
+        owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
+        self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
 
     def run(self) -> Outcome:
         """Competitors first, then the demand batch by batch, old pods leaving in between."""
@@ -86,7 +90,7 @@ class Replays:
         if waiting.any() and not self._departures.all_gone:
             self._leave(demand.leaving_first + counts.sum(axis=1))
             self._place(self._scheduler, waiting, counts)
-        return Outcome(counts, waiting, rejected)
+        return Outcome(counts, waiting, rejected, rejected_elsewhere(self._scheduler.pod, self._cluster))
 
     def _place(self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
@@ -107,6 +111,7 @@ class Replays:
                 self._history.append(_Landing(scheduler.pod, rows, columns, 1))
             if counts is not None:
                 counts[rows, columns] += 1
+            if counts is not None or scheduler.pod.owner_uid in self._revisions:
                 self._departures.landed(rows, columns)
             cells.append((rows, columns))
             waiting -= placed
@@ -115,7 +120,7 @@ class Replays:
 
     def _place_competitors(self) -> None:
         """Pods that wait already and are not of lower priority: the scheduler's queue has them first."""
-        for pod, number in _competitors(self._demand, self._snapshot, self._scheduler.pod):
+        for pod, number in competitors(self._demand, self._snapshot, self._scheduler.pod):
             scheduler = PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected)
             for past in self._history:
                 effect = scheduler.effect(past.pod)
@@ -139,24 +144,3 @@ class Replays:
             rows, columns = np.concatenate([r for _, r, _ in ripe]), np.concatenate([c for _, _, c in ripe])
             self._scheduler.images_arrive(rows, columns)
         return [entry for entry in landed if entry[0] > now - IMAGE_REPORT_SECONDS]
-
-
-def _competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) -> Sequence[tuple[IncomingPod, int]]:
-    """Kinds of waiting pods and how many, in the order of the scheduler's queue (priority, then age).
-
-    Pods of the demand's own workload that exist and wait are among them: the demand is about those still to come.
-    """
-    leaving = set(demand.leaving)
-    waiting = sorted(
-        (
-            pod
-            for pod in snapshot.waiting_pods.values()
-            if pod.shape.priority >= ours.shape.priority and pod.key not in leaving
-        ),
-        key=lambda pod: (-pod.shape.priority, pod.created_at, pod.key),
-    )[:MAX_COMPETITORS]
-    kinds: dict[tuple[str, int], list[Pod]] = {}
-    for pod in waiting:
-        owner = pod.owner.uid if pod.owner is not None else pod.uid
-        kinds.setdefault((owner, id(pod.shape)), []).append(pod)
-    return [(of_pod(pods[0], snapshot), len(pods)) for pods in kinds.values()]

@@ -74,6 +74,18 @@ def test_leaving_pods_make_room_for_those_that_come_after() -> None:
     assert [n.name for n in place(gradually, snapshot).nodes] == ["a", "b"]
 
 
+def test_a_waiting_pod_of_the_workload_drives_old_ones_from_its_node() -> None:
+    to_b = msgspec.structs.replace(requests(1000), node_selector=((HOSTNAME, "b"),))
+    sets = [replica_set(f"web-{n}", {"pod-template-hash": n}, template_hash=f"r{n}") for n in "12"]
+    old = [pod(name, shape=requests(5000), owner=sets[0], created_at=index) for index, name in enumerate("cab")]
+    filler = [pod(name, shape=requests(2500)) for name in "ac"]
+    waiting = pod(shape=to_b, labels={"pod-template-hash": "2"}, owner=sets[1])
+    # Only b without its old pod has room for the pod to come.
+    snapshot = cluster([node(name) for name in "abc"], [*old, *filler, waiting], replica_sets=sets)
+    coming = demand(shape=requests(6000), leaving=old, leaving_first=1, batches=(Batch(0.0, 0), Batch(30.0, 1, 2)))
+    assert [found.name for found in place(coming, snapshot).nodes] == ["b"]
+
+
 def test_a_rollout_without_room_goes_on_as_old_pods_leave() -> None:
     shape = requests(6000)
     old = [pod(name, labels={"app": "web"}, shape=shape) for name in "ab"]

@@ -14,7 +14,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ClusterArrays
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, first_later, landing, pods_of_revision
 from prewarm.planning.selection import Limits, Prospect, is_unpredictable, new_nodes_allowed, select
-from prewarm.planning.underway import Underway, underway
+from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
 
 
@@ -47,11 +47,12 @@ def plan_demand(
     history: History,
     *,
     cluster: ClusterArrays,
+    pulls: Done,
     seed: int,
 ) -> DemandPlan:
     """Choose the nodes to warm for one demand; every candidate that is not pulled on carries a reason."""
     needs, skips = _needs(demand)
-    done = underway(snapshot, needs.images)
+    done = pulls.underway(needs.images)
     where = landing(demand, snapshot, history, done, cluster, seed)
     prospects = _prospects(demand, where, needs, done, snapshot, warmth)
     limits = Limits(

@@ -10,6 +10,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
 from prewarm.placement import ClusterArrays, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
+from prewarm.planning.underway import Done
 from prewarm.presence import WarmthMemory, warmth
 
 
@@ -32,6 +33,7 @@ def plan(
     """
     heat = warmth(snapshot, memory)
     cluster: ClusterArrays | None = None
+    pulls = Done(snapshot)
     entries: list[DemandPlan] = []
     skips: list[Skip] = []
     problems: list[Problem] = []
@@ -54,5 +56,7 @@ def plan(
             continue
         for demand in wanted:
             cluster = cluster or cluster_arrays(snapshot)
-            entries.append(plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, seed=seed))
+            entries.append(
+                plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, pulls=pulls, seed=seed)
+            )
     return Plan(tuple(entries), tuple(skips), tuple(problems), None if only is None else tuple(sorted(set(only))))

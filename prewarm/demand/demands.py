@@ -13,7 +13,8 @@ from prewarm.model.workloads import WorkloadKey
 def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, history: History) -> tuple[Demand, ...]:
     """What a workload will need: its rollout while one is under way, else its next scale-out.
 
-    A workload that is gone, or of a kind other than Deployment, needs nothing.
+    A workload that is gone, or of a kind other than Deployment, needs nothing. A question what would be if is answered
+    even where the policy leaves out rollouts or scale-outs.
 
     Raises:
         ValueError: if maxSurge or maxUnavailable cannot be read.
@@ -26,7 +27,7 @@ def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, hi
     under_way = rollout_demand(snapshot, at, wishes.excluded, history)
     if under_way is not None:
         return (under_way,) if policy.rollout or workload in snapshot.asked else ()
-    ahead = (
-        scale_out_demand(snapshot, at, policy, wishes.headroom_percent, wishes.excluded) if policy.scale_out else None
-    )
+    if not policy.scale_out and not (workload in snapshot.asked and at.missing):
+        return ()
+    ahead = scale_out_demand(snapshot, at, policy, wishes.headroom_percent, wishes.excluded)
     return () if ahead is None else (ahead,)

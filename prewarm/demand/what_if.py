@@ -28,11 +28,14 @@ def what_if(
         images: new image by container name; an image volume goes by its volume's name.
 
     Raises:
-        ValueError: if the workload or a container is not there, an image is no reference, or replicas are negative.
+        ValueError: if the workload is no Deployment, it or a container is not there, an image is no reference, or
+            replicas are negative.
     """
+    if workload.kind != "Deployment":
+        raise ValueError(f"{workload} cannot be planned: give a Deployment, the one kind whose next pods are predicted")
     found = snapshot.workloads.get(workload)
     if found is None:
-        raise ValueError(f"{workload} is not in the cluster (Deployments, StatefulSets and DaemonSets are known)")
+        raise ValueError(f"{workload} is not in the cluster")
     if replicas is not None and not 0 <= replicas <= MAX_REPLICAS:
         raise ValueError(f"replicas {replicas}: give a number from 0 to {MAX_REPLICAS}")
     changed = found if replicas is None else replace(found, replicas=replicas)

@@ -115,6 +115,14 @@ def test_what_if_more_replicas() -> None:
     assert demand.batches[0].needed_at > snapshot.taken_at + 3000
 
 
+def test_what_if_more_replicas_is_answered_under_a_policy_without_scale_out() -> None:
+    policy = Policy(scale_out=False)
+    demand = wanted(what_if(steady(10), WEB, replicas=14), policy, scaler())
+    assert demand is not None
+    assert (demand.trigger, demand.pods) == (Trigger.WHAT_IF, 4)
+    assert wanted(steady(10), policy, scaler()) is None
+
+
 def test_what_if_another_image_of_a_workload_that_is_not_opted_in() -> None:
     before = steady(10)
     bare = replace(before, workloads={WEB: replace(before.workloads[WEB], annotations={})})
@@ -134,6 +142,7 @@ def test_what_if_the_same_image_changes_nothing() -> None:
     ("key", "arguments", "told"),
     [
         (WorkloadKey("Deployment", "shop", "none"), {}, "deployment/shop/none is not in the cluster"),
+        (WorkloadKey("StatefulSet", "shop", "db"), {}, "statefulset/shop/db cannot be planned: give a Deployment"),
         (WEB, {"replicas": -1}, "replicas -1: give a number"),
         (WEB, {"images": {"nope": "a:b"}}, "has no container 'nope'; it has: c0"),
         (WEB, {"images": {"c0": "Not An Image"}}, "is not an image reference"),

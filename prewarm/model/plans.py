@@ -116,7 +116,7 @@ class SkipReason(StrEnum):
     BEYOND_OVERPROVISION = "BeyondOverprovision"
     """As many nodes as the policy's placement.maxOverprovision allows are chosen already."""
     UNLIKELY = "Unlikely"
-    """A pod lands there in fewer than one of ten replays."""
+    """A pod that a pull could help lands there with a probability below 5 %."""
     UNPREDICTABLE = "Unpredictable"
     """Replays of the scheduler disagree so much that pulling would be guessing."""
     NODE_LEAVING = "NodeLeaving"

@@ -7,9 +7,10 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.candidates import summarize
 from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
+from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Replays
 
-__all__ = ["ClusterArrays", "ExpectedImage", "cluster_arrays", "place"]
+__all__ = ["ClusterArrays", "ExpectedImage", "cluster_arrays", "place", "reachable"]
 
 
 def place(
@@ -32,9 +33,10 @@ def place(
         replays: possible courses of events; cost grows with it, the resolution of probabilities too.
         seed: fixes what is drawn; equal arguments give equal results.
         images: images, as pod specs write them, that will be on more nodes than report them now.
-        cluster: the snapshot's nodes, where several demands on one snapshot share them.
+        cluster: the snapshot's nodes, where several demands on one snapshot share them, or those that are
+            `reachable`; without it, they are found out.
     """
-    arrays = cluster if cluster is not None else cluster_arrays(snapshot)
+    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
     if not arrays.count or not demand.pods:
         return Candidates(nodes=(), unplaced=demand.pods)
     expected = {normalized_name(image): value for image, value in (images or {}).items()}

@@ -19,6 +19,7 @@ def summarize(outcome: Outcome, cluster: ClusterArrays) -> Candidates:
     columns = sorted(np.flatnonzero(probability >= MIN_PROBABILITY), key=lambda column: (-probability[column], column))
     nodes = tuple(CandidateNode(cluster.names[column], float(probability[column])) for column in columns)
     reasons = Counter(reason for column, reason in outcome.rejected.items() if probability[column] == 0)
+    reasons.update(outcome.elsewhere)
     return Candidates(
         nodes=nodes,
         rejected=tuple(sorted(reasons.items())),

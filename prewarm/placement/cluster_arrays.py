@@ -37,14 +37,23 @@ class ReportedImage(Struct, frozen=True):
 
 
 class ClusterArrays:
-    """What filters and scores read of the nodes, one column a node; what pods take of them is in Usage."""
+    """What filters and scores read of the nodes, one column a node; what pods take of them is in Usage.
 
-    def __init__(self, nodes: Mapping[str, Node]) -> None:
+    Attributes:
+        whole: the arrays of all nodes of the cluster; others have columns for a part of them.
+        columns: the columns of these nodes in `whole`.
+    """
+
+    def __init__(
+        self, nodes: Mapping[str, Node], whole: "ClusterArrays | None" = None, columns: Ints | None = None
+    ) -> None:
         self.source = nodes
-        self.names = tuple(sorted(nodes))
+        self.whole: ClusterArrays = whole or self
+        self.names = tuple(sorted(nodes)) if whole is None or columns is None else whole.names_at(columns)
         self.nodes = tuple(nodes[name] for name in self.names)
         self.column = {name: column for column, name in enumerate(self.names)}
         self.count = len(self.names)
+        self.columns: Ints = np.arange(self.count, dtype=np.int64) if columns is None else columns
         amounts = [(n.allocatable.milli_cpu, n.allocatable.memory, n.allocatable.ephemeral_storage) for n in self.nodes]
         allocatable = np.array(amounts, dtype=np.int64).reshape(self.count, 3)
         self.milli_cpu: Ints = allocatable[:, 0].copy()
@@ -55,6 +64,15 @@ class ClusterArrays:
         self._reported: dict[str, ReportedImage] = {}
         self._looked_for: set[str] = set()
         self._all_reported = False
+        self._masks: dict[object, Mask] = {}
+
+    def names_at(self, columns: Ints) -> tuple[str, ...]:
+        """Names of the nodes of some columns."""
+        return tuple(self.names[column] for column in columns.tolist())
+
+    def part(self, columns: Ints) -> "ClusterArrays":
+        """The arrays of some nodes, given by increasing columns of these."""
+        return ClusterArrays(self.source, self.whole, self.columns[columns])
 
     def topology(self, key: str) -> Topology:
         """The domains of a topology key."""
@@ -69,6 +87,12 @@ class ClusterArrays:
     def mask(self, predicate: Callable[[Node], bool]) -> Mask:
         """The nodes for which a predicate holds."""
         return np.fromiter((predicate(node) for node in self.nodes), dtype=np.bool_, count=self.count)
+
+    def known_mask(self, key: object, predicate: Callable[[Node], bool]) -> Mask:
+        """The nodes for which a predicate holds that `key` stands for; made once, not to be written to."""
+        if key not in self._masks:
+            self._masks[key] = self.mask(predicate)
+        return self._masks[key]
 
     def reported(self, names: Iterable[str]) -> dict[str, ReportedImage]:
         """Those of the images that some node reports, by exact name; the first node by name says the size.

@@ -44,33 +44,37 @@ class ImageLocality:
             uses[name] = uses.get(name, 0) + 1
         volumes = sum(container.kind is ContainerKind.IMAGE_VOLUME for container in shape.containers)
         self._ceiling = _MAX_CONTAINER_THRESHOLD * max(1, len(shape.containers) - volumes)
-        self._nodes = cluster.count
-        self._present: list[tuple[int, int, Mask]] = []
-        reported = cluster.reported(uses)
+        whole = cluster.whole
+        self._nodes = whole.count
+        self._present: list[tuple[int, int, int, Mask]] = []
+        """Of each image: size, containers that use it, nodes without a column that have it, and who else does."""
+        reported = whole.reported(uses)
         for name, times in uses.items():
             coming, there = expected.get(name), reported.get(name)
             if there is None and coming is None:
                 continue
             size = 0 if there is None else there.size_bytes
-            mask = np.zeros((rows, cluster.count), dtype=np.bool_)
+            holders = np.zeros(whole.count, dtype=np.bool_)
             if there is not None:
-                mask[:, there.columns] = True
+                holders[there.columns] = True
             if coming is not None:
                 size = size or coming.size_bytes
-                mask[:, [cluster.column[node] for node in coming.nodes if node in cluster.column]] = True
+                holders[[whole.column[node] for node in coming.nodes if node in whole.column]] = True
             if size > 0:
-                self._present.append((size, times, mask))
+                here = holders[cluster.columns]
+                mask = np.repeat(here[np.newaxis], rows, axis=0)
+                self._present.append((size, times, int(holders.sum()) - int(here.sum()), mask))
 
     def arrive(self, rows: Ints, columns: Ints) -> None:
         """All images of the pod, as far as their size is known, are now reported by these nodes."""
-        for _, _, mask in self._present:
+        for _, _, _, mask in self._present:
             mask[rows, columns] = True
 
     def score(self) -> Scores | None:
         """Score per replay and node; None if no image is on any node."""
         total = None
-        for size, times, mask in self._present:
-            spread = mask.sum(axis=1, keepdims=True)
+        for size, times, elsewhere, mask in self._present:
+            spread = mask.sum(axis=1, keepdims=True) + elsewhere
             scaled = (size * (spread / self._nodes)).astype(np.int64) * times
             total = np.where(mask, scaled, 0) if total is None else total + np.where(mask, scaled, 0)
         if total is None or not total.any():

@@ -27,7 +27,7 @@ def required(shape: PodShape, cluster: ClusterArrays) -> Mask:
             terms is None or any(term.matches(node.name, labels) for term in terms)
         )
 
-    return cluster.mask(matches)
+    return cluster.known_mask((selector, terms), matches)
 
 
 def preference(shape: PodShape, cluster: ClusterArrays) -> Scores | None:

@@ -26,7 +26,7 @@ class NodeSampling:
     """Node order and start index of every replay."""
 
     def __init__(self, cluster: ClusterArrays, rows: int, random: np.random.Generator) -> None:
-        self._limit = nodes_to_find(cluster.count)
+        self._limit = nodes_to_find(cluster.whole.count)
         self._all = self._limit >= cluster.count
         self._count = cluster.count
         if self._all:

@@ -9,7 +9,7 @@ from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Candidates, Demand
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
-from prewarm.placement import ClusterArrays, ExpectedImage, place
+from prewarm.placement import ClusterArrays, ExpectedImage, place, reachable
 from prewarm.planning.underway import Underway
 
 IMMINENT_SECONDS = 1.0
@@ -65,7 +65,8 @@ def landing(
     settled = not imminent and not _being_scheduled(demand, snapshot)
     if not demand.pods:
         return Landing(Candidates(()), {}, {}, 0, settled)
-    play = _Play(snapshot, cluster, expected_images(demand, snapshot, history, done), seed)
+    near = reachable(demand, snapshot, cluster)
+    play = _Play(snapshot, near, expected_images(demand, snapshot, history, done), seed)
     candidates = play(demand)
     if not later:
         return Landing(candidates, {}, {}, 0, settled)

@@ -19,7 +19,7 @@ from prewarm.model.pods import (
 )
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement import place
+from prewarm.placement import cluster_arrays, place
 from tests.unit.placement.clusters import HOSTNAME, MIB, cluster, demand, node, pod, requests
 
 APP = LabelSelector((("app", "web"),))
@@ -118,6 +118,37 @@ def test_equal_input_in_any_order_gives_the_equal_answer(case: tuple[ClusterSnap
     random.shuffle(there)
     random.shuffle(pods)
     assert place(wanted, cluster(there, pods), replays=8, seed=3) == expected
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[ClusterSnapshot, Demand]:
+    """A demand for one pool of several, with its own pods, other pods and waiting ones all over."""
+    there = [
+        msgspec.structs.replace(one, labels={**one.labels, "pool": draw(st.sampled_from(["a", "b"]))})
+        for one in draw(nodes())
+    ]
+    image = draw(st.sampled_from([{}, {"example.test/web:2": 500 * MIB}]))
+    there += [
+        node(f"i{n}", labels={HOSTNAME: f"i{n}", "zone": "z1", "pool": p}, images=image)
+        for n, p in [(0, "a"), (1, "b")]
+    ]
+    shape, other = draw(shapes()), draw(shapes())
+    mine = msgspec.structs.replace(shape, node_selector=(("pool", "a"),))
+    names = [one.name for one in there]
+    pods = [
+        pod(draw(st.sampled_from(["", *names])), labels={"app": "web"}, shape=draw(st.sampled_from([mine, other])))
+        for _ in range(draw(st.integers(0, 6)))
+    ]
+    leaving = draw(st.lists(st.sampled_from(pods), unique_by=id, max_size=3)) if pods else []
+    return cluster(there, pods), demand(draw(st.integers(1, 6)), mine, leaving=leaving)
+
+
+@given(pools())
+@settings(deadline=None)
+def test_leaving_out_what_is_out_of_reach_changes_nothing(case: tuple[ClusterSnapshot, Demand]) -> None:
+    snapshot, wanted = case
+    everywhere = place(wanted, snapshot, replays=8, seed=5, cluster=cluster_arrays(snapshot))
+    assert place(wanted, snapshot, replays=8, seed=5) == everywhere
 
 
 @given(nodes(), shapes(), st.integers(1, 4))

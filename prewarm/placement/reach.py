@@ -1,0 +1,82 @@
+"""Which nodes matter to a demand at all? A pool of 30 nodes among 1,000 should cost what 30 nodes cost.
+
+Only where leaving the others out changes nothing: their columns would be infeasible for every pod that is placed, no
+pod leaves them, and nothing that filters and scores count on them reaches the rest.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec.structs import replace
+
+from prewarm.model.plans import Demand, RejectReason
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement import node_affinity, taints
+from prewarm.placement.arrays import Mask
+from prewarm.placement.cluster_arrays import ClusterArrays
+from prewarm.placement.competitors import competitors
+from prewarm.placement.incoming import IncomingPod, of_demand
+from prewarm.placement.pod_affinity import PodAffinity
+from prewarm.placement.sampling import nodes_to_find
+
+
+def reachable(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays) -> ClusterArrays:
+    """The nodes that replays of a demand need columns for; all of them if the others have a say.
+
+    They do if the scheduler would sample (the others are part of its order), if a term of pod affinity is in force
+    (its domains span pools) or a spread constraint counts pods on nodes that the pod may not use.
+    """
+    pod = of_demand(demand, snapshot)
+    # Whoever leaves is no rival, but plays of a part of the demand let fewer leave.
+    rivals = competitors(replace(demand, leaving=()), snapshot, pod)
+    placed = [pod, *(rival for rival, _ in rivals)]
+    mask: Mask = np.logical_or.reduce([_admitted(one, cluster) for one in placed])
+    if not mask.any() or mask.sum() > nodes_to_find(cluster.count):
+        return cluster
+    for name in _standing(demand, snapshot):
+        if name in cluster.column:
+            mask[cluster.column[name]] = True
+    if mask.all() or mask.sum() > nodes_to_find(cluster.count):
+        return cluster
+    if any(_looks_elsewhere(one, snapshot, cluster) for one in placed):
+        return cluster
+    return cluster.part(np.flatnonzero(mask))
+
+
+def _admitted(pod: IncomingPod, cluster: ClusterArrays) -> Mask:
+    """Nodes that the pod's own choice leaves. Taints and cordons do not count: such nodes are counted by spread."""
+    return node_affinity.named(pod.shape, cluster) & node_affinity.required(pod.shape, cluster)
+
+
+def _standing(demand: Demand, snapshot: ClusterSnapshot) -> set[str]:
+    """Nodes with pods of the workload: where they stand decides who leaves next."""
+    owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
+    pods = [pod for rs in owned.values() for pod in snapshot.pods_by_owner.get(rs.uid, {}).values()]
+    pods += [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
+    return {pod.node_name for pod in pods if pod.node_name}
+
+
+def _looks_elsewhere(pod: IncomingPod, snapshot: ClusterSnapshot, cluster: ClusterArrays) -> bool:
+    if pod.shape.affinity.concerns_pods or not all(rule.honor_node_affinity for rule in pod.shape.spread):
+        return True
+    return bool(snapshot.pods_with_affinity) and PodAffinity(pod, snapshot, cluster, 1).matters
+
+
+def rejected_elsewhere(pod: IncomingPod, cluster: ClusterArrays) -> Mapping[RejectReason, int]:
+    """Nodes without a column, by the first filter that rejects the pod there, in the scheduler's order."""
+    whole = cluster.whole
+    if cluster is whole:
+        return {}
+    left = np.ones(whole.count, dtype=np.bool_)
+    left[cluster.columns] = False
+    found: Counter[RejectReason] = Counter()
+    for reason, passes in (
+        (RejectReason.NODE_UNSCHEDULABLE, taints.schedulable(pod.shape, whole)),
+        (RejectReason.NODE_NAME, node_affinity.named(pod.shape, whole)),
+        (RejectReason.TAINT_TOLERATION, taints.tolerated(pod.shape, whole)),
+        (RejectReason.NODE_AFFINITY, node_affinity.required(pod.shape, whole)),
+    ):
+        found[reason] += int((left & ~passes).sum())
+        left &= passes
+    return +found

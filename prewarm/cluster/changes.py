@@ -13,6 +13,8 @@ class Changes(Struct, frozen=True):
 
     workloads: frozenset[WorkloadKey] = frozenset()
     """Their own object, a ReplicaSet, a pod or an autoscaler of theirs."""
+    intended: frozenset[WorkloadKey] = frozenset()
+    """Of those, the ones that came, went, or whose spec changed: somebody wants something else."""
     image_caches: frozenset[ObjectKey] = frozenset()
     """Their own object or a pod of theirs."""
     nodes: frozenset[str] = frozenset()
@@ -32,6 +34,7 @@ class ChangeCollector:
 
     def __init__(self) -> None:
         self.workloads: set[WorkloadKey] = set()
+        self.intended: set[WorkloadKey] = set()
         self.image_caches: set[ObjectKey] = set()
         self.nodes: set[str] = set()
         self.used_nodes: set[str] = set()
@@ -43,6 +46,7 @@ class ChangeCollector:
         """What was collected since the last call."""
         collected = (
             self.workloads,
+            self.intended,
             self.image_caches,
             self.nodes,
             self.used_nodes,
@@ -51,6 +55,7 @@ class ChangeCollector:
         )
         changes = Changes(
             frozenset(self.workloads),
+            frozenset(self.intended),
             frozenset(self.image_caches),
             frozenset(self.nodes),
             frozenset(self.used_nodes),

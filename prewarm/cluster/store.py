@@ -191,6 +191,8 @@ class Store:
         if either is not None:
             self._workloads.set(either.key, new)
             self._changes.workloads.add(either.key)
+            if old is None or new is None or old.generation != new.generation:
+                self._changes.intended.add(either.key)
 
     def _replica_set(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
         for replica_set in (old, new):

@@ -88,7 +88,10 @@ class Loop:
             self._services.metrics.cycle.observe(steady() - started)
 
     async def _next(self, wake_at: float) -> Work:
-        """Wait for a change, a nudge, or the time to look again; then for the burst to be over."""
+        """Wait for a change, a nudge, or the time to look again; then for the burst to be over.
+
+        A changed intention is not waited after: what follows from it, a rollout's first burst, takes the processors.
+        """
         store, steady = self._services.store, self._services.clocks.steady
         await self._change_or_nudge(min(max(0.0, wake_at - steady()), LONGEST_WAIT_SECONDS))
         seen_at = steady()
@@ -96,6 +99,8 @@ class Loop:
         collected = [store.changed()]
 
         async def more(seconds: float) -> bool:
+            if collected[-1].intended:
+                return False
             try:
                 async with asyncio.timeout(seconds):
                     await store.wait_for_change()
@@ -126,6 +131,7 @@ def merged(changes: Sequence[Changes]) -> Changes:
         return changes[0]
     return Changes(
         workloads=frozenset().union(*(change.workloads for change in changes)),
+        intended=frozenset().union(*(change.intended for change in changes)),
         image_caches=frozenset().union(*(change.image_caches for change in changes)),
         nodes=frozenset().union(*(change.nodes for change in changes)),
         used_nodes=frozenset().union(*(change.used_nodes for change in changes)),

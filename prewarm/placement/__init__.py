@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+from msgspec.structs import replace
+
 from prewarm.model.plans import Candidates, Demand
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.candidates import summarize
@@ -10,7 +13,7 @@ from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Replays
 
-__all__ = ["ClusterArrays", "ExpectedImage", "cluster_arrays", "place", "reachable"]
+__all__ = ["ClusterArrays", "ExpectedImage", "cluster_arrays", "place", "place_in_turn", "reachable"]
 
 
 def place(
@@ -39,6 +42,51 @@ def place(
     arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
     if not arrays.count or not demand.pods:
         return Candidates(nodes=(), unplaced=demand.pods)
+    return summarize(_replays(demand, snapshot, arrays, replays, seed, images).run(), arrays)
+
+
+def place_in_turn(
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    first: int,
+    *,
+    replays: int = 32,
+    seed: int = 0,
+    images: Mapping[str, ExpectedImage] | None = None,
+    cluster: ClusterArrays | None = None,
+) -> tuple[Candidates, Candidates]:
+    """What `place` says of a demand's first batches alone, and of all of it: mostly at the price of one call.
+
+    Both take the same course until the first batches are placed. Only if some of their pods find no node are they
+    replayed apart: alone, they would wait for the last old pods to go.
+
+    Args:
+        demand: pods to come; its `leaving` holds no pods but those that the first batches count.
+        snapshot: the cluster now.
+        first: number of batches.
+        replays: as for `place`, like all that follow.
+        seed: the same.
+        images: the same.
+        cluster: the same.
+    """
+    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
+    head = replace(demand, batches=demand.batches[:first])
+    if arrays.count and head.pods:
+        outcome = _replays(demand, snapshot, arrays, replays, seed, images).run(first)
+        if outcome.first is not None:
+            alone = replace(outcome, counts=outcome.first, unplaced=np.zeros_like(outcome.unplaced))
+            return summarize(alone, arrays), summarize(outcome, arrays)
+    both = (place(one, snapshot, replays=replays, seed=seed, images=images, cluster=arrays) for one in (head, demand))
+    return next(both), next(both)
+
+
+def _replays(
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    cluster: ClusterArrays,
+    rows: int,
+    seed: int,
+    images: Mapping[str, ExpectedImage] | None,
+) -> Replays:
     expected = {normalized_name(image): value for image, value in (images or {}).items()}
-    outcome = Replays(demand, snapshot, arrays, rows=max(1, replays), seed=seed, expected=expected).run()
-    return summarize(outcome, arrays)
+    return Replays(demand, snapshot, cluster, rows=max(1, rows), seed=seed, expected=expected)

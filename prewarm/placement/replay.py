@@ -30,6 +30,8 @@ class Outcome(Struct, frozen=True):
     """By column, at the start."""
     elsewhere: Mapping[RejectReason, int] = {}
     """Nodes without a column, by who rejected them."""
+    first: Ints | None = None
+    """`counts` after the first batches; None if that was not asked for, or some of their pods waited on."""
 
 
 class _Landing(Struct, frozen=True):
@@ -71,8 +73,12 @@ class Replays:
         owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
         self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
 
-    def run(self) -> Outcome:
-        """Competitors first, then the demand batch by batch, old pods leaving in between."""
+    def run(self, first: int = 0) -> Outcome:
+        """Competitors first, then the demand batch by batch, old pods leaving in between.
+
+        Args:
+            first: batches after which the counts are kept too.
+        """
         demand, rows = self._demand, self._rows
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
         waiting = np.zeros(len(rows), dtype=np.int64)
@@ -81,16 +87,19 @@ class Replays:
         self._place_competitors()
         landed: list[tuple[float, Ints, Ints]] = []
         before = 0
-        for batch in demand.batches:
+        kept: Ints | None = None
+        for number, batch in enumerate(demand.batches, 1):
             self._leave(self._departures.expected(batch.needed_at, before))
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             waiting += batch.pods
             landed += [(batch.needed_at, *cells) for cells in self._place(self._scheduler, waiting, counts)]
+            if number == first and not waiting.any():
+                kept = counts.copy()
         if waiting.any() and not self._departures.all_gone:
             self._leave(demand.leaving_first + counts.sum(axis=1))
             self._place(self._scheduler, waiting, counts)
-        return Outcome(counts, waiting, rejected, rejected_elsewhere(self._scheduler.pod, self._cluster))
+        return Outcome(counts, waiting, rejected, rejected_elsewhere(self._scheduler.pod, self._cluster), kept)
 
     def _place(self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""

@@ -1,6 +1,7 @@
 """Where do a demand's pods land, and for which of those landings can a pull still be ahead?"""
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Candidates, Demand
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
-from prewarm.placement import ClusterArrays, ExpectedImage, place, reachable
+from prewarm.placement import ClusterArrays, ExpectedImage, place, place_in_turn, reachable
 from prewarm.planning.underway import Underway
 
 IMMINENT_SECONDS = 1.0
@@ -50,6 +51,10 @@ class _Play:
     def __call__(self, demand: Demand) -> Candidates:
         return place(demand, self._snapshot, seed=self._seed, images=self._images, cluster=self._cluster)
 
+    def in_turn(self, demand: Demand, first: int) -> tuple[Candidates, Candidates]:
+        """The first batches alone, and all."""
+        return place_in_turn(demand, self._snapshot, first, seed=self._seed, images=self._images, cluster=self._cluster)
+
 
 def landing(
     demand: Demand, snapshot: ClusterSnapshot, history: History, done: Underway, cluster: ClusterArrays, seed: int
@@ -67,17 +72,22 @@ def landing(
         return Landing(Candidates(()), {}, {}, 0, settled)
     near = reachable(demand, snapshot, cluster)
     play = _Play(snapshot, near, expected_images(demand, snapshot, history, done), seed)
-    candidates = play(demand)
     if not later:
-        return Landing(candidates, {}, {}, 0, settled)
+        return Landing(play(demand), {}, {}, 0, settled)
+    if settled:
+        candidates = play(demand)
+        return Landing(candidates, _after(candidates, Candidates(())), _probabilities(candidates), later, settled)
     gone = demand.leaving[: sum(batch.leaving for batch in imminent)]
-    first = play(replace(demand, batches=imminent, leaving=gone)) if imminent else Candidates(())
-    chances = _after(candidates, first)
-    certain = {node.name: node.probability for node in candidates.nodes}
-    if not settled and demand.leaving:
-        staying = {node.name: node.probability for node in play(replace(demand, leaving=gone)).nodes}
-        certain = {name: min(chance, staying.get(name, 0.0)) for name, chance in certain.items()}
-    return Landing(candidates, chances, certain, later, settled)
+    staying = replace(demand, leaving=gone)
+    first, fewer_gone = play.in_turn(staying, len(imminent)) if imminent else (Candidates(()), play(staying))
+    candidates = fewer_gone if gone == demand.leaving else play(demand)
+    least = _probabilities(fewer_gone)
+    certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
+    return Landing(candidates, _after(candidates, first), certain, later, settled)
+
+
+def _probabilities(candidates: Candidates) -> dict[str, float]:
+    return {node.name: node.probability for node in candidates.nodes}
 
 
 def _after(all_pods: Candidates, first: Candidates) -> dict[str, float]:
@@ -85,13 +95,13 @@ def _after(all_pods: Candidates, first: Candidates) -> dict[str, float]:
 
     Both replay the same choices: "any pod" less "any of the first" is the share of replays with later ones alone.
     """
-    taken = {node.name: node.probability for node in first.nodes}
+    taken = _probabilities(first)
     chances = {node.name: node.probability - taken.get(node.name, 0.0) for node in all_pods.nodes}
     return {name: chance for name, chance in chances.items() if chance > 1e-9}
 
 
 def _imminent(demand: Demand, now: float) -> tuple[Batch, ...]:
-    return tuple(batch for batch in demand.batches if batch.needed_at <= now + IMMINENT_SECONDS)
+    return tuple(takewhile(lambda batch: batch.needed_at <= now + IMMINENT_SECONDS, demand.batches))
 
 
 def first_later(demand: Demand, now: float) -> float:

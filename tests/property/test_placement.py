@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prewarm.model.nodes import Node
-from prewarm.model.plans import Demand
+from prewarm.model.plans import Batch, Demand
 from prewarm.model.pods import (
     Affinity,
     PodAffinityTerm,
@@ -19,7 +19,7 @@ from prewarm.model.pods import (
 )
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement import cluster_arrays, place
+from prewarm.placement import cluster_arrays, place, place_in_turn
 from tests.unit.placement.clusters import HOSTNAME, MIB, cluster, demand, node, pod, requests
 
 APP = LabelSelector((("app", "web"),))
@@ -118,6 +118,24 @@ def test_equal_input_in_any_order_gives_the_equal_answer(case: tuple[ClusterSnap
     random.shuffle(there)
     random.shuffle(pods)
     assert place(wanted, cluster(there, pods), replays=8, seed=3) == expected
+
+
+@given(cases(), st.lists(st.integers(1, 3), min_size=1, max_size=4), st.data())
+@settings(deadline=None)
+def test_a_part_in_turn_is_the_part_alone(
+    case: tuple[ClusterSnapshot, Demand], pods: list[int], data: st.DataObject
+) -> None:
+    snapshot, wanted = case
+    first = data.draw(st.integers(1, len(pods)))
+    at_first = data.draw(st.integers(wanted.leaving_first, len(wanted.leaving)))
+    batches = [
+        Batch(100.0 + (0 if index < first else 20 * index), number, at_first if index == 0 else int(index >= first))
+        for index, number in enumerate(pods)
+    ]
+    whole = msgspec.structs.replace(wanted, batches=tuple(batches), leaving=wanted.leaving[:at_first])
+    head = msgspec.structs.replace(whole, batches=whole.batches[:first])
+    apart = (place(head, snapshot, replays=8, seed=5), place(whole, snapshot, replays=8, seed=5))
+    assert place_in_turn(whole, snapshot, first, replays=8, seed=5) == apart
 
 
 @st.composite

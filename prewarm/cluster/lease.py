@@ -96,6 +96,7 @@ class LeaderLease:
         self._monotonic = monotonic
         self._observed: WireLeaseSpec | None = None
         self._observed_at = 0.0
+        self._renewed_at = 0.0
         self._version = ""
         self._metadata: dict[str, Json] = {}
         self.leading = asyncio.Event()
@@ -126,31 +127,35 @@ class LeaderLease:
     async def acquire(self) -> None:
         """Return once the Lease is ours."""
         while True:
-            if await self._try_safely():
+            started = self._monotonic()
+            if await self._try_in_time(self._times.renew_deadline):
                 break
             await asyncio.sleep(self._times.retry * (1 + 0.2 * random.random()))  # noqa: S311 - spreads candidates
+        # Counted from before the request: others count from the record, which may be older than its answer.
+        self._renewed_at = started
         _LOG.info("leading", lease=f"{self._namespace}/{self._name}", identity=self.identity)
         self.leading.set()
 
     async def _renew(self) -> None:
         """Renew until that fails for too long or somebody else holds the Lease."""
-        renewed_at = self._monotonic()
-        while self._monotonic() - renewed_at < self._times.renew_deadline:
+        while (ends_at := self._renewed_at + self._times.renew_deadline) > self._monotonic():
             await asyncio.sleep(self._times.retry)
             started = self._monotonic()
-            try:
-                async with asyncio.timeout(max(self._times.retry, renewed_at + self._times.renew_deadline - started)):
-                    held = await self._try_safely()
-            except TimeoutError:
-                held = False
-            if held:
-                renewed_at = started
+            if await self._try_in_time(max(self._times.retry, ends_at - started)):
+                self._renewed_at = started
             elif self.holder not in {"", self.identity}:
                 return
 
-    async def _try_safely(self) -> bool:
+    async def _try_in_time(self, seconds: float) -> bool:
+        """One look at the Lease; an answer that takes longer than this counts as none."""
         try:
-            return await self._try()
+            async with asyncio.timeout(seconds):
+                return await self._try()
+        except TimeoutError:
+            return False
+        except msgspec.DecodeError as error:
+            _LOG.warning("lease not understood", lease=f"{self._namespace}/{self._name}", problem=str(error))
+            return False
         except ClusterError as error:
             _LOG.warning("lease not reached", lease=f"{self._namespace}/{self._name}", problem=str(error))
             return False

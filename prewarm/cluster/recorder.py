@@ -64,7 +64,7 @@ class EventRecorder:
         except ApiError as error:
             if not error.not_found:
                 raise
-            del self._counts[key]
+            self._counts.pop(key, None)
             return False
         self._remember(key, count)
         return True

@@ -90,6 +90,9 @@ class Writer:
             return WriteResult(intent, _outcome(intent, error), error.code, error.reason, error.message)
         except ClusterError as error:
             return WriteResult(intent, WriteOutcome.FAILED, message=str(error))
+        except msgspec.DecodeError as error:
+            # A proxy's page in place of the server's answer.
+            return WriteResult(intent, WriteOutcome.FAILED, message=f"the answer is no Kubernetes object: {error}")
 
     async def _write(self, intent: Intent) -> WriteResult:
         client = self._client

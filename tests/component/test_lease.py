@@ -9,7 +9,7 @@ from prewarm.cluster.client import Client
 from prewarm.cluster.errors import ConfigurationError
 from prewarm.cluster.lease import LeaderLease, LeadershipLost, LeaseTimes
 from prewarm.model.intents import LEASES
-from tests.support.fake_api_server import FakeApiServer, Refuse
+from tests.support.fake_api_server import FakeApiServer, Garble, Hang, Refuse
 from tests.support.mirroring import TIMEOUT_SECONDS, connected
 
 PATIENT = LeaseTimes(duration=15, renew_deadline=10, retry=0.02)
@@ -95,6 +95,21 @@ async def test_a_holder_with_a_wrong_clock_keeps_the_lease_while_it_renews(
     async with asyncio.timeout(TIMEOUT_SECONDS):
         await running
     assert spec(server)["leaseTransitions"] == 5
+
+
+async def test_an_answer_that_comes_too_late_gives_no_lead(server: FakeApiServer, client: Client) -> None:
+    """Others take a Lease over by the time of its record, however long its writer waits to hear of it."""
+    server.fail_next("create", LEASES, Hang())
+    async with asyncio.timeout(TIMEOUT_SECONDS / 2):
+        await candidate(client, "first", HASTY).run(nothing)
+    assert server.count("create", LEASES) == 2
+
+
+async def test_a_proxys_page_in_place_of_the_lease_is_tried_again(server: FakeApiServer, client: Client) -> None:
+    server.fail_next("get", LEASES, Garble())
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await candidate(client, "first").run(nothing)
+    assert spec(server)["leaseTransitions"] == 0
 
 
 async def test_a_leader_that_cannot_renew_stops_its_work(server: FakeApiServer, client: Client) -> None:

@@ -9,7 +9,7 @@ from prewarm.cluster.client import Client
 from prewarm.cluster.credentials import TokenFile
 from prewarm.cluster.writer import WriteOutcome, Writer
 from prewarm.model.intents import CONFIG_MAPS, EVENTS, IMAGE_CACHES, PODS, Apply, Create, Delete, Intent, RecordEvent
-from tests.support.fake_api_server import FakeApiServer, Refuse
+from tests.support.fake_api_server import FakeApiServer, Garble, Refuse
 from tests.support.mirroring import connected
 
 UNAVAILABLE = Refuse(503, "ServiceUnavailable", "try later")
@@ -56,6 +56,13 @@ async def test_answers_become_outcomes(
     (result,) = await Writer(client).execute([intent])
     assert result.outcome is outcome
     assert (result.code, result.reason, result.message) == (refusal.code, refusal.reason, refusal.message)
+
+
+async def test_a_proxys_page_in_place_of_an_answer_is_a_failure(server: FakeApiServer, client: Client) -> None:
+    server.fail_next("create", PODS, Garble())
+    (garbled, fine) = await Writer(client).execute([create("a"), create("b")])
+    assert (garbled.outcome, fine.outcome) == (WriteOutcome.FAILED, WriteOutcome.CREATED)
+    assert "no Kubernetes object" in garbled.message
 
 
 async def test_one_that_fails_does_not_stop_the_others(server: FakeApiServer, client: Client) -> None:

@@ -55,7 +55,12 @@ class Hang:
     """Never answer."""
 
 
-Fault = Refuse | Send | Cut | Stall | Hang
+@dataclass(frozen=True)
+class Garble:
+    """Answer 200 with a proxy's page."""
+
+
+Fault = Refuse | Send | Cut | Stall | Hang | Garble
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,8 @@ class FakeApiServer:
         fault = faults.popleft() if faults else None
         if isinstance(fault, Refuse):
             return _status(fault)
+        if isinstance(fault, Garble):
+            return web.Response(text="<html>Please log in</html>", content_type="text/html")
         if isinstance(fault, Hang):
             await asyncio.Event().wait()
         if watching:

@@ -41,8 +41,7 @@ class Leader:
                 try:
                     await self._loop.lead()
                 finally:
-                    self._metrics.leader.set(0)
-                    self._metrics.pulls_in_flight.set(0)
+                    self._metrics.stand_by()
 
             try:
                 await self._lease.run(work)

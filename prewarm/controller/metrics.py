@@ -112,6 +112,13 @@ class Metrics:
         for origin in ("planned", "written"):
             self.image_caches.labels(origin)
 
+    def stand_by(self) -> None:
+        """Leave to the next leader what only one may report: sums over instances count it once."""
+        self.leader.set(0)
+        self.pulls_in_flight.set(0)
+        for origin in ("planned", "written"):
+            self.image_caches.labels(origin).set(0)
+
     def count_starts(self, starts: Iterable[ContainerStart]) -> None:
         """Count judged starts."""
         for start in starts:

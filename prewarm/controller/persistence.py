@@ -1,5 +1,6 @@
 """What was learnt and judged, kept in one ConfigMap over restarts and between instances."""
 
+import asyncio
 import base64
 from http import HTTPStatus
 
@@ -69,7 +70,9 @@ class Persistence:
     async def store(self, memory: Memory, now: float) -> bool:
         """Write the memory; False if that failed, which costs knowledge at the next restart and nothing now."""
         try:
-            await self._client.apply(CONFIG_MAPS, self._namespace, self._name, self._manifest(memory, now))
+            # Packing a large cluster's memory takes a while; lease and probes go on meanwhile.
+            manifest = await asyncio.to_thread(self._manifest, memory, now)
+            await self._client.apply(CONFIG_MAPS, self._namespace, self._name, manifest)
         except ClusterError as error:
             log.warning("memory not stored", namespace=self._namespace, configmap=self._name, error=str(error))
             return False

@@ -25,6 +25,7 @@ class Reporter:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._told: dict[_Demanded, tuple[str, int, int]] = {}
+        self._problems: dict[WorkloadKey, str] = {}
         self._attempts: dict[tuple[str, str, str], int] | None = None
         self._records: Mapping[str, NodeImages] = {}
         self._withheld: Mapping[str, int] = {}
@@ -38,8 +39,12 @@ class Reporter:
             log.info("demand over", workload=str(key[0]), trigger=key[1].value)
         for entry in plan.demands:
             self._demand(entry)
-        for problem in plan.problems:
-            log.warning("workload cannot be planned", workload=str(problem.workload), problem=problem.message)
+        problems = {problem.workload: problem.message for problem in plan.problems}
+        for workload, message in problems.items():
+            if self._problems.get(workload) != message:
+                log.warning("workload cannot be planned", workload=str(workload), problem=message)
+        others = () if spoken_for is None else self._problems.keys() - spoken_for
+        self._problems = {**{workload: self._problems[workload] for workload in others}, **problems}
 
     def _demand(self, entry: DemandPlan) -> None:
         demand = entry.demand

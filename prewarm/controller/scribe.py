@@ -4,21 +4,21 @@ import asyncio
 from collections.abc import Iterable
 
 from prewarm.controller.execution import Execution
-from prewarm.model.intents import Apply, Intent
+from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent
 
-_Key = tuple[str, str, str, str, str]
+_Key = tuple[str, ...]
 
 
 class Scribe:
     """A queue of intents in front of the writer, so that a slow write never delays the next decision.
 
-    A newer Apply of the same object takes the place of one that still waits: only the last state matters.
+    A newer Apply of the same object takes the place of one that still waits: only the last state matters. A deletion or
+    an Event that waits already is not queued twice: while the server is away, deciders ask again and again.
     """
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         self._waiting: dict[_Key, Intent] = {}
-        self._numbers = 0
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -26,19 +26,13 @@ class Scribe:
     def put(self, intents: Iterable[Intent]) -> None:
         """Queue intents; those for one object keep their order."""
         for intent in intents:
-            key = self._key(intent)
+            key = _key(intent)
             # Dictionaries keep the place of a key that is set again; a replaced Apply belongs at the end.
             self._waiting.pop(key, None)
             self._waiting[key] = intent
         if self._waiting:
             self._idle.clear()
             self._more.set()
-
-    def _key(self, intent: Intent) -> _Key:
-        if isinstance(intent, Apply):
-            return ("Apply", intent.resource.plural, intent.namespace, intent.name, intent.subresource)
-        self._numbers += 1
-        return (type(intent).__name__, intent.resource.plural, intent.namespace, intent.name, str(self._numbers))
 
     async def drained(self) -> None:
         """Return once everything queued so far was written or refused."""
@@ -53,3 +47,17 @@ class Scribe:
             await self._execution.execute(batch)
             if not self._waiting:
                 self._idle.set()
+
+
+def _key(intent: Intent) -> _Key:
+    """What the intent is about; a later one with the same key takes its place."""
+    about = (type(intent).__name__, intent.resource.plural, intent.namespace, intent.name)
+    match intent:
+        case Apply():
+            return (*about, intent.subresource)
+        case Delete():
+            return (*about, intent.uid)
+        case RecordEvent():
+            return (*about, intent.uid, intent.reason, intent.message)
+        case Create():
+            return about

@@ -114,7 +114,9 @@ class Shell:
             if ended.done():
                 return
             if failure is not None:
-                ended.set_exception(failure)
+                # Its own cancellation must not look like ours.
+                broken = failure if isinstance(failure, Exception) else RuntimeError(f"kopf ended with {failure!r}")
+                ended.set_exception(broken)
             else:
                 ended.set_result(None)
 

@@ -261,7 +261,14 @@ class Term:
         self._to_store.clear()
         starts, self._uncounted = self._uncounted, []
         verdicts, self._unweighed = self._unweighed, []
-        if not await self._services.persistence.store(memory, self._services.clocks.wall()):
+        try:
+            stored = await self._services.persistence.store(memory, self._services.clocks.wall())
+        except asyncio.CancelledError:
+            # The last words before the end say it again.
+            self._uncounted, self._unweighed = starts + self._uncounted, verdicts + self._unweighed
+            self._changed()
+            raise
+        if not stored:
             self._changed()
         self._services.metrics.count_starts(starts)
         self._services.metrics.count_bytes(verdicts)

@@ -7,7 +7,7 @@ import pytest
 
 from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, LEASES, NODES, PODS
 from tests.support.controlling import NAMESPACE, Instance, image_cache, instance
-from tests.support.fake_api_server import FakeApiServer, Refuse
+from tests.support.fake_api_server import FakeApiServer, Hang, Refuse
 from tests.support.manifests import node, pod
 
 TIMEOUT_SECONDS = 20.0
@@ -76,6 +76,28 @@ async def test_stopping_stores_what_was_learnt_and_frees_the_lease(server: FakeA
     assert holder(server) == ""
     memory = server.objects(CONFIG_MAPS)[NAMESPACE, "prewarm-history"]
     assert set(memory["binaryData"]) == {"history", "ledger"}
+
+
+async def test_stopping_stores_what_a_cut_off_write_did_not(server: FakeApiServer) -> None:
+    server.fail_next("patch", CONFIG_MAPS, Hang())
+    async with instance(server) as running:
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: server.count("patch", CONFIG_MAPS) == 1)
+        await running.stop()
+    assert (NAMESPACE, "prewarm-history") in server.objects(CONFIG_MAPS)
+
+
+async def test_who_does_not_lead_reports_no_caches(server: FakeApiServer) -> None:
+    def caches(running: Instance) -> float | None:
+        return running.metrics.registry.get_sample_value("prewarm_imagecache_objects", {"origin": "written"})
+
+    async with instance(server) as running:
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+        assert caches(running) == 1
+        await running.stop()
+        assert caches(running) == 0
 
 
 async def test_memory_that_cannot_be_read_is_not_overwritten(server: FakeApiServer) -> None:

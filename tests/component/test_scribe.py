@@ -1,0 +1,32 @@
+"""What waits for a slow server stays bounded by the objects that it is about."""
+
+import asyncio
+
+from prewarm.cluster.feeds import feeds
+from prewarm.cluster.store import Store
+from prewarm.cluster.writer import Writer
+from prewarm.controller.execution import Execution
+from prewarm.controller.metrics import Metrics
+from prewarm.controller.scribe import Scribe
+from prewarm.model.intents import EVENTS, IMAGE_CACHES, NODE_IMAGES, PODS, Apply, Delete, RecordEvent
+from tests.support.fake_api_server import FakeApiServer
+from tests.support.mirroring import TIMEOUT_SECONDS, connected
+
+
+async def test_what_was_asked_for_twice_is_written_once() -> None:
+    delete = Delete(PODS, "shop", "a", "uid-a", grace_seconds=0)
+    event = RecordEvent(IMAGE_CACHES, "shop", "base", "uid-base", "PullsFailed", "1 pair failed")
+    record = Apply(NODE_IMAGES, "", "node-a", {"metadata": {"name": "node-a"}})
+    async with FakeApiServer.running() as server, connected(server) as client:
+        store = Store()
+        scribe = Scribe(Execution(Writer(client), store, feeds(store), Metrics(version="test")))
+        for _ in range(3):
+            scribe.put([delete, Delete(PODS, "shop", "a", "uid-of-a-namesake"), event, record])
+        writing = asyncio.create_task(scribe.run())
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await scribe.drained()
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        assert server.count("delete", PODS) == 2
+        assert server.count("create", EVENTS) == 1
+        assert server.count("patch", NODE_IMAGES) == 1

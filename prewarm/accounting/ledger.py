@@ -1,6 +1,6 @@
 """What accounting remembers between two looks at the cluster, and how that survives a restart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,8 @@ MAX_HEARD_PODS = 20_000
 MAX_OPEN_PODS = 20_000
 MAX_PULLS = 50_000
 """Pulls of ours that wait for their verdict."""
+LATE_RECORD_SECONDS = 60.0
+"""A node's record may show a pull this long after its end; what is older and stands in no saved list was judged."""
 RESOLUTION_SECONDS = 2.0
 """API timestamps have whole seconds, and clocks differ: nothing closer together is told apart."""
 
@@ -107,9 +109,16 @@ class Ledger(Struct, frozen=True):
     closed_pulls: Mapping[PullKey, bool] = {}
     """Verdicts already given, kept while the image stands in the node's record."""
     resumed: Resumed | None = None
+    """What an earlier process saved; None if this ledger began anew."""
     swept_at: float = 0.0
     """When all open pods were last looked at, for those whose time has come."""
     pruned_at: float = 0.0
+
+    @property
+    def pulls_since(self) -> float:
+        """Pulls that ended before are not taken up: an earlier process did, or they are older than this accounting."""
+        began = self.resumed.saved_at if self.resumed is not None else self.since
+        return (began or 0.0) - LATE_RECORD_SECONDS
 
 
 class _SavedPull(Struct, frozen=True, array_like=True):
@@ -142,8 +151,9 @@ MAX_BYTES = 300_000
 def encode_ledger(ledger: Ledger, saved_at: float) -> bytes:
     """The ledger as it has to be at hand after a restart, at most MAX_BYTES; JSON, so that people can read it.
 
-    Settled starts need no record of their own: whatever started before `saved_at` and is not listed as open was
-    judged. Where the lists do not fit, the oldest open pods go first (their starts then stay uncounted).
+    Settled starts and closed pulls need no record of their own, but the latest: whatever started or ended before
+    `saved_at` and is not listed as open was judged. Where the lists do not fit, the oldest entries go first (what was
+    open among them then stays uncounted).
     """
     recent = _still_recent(ledger.resumed, saved_at) | {
         uid: tuple(sorted(ledger.settled[uid]))
@@ -154,10 +164,14 @@ def encode_ledger(ledger: Ledger, saved_at: float) -> bytes:
         uid: tuple(sorted(ledger.settled.get(uid, frozenset())))
         for uid, entry in sorted(ledger.open.items(), key=lambda item: (-item[1].pod.created_at, item[0]))
     }
-    lists = (ledger.covered_since, ledger.pulls, ledger.closed_pulls, ledger.credited)
+    closed = sorted(
+        (key for key in ledger.closed_pulls if key.since >= saved_at - LATE_RECORD_SECONDS),
+        key=lambda key: (-key.since, key),
+    )
+    lists = (ledger.covered_since, ledger.pulls, closed, ledger.credited)
     limit = max(1, len(open_pods), len(recent), *(len(found) for found in lists))
     while True:
-        encoded = _encode(ledger, saved_at, open_pods, recent, limit)
+        encoded = _encode(ledger, saved_at, open_pods, recent, closed, limit)
         if len(encoded) <= MAX_BYTES or limit <= 1:
             return encoded
         limit //= 2
@@ -175,10 +189,10 @@ def _encode(
     saved_at: float,
     open_pods: Mapping[str, tuple[StartKey, ...]],
     recent: Mapping[str, tuple[StartKey, ...]],
+    closed: Sequence[PullKey],
     limit: int,
 ) -> bytes:
     pulls = sorted(ledger.pulls.values(), key=lambda pull: (-pull.key.since, pull.key))[:limit]
-    closed = sorted(ledger.closed_pulls, key=lambda key: (-key.since, key))[:limit]
     credited = sorted(ledger.credited.items(), key=lambda item: (-item[1], item[0]))[:limit]
     saved = _Saved(
         version=_VERSION,
@@ -192,7 +206,7 @@ def _encode(
             _SavedPull(p.key.node, p.key.image, p.key.since, p.node_uid, p.cache, p.size_bytes, p.counted)
             for p in pulls
         ),
-        closed=tuple((key.node, key.image, key.since) for key in closed),
+        closed=tuple((key.node, key.image, key.since) for key in closed[:limit]),
     )
     return msgspec.json.encode(saved)
 

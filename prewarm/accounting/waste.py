@@ -60,7 +60,7 @@ def waste(ledger: Ledger, snapshot: ClusterSnapshot, history: History) -> tuple[
     pulls, closed = dict(ledger.pulls), dict(ledger.closed_pulls)
     for key, (uid, image) in recorded.items():
         # The kubelet's word on whether the pull brought anything may come a little after the pod's status.
-        if key in pulls or key in closed or now < key.since + SAME_SECONDS:
+        if key in pulls or key in closed or not ledger.pulls_since <= key.since <= now - SAME_SECONDS:
             continue
         if _brought_nothing(ledger, key):
             closed[key] = True

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from prewarm.accounting import ByteUse, ByteVerdict, Ledger, WasteReason, account, decode_ledger, encode_ledger, waste
 from prewarm.history import History
+from prewarm.model.nodes import Evidence, NodeImages, PresentImage
 from tests.support.starts import SIZE, Scene, present
 
 
@@ -126,3 +127,22 @@ def test_a_restart_neither_repeats_nor_loses_verdicts() -> None:
         ByteUse.USED: 1,
         ByteUse.WASTED: 1,
     }
+
+
+def test_more_verdicts_than_a_saved_ledger_holds_are_not_repeated() -> None:
+    images = [f"registry.test/team/application-{number}:v1" for number in range(6000)]
+    scene = Scene()
+    entries = tuple(PresentImage(image, Evidence.OUR_PULL, 1000.0, size_bytes=SIZE, used_at=1001.0) for image in images)
+    scene.records["node-a"] = NodeImages("node-a", "uid-node-a", "boot", entries)
+    ledger, first = look(Ledger(), scene, 1010.0)
+    ledger, _ = look(ledger, scene, 1200.0)
+    restored, _ = decode_ledger(encode_ledger(ledger, 1200.0))
+    assert len(first) == 2 * len(images)
+    assert look(restored, scene, 1210.0)[1] == ()
+
+
+def test_without_a_saved_ledger_what_is_on_record_is_nothing_new() -> None:
+    """A ledger that was lost, or that a new release cannot read, must not count a month of pulls in one moment."""
+    scene = Scene()
+    scene.record("node-a", since=1000.0)
+    assert look(Ledger(), scene, 5000.0)[1] == ()

@@ -270,12 +270,24 @@ class _Court:
             self._pulls_on(pod.node_name),
             self._plans.get(case.workload, ()),
             node_name=pod.node_name,
-            credited=self._credited.get((pod.node_name, start.image)),
+            credited=self._credited_until(pod.node_name, start),
             expected_seconds=self._history.pull_seconds(start.image, pod.node_name),
             now=self._now,
         )
         over = case.gone or pod.finished
         return Verdict(Outcome.UNKNOWN) if verdict is None and over else verdict
+
+    def _credited_until(self, node: str, start: OpenStart) -> float | None:
+        """End of the pull whose first use was counted; by the node's record where an earlier process counted it."""
+        known = self._credited.get((node, start.image))
+        record = self._snapshot.node_images.get(node)
+        if known is not None or record is None or self._ledger.resumed is None:
+            return known
+        before = min(start.started_at, self._ledger.resumed.saved_at) - RESOLUTION_SECONDS
+        used = (
+            i.since for i in record.images if i.image == start.image and i.used_at is not None and i.used_at < before
+        )
+        return max(used, default=None)
 
     def _pulls_on(self, name: str) -> NodePulls:
         known = self._nodes.get(name)

@@ -5,6 +5,7 @@ import pytest
 from prewarm.accounting import Ledger, account, decode_ledger, encode_ledger
 from prewarm.accounting.ledger import MAX_BYTES
 from prewarm.history import History
+from prewarm.model.outcomes import Outcome
 from tests.support.starts import Scene, present
 
 
@@ -43,6 +44,26 @@ def test_a_pod_that_was_pending_at_the_restart_is_judged_once_it_started() -> No
     pod = scene.pod("web-1", "node-a", created=1010.0, started=1015.0)
     _, starts = account(restored, scene.snapshot(1100.0), [present(pod, at=1015.0)], History())
     assert len(starts) == 1
+
+
+def test_a_used_pull_is_no_merit_again_though_its_credit_was_not_saved() -> None:
+    """Saved credits are bounded; the node's record knows of the first use as well."""
+    scene = Scene()
+    scene.record("node-a", since=1000.0, used_at=1041.0)
+    ledger, _ = account(Ledger(), scene.snapshot(1100.0), (), History())
+    restored = restarted(ledger, 1100.0)
+    pod = scene.pod("web-2", "node-a", created=1200.0, started=1201.0)
+    _, starts = account(restored, scene.snapshot(1202.0), [present(pod, at=1201.0)], History())
+    assert [start.outcome for start in starts] == [Outcome.HIT_PRESENT]
+
+
+def test_the_first_use_during_the_downtime_is_a_merit() -> None:
+    scene = Scene()
+    ledger, _ = account(Ledger(), scene.snapshot(1000.0), (), History())
+    scene.record("node-a", since=1000.0, used_at=1201.0)
+    pod = scene.pod("web-2", "node-a", created=1200.0, started=1201.0)
+    _, starts = account(restarted(ledger, 1100.0), scene.snapshot(1300.0), [present(pod, at=1201.0)], History())
+    assert [start.outcome for start in starts] == [Outcome.HIT_PREWARMED]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b'{"version": 9, "since": 0, "saved_at": 0}'])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.api.plan_annotation import decode_summary
 from prewarm.demand.departures import departure_order
@@ -17,7 +18,7 @@ from prewarm.demand.progress import (
     rolling_batches,
     spread,
 )
-from prewarm.demand.shapes import far_ahead, images, revision_labels, start_seconds
+from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, revision_labels, start_seconds
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import Pod
@@ -58,7 +59,7 @@ class Stage(Struct, frozen=True):
 
 
 def stage(snapshot: ClusterSnapshot, workload: Workload) -> Stage:
-    """Sort the ReplicaSets and pods of a Deployment."""
+    """Sort the ReplicaSets and pods of a Deployment; of replicas beyond those that exist, MAX_AHEAD count."""
     sets = sorted(
         snapshot.replica_sets_by_owner.get(workload.uid, {}).values(), key=lambda rs: (rs.created_at, rs.key.name)
     )
@@ -76,6 +77,9 @@ def stage(snapshot: ClusterSnapshot, workload: Workload) -> Stage:
             terminating += (pod for pod in pods if pod.deleted_at is not None)
     terminating.sort(key=lambda pod: (pod.deleted_at or 0.0, pod.key))
     old = tuple(rs for rs in sets if rs is not current)
+    most = len(new_pods) + sum(map(len, old_pods.values())) + MAX_AHEAD
+    if workload.replicas > most:
+        workload = replace(workload, replicas=most)
     return Stage(workload, current, old, new_pods, old_pods, tuple(terminating))
 
 

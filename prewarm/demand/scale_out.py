@@ -1,7 +1,7 @@
 """What will a scale-out need? Headroom over the current replicas, as far as the autoscaler can go at once."""
 
 from prewarm.demand.rollout import Stage
-from prewarm.demand.shapes import far_ahead, images, revision_labels
+from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, revision_labels
 from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
@@ -32,7 +32,7 @@ def scale_out_demand(
     autoscaler = snapshot.autoscalers.get(workload.key)
     percent = policy.headroom_percent if headroom_percent is None else headroom_percent
     scaled = autoscaler is not None or headroom_percent is not None
-    ahead = next_pods(workload.replicas, percent, autoscaler) if scaled else 0
+    ahead = min(next_pods(workload.replicas, percent, autoscaler), MAX_AHEAD) if scaled else 0
     needed = images(workload.template.shape, excluded)
     asked = workload.key in snapshot.asked and at.missing > 0
     if not needed or (ahead <= 0 and not asked):

@@ -8,6 +8,9 @@ from prewarm.model.workloads import Workload
 
 TEMPLATE_HASH_LABEL = "pod-template-hash"
 """The label by which a Deployment tells its ReplicaSets' pods apart; the default spread constraints count by it."""
+MAX_AHEAD = 5_000
+"""Pods to come that are planned at most; those beyond are planned once some of these exist. spec.replicas goes up to
+2^31 - 1, whatever the cluster can hold, and each pod costs a step of the replay."""
 _HOUR = 3600
 
 

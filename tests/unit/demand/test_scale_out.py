@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from prewarm.demand import demands, what_if
 from prewarm.demand.scale_out import next_pods
+from prewarm.demand.shapes import MAX_AHEAD
 from prewarm.history import History
 from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Demand, Trigger
@@ -136,6 +137,19 @@ def test_what_if_another_image_of_a_workload_that_is_not_opted_in() -> None:
 
 def test_what_if_the_same_image_changes_nothing() -> None:
     assert wanted(what_if(steady(10), WEB, images={"c0": "registry.test/web:v1"})) is None
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_replicas_that_no_cluster_holds_are_planned_piece_by_piece(paused: bool) -> None:
+    snapshot = steady(10, annotations={"prewarm.dev/headroom": "1000%"})
+    endless = replace(snapshot.workloads[WEB], replicas=2**31 - 1, paused=paused)
+    scaled = wanted(replace(snapshot, workloads={WEB: endless}))
+    assert scaled is not None
+    assert [batch.pods for batch in scaled.batches] == [MAX_AHEAD, MAX_AHEAD]
+    changed = replace(endless, template=template("registry.test/web:v2"), template_hash="v2")
+    rollout = wanted(replace(snapshot, workloads={WEB: changed}))
+    assert rollout is not None
+    assert MAX_AHEAD <= rollout.pods <= MAX_AHEAD + 10
 
 
 @pytest.mark.parametrize(

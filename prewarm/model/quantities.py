@@ -72,4 +72,5 @@ def int_or_percent(value: int | str, of: int, *, round_up: bool) -> int:
             return -(-scaled // 100) if round_up else scaled // 100
         return int(text)
     except ValueError:
-        raise ValueError(f"{value!r} is neither a whole number nor a percentage such as 25%") from None
+        shown = value if len(value) <= 64 else value[:64] + "..."
+        raise ValueError(f"{shown!r} is neither a whole number nor a percentage such as 25%") from None

@@ -1,5 +1,6 @@
 """Says once of each object what could not be understood in it."""
 
+import sys
 from collections.abc import Callable
 
 Report = Callable[[str], None]
@@ -27,4 +28,7 @@ class Problems:
 
         problem = " ".join(problem.split())[:_LONGEST_MESSAGE]
         log = structlog.get_logger(__name__)
+        if not structlog.is_configured():
+            # A command's standard output is its result, which programs read.
+            log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
         log.warning("object not fully understood", kind=kind, namespace=namespace, name=name, problem=problem)

@@ -142,6 +142,16 @@ def test_without_a_workload_only_covered_ones_are_planned(tmp_path: Path, capsys
     assert "Nothing to prewarm" in ask(tmp_path, capsys)
 
 
+def test_what_is_not_understood_does_not_stand_in_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads(json.dumps(snapshot(annotated=True)))
+    next(item for item in content["items"] if item["kind"] == "Deployment")["spec"]["strategy"] = {"type": "Sometimes"}
+    (tmp_path / "snapshot.json").write_text(json.dumps(content))
+    assert execute(["plan", "--snapshot", str(tmp_path / "snapshot.json"), "--output", "json"]) == 0
+    printed = capsys.readouterr()
+    assert "demands" in json.loads(printed.out)
+    assert "Sometimes" in printed.err
+
+
 def test_yaml_says_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = json.loads(ask(tmp_path, capsys, *ROLLOUT, "--output", "json"))
     second = yaml.safe_load(ask(tmp_path, capsys, *ROLLOUT, "--output", "yaml"))

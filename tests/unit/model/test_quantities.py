@@ -67,3 +67,6 @@ def test_percentages_round_as_the_deployment_controller_rounds_surge_and_unavail
 def test_a_percentage_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="25%"):
         int_or_percent("a quarter", 10, round_up=True)
+    with pytest.raises(ValueError, match="25%") as refused:
+        int_or_percent("9" * 5000 + "%", 10, round_up=True)
+    assert len(str(refused.value)) < 200

@@ -25,23 +25,42 @@ _NOT_WITHHELD = frozenset(
 def plans_in_force(known: Iterable[PlanInForce], plan: Plan | None, now: float) -> tuple[PlanInForce, ...]:
     """Merge a new plan into those in force; withdraw what it no longer asks for and drop what is past retention.
 
-    Nodes add up while a plan is in force: a pod that landed is no candidate any more, but still has to be judged.
+    Nodes add up while a plan is in force: a pod that landed is no candidate any more, but still has to be judged. A
+    plan that has named other nodes for longer than the retention ends, and goes on as a new one with the nodes of now.
     Judging the same plan twice changes nothing.
     """
-    merged: dict[_Key, PlanInForce] = {(old.workload, old.revision): old for old in known}
+    merged: dict[_Key, PlanInForce] = {}
+    ended: list[PlanInForce] = []
+    for old in sorted(known, key=lambda old: old.since):
+        if (earlier := merged.get((old.workload, old.revision))) is not None:
+            ended.append(earlier)
+        merged[old.workload, old.revision] = old
     if plan is not None:
         asked = {(entry.demand.workload, entry.demand.revision) for entry in plan.demands}
         spoken_for = None if plan.only is None else frozenset(plan.only)
         for key, old in merged.items():
             if key not in asked and old.until is None and (spoken_for is None or old.workload in spoken_for):
                 merged[key] = replace(old, until=now)
+        for key, chosen in _chosen(plan).items():
+            old_one = merged.get(key)
+            if old_one is not None and now - old_one.since >= RETENTION and not chosen.issuperset(old_one.nodes):
+                ended.append(replace(old_one, until=now if old_one.until is None else old_one.until))
+                del merged[key]
         for entry in plan.demands:
             key = (entry.demand.workload, entry.demand.revision)
             merged[key] = _joined(merged.get(key), entry, now)
-    kept = [old for old in merged.values() if old.until is None or now - old.until < RETENTION]
+    kept = [old for old in (*ended, *merged.values()) if old.until is None or now - old.until < RETENTION]
     kept.sort(key=lambda old: (old.until is None, old.until or 0.0, old.since, old.workload, old.revision))
     kept = kept[-MAX_PLANS:]
     return tuple(sorted(kept, key=lambda old: (old.since, old.workload, old.revision)))
+
+
+def _chosen(plan: Plan) -> dict[_Key, set[str]]:
+    chosen: dict[_Key, set[str]] = {}
+    for entry in plan.demands:
+        names = chosen.setdefault((entry.demand.workload, entry.demand.revision), set())
+        names.update(node.name for node in entry.nodes)
+    return chosen
 
 
 def _joined(old: PlanInForce | None, entry: DemandPlan, now: float) -> PlanInForce:

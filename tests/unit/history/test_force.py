@@ -30,6 +30,20 @@ def test_nodes_add_up_while_pods_land() -> None:
     assert found.since == 10.0
 
 
+def test_a_plan_that_stays_in_force_for_days_forgets_nodes_that_it_left() -> None:
+    """Headroom is planned for as long as its workload lives; one day it would have named every node."""
+    force = plans_in_force((), Plan((entry("n1", "n2"),)), 10.0)
+    later = 10.0 + RETENTION
+    force = plans_in_force(force, Plan((entry("n2", "n3"),)), later)
+    assert [(found.nodes, found.since, found.until) for found in force] == [
+        (("n1", "n2"), 10.0, later),
+        (("n2", "n3"), later, None),
+    ]
+    assert plans_in_force(force, Plan((entry("n2", "n3"),)), later + 1) == force
+    (found,) = plans_in_force(force, Plan((entry("n2", "n3"),)), later + RETENTION)
+    assert found.nodes == ("n2", "n3")
+
+
 def test_a_withdrawn_plan_is_kept_for_its_retention() -> None:
     force = plans_in_force((), Plan((entry("n1"),)), 10.0)
     force = plans_in_force(force, Plan(), 20.0)

@@ -8,32 +8,32 @@ from prewarm.placement.arrays import MAX_NODE_SCORE, Ints, Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 
 
-def least_allocated(requested_cpu: Ints, requested_memory: Ints, cpu: Ints, memory: Ints) -> Ints:
-    """Mean of the free shares of CPU and memory in whole percent; a resource that a node does not have is left out."""
-    total = np.zeros(np.broadcast_shapes(requested_cpu.shape, cpu.shape), dtype=np.int64)
-    for requested, capacity in ((requested_cpu, cpu), (requested_memory, memory)):
-        free = np.maximum(capacity - requested, 0) * MAX_NODE_SCORE
-        total += np.where(capacity > 0, free // np.maximum(capacity, 1), 0)
-    weights = (cpu > 0).astype(np.int64) + (memory > 0)
-    return total // np.maximum(weights, 1)
+def least_allocated(requested: Ints, capacity: Ints) -> Ints:
+    """Mean of the free shares of CPU and memory in whole percent; a resource that a node does not have is left out.
+
+    Both arguments have the CPU in their first row and the memory in their second, as in `balanced_allocation`.
+    """
+    has = capacity > 0
+    free = np.maximum(capacity - requested, 0)
+    free *= MAX_NODE_SCORE
+    free //= np.maximum(capacity, 1)
+    free *= has
+    mean: Ints = (free[0] + free[1]) // np.maximum(has[0].astype(np.int64) + has[1], 1)
+    return mean
 
 
-def _balance(requested_cpu: Ints, requested_memory: Ints, cpu: Ints, memory: Ints) -> Ints:
-    both = (cpu > 0) & (memory > 0)
-    share_cpu = np.minimum(requested_cpu / np.maximum(cpu, 1), 1.0)
-    share_memory = np.minimum(requested_memory / np.maximum(memory, 1), 1.0)
-    deviation = np.where(both, np.abs((share_cpu - share_memory) / 2), 0.0)
-    return ((1 - deviation) * MAX_NODE_SCORE).astype(np.int64)
-
-
-def balanced_allocation(
-    used_cpu: Ints, used_memory: Ints, pod_cpu: int, pod_memory: int, cpu: Ints, memory: Ints
-) -> Ints:
+def balanced_allocation(used: Ints, pod: Ints, capacity: Ints) -> Ints:
     """How the pod changes a node's balance of CPU and memory: 75 if it does not, up to 100 if for the better."""
-    with_pod = _balance(used_cpu + pod_cpu, used_memory + pod_memory, cpu, memory)
-    without = _balance(used_cpu, used_memory, cpu, memory)
+    both = (capacity[0] > 0) & (capacity[1] > 0)
+    # Without the pod, and with it.
+    share = np.stack((used, used + pod)) / np.maximum(capacity, 1)
+    np.minimum(share, 1.0, out=share)
+    deviation = np.abs((share[:, 0] - share[:, 1]) / 2)
+    deviation *= both
+    balance = ((1 - deviation) * MAX_NODE_SCORE).astype(np.int64)
     half = MAX_NODE_SCORE // 2
-    return half + (half + with_pod - without) // 2
+    score: Ints = half + (half + balance[1] - balance[0]) // 2
+    return score
 
 
 class ResourceFit:
@@ -44,6 +44,9 @@ class ResourceFit:
         self._cluster = cluster
         self._usage = usage
         self._capacity = {name: cluster.extended(name) for name, amount in shape.requests.extended if amount > 0}
+        self._amounts: Ints = np.stack((cluster.milli_cpu, cluster.memory))
+        self._requested: Ints = np.array((shape.requests.milli_cpu, shape.requests.memory), dtype=np.int64)
+        self._scored: Ints = np.array((shape.scoring_milli_cpu, shape.scoring_memory), dtype=np.int64)
         every = slice(None)
         self.fits: Mask = self._fits(every, every)
         self.score: Scores = self._score(every, every)
@@ -83,15 +86,12 @@ class ResourceFit:
         return ~short
 
     def _score(self, rows: Ints | slice, columns: Ints | slice) -> Scores:
-        shape = self._shape
-        cpu, memory = self._cluster.milli_cpu[columns], self._cluster.memory[columns]
-        used_cpu, used_memory, _, counted_cpu, counted_memory, _ = self._usage.at(rows, columns)
-        score = least_allocated(
-            counted_cpu + shape.scoring_milli_cpu, counted_memory + shape.scoring_memory, cpu, memory
-        )
-        request = shape.requests
+        request, usage = self._shape.requests, self._usage.at(rows, columns)
+        capacity = self._amounts[:, np.newaxis] if isinstance(columns, slice) else self._amounts[:, columns]
+        each = (2, *(1,) * (usage.ndim - 1))
+        score = least_allocated(usage[3:5] + self._scored.reshape(each), capacity)
         if request.milli_cpu or request.memory:  # best effort pods skip BalancedAllocation
-            score = score + balanced_allocation(used_cpu, used_memory, request.milli_cpu, request.memory, cpu, memory)
+            score += balanced_allocation(usage[:2], self._requested.reshape(each), capacity)
         return score.astype(np.float32)
 
     def rejections(self) -> list[tuple[RejectReason, Mask]]:

@@ -35,8 +35,9 @@ FOO = LabelSelector((("foo", ""),))
 BAR = LabelSelector((("bar", ""),))
 
 
-def ints(*values: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return np.array(values, dtype=np.int64)
+def rows(pairs: list[tuple[int, int]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Amounts of CPU and of memory, given by node."""
+    return np.array(pairs, dtype=np.int64).T
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,7 @@ def ints(*values: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 def test_least_allocated(
     used: list[tuple[int, int]], capacity: list[tuple[int, int]], request_: tuple[int, int], expected: list[int]
 ) -> None:
-    cpu, memory = ints(*(c for c, _ in used)) + request_[0], ints(*(m for _, m in used)) + request_[1]
-    scores = least_allocated(cpu, memory, ints(*(c for c, _ in capacity)), ints(*(m for _, m in capacity)))
+    scores = least_allocated(rows(used) + rows([request_]), rows(capacity))
     assert scores.tolist() == expected
 
 
@@ -76,13 +76,7 @@ def test_least_allocated(
 def test_balanced_allocation(
     used: list[tuple[int, int]], capacity: list[tuple[int, int]], request_: tuple[int, int], expected: list[int]
 ) -> None:
-    scores = balanced_allocation(
-        ints(*(c for c, _ in used)),
-        ints(*(m for _, m in used)),
-        *request_,
-        ints(*(c for c, _ in capacity)),
-        ints(*(m for _, m in capacity)),
-    )
+    scores = balanced_allocation(rows(used), rows([request_]), rows(capacity))
     assert scores.tolist() == expected
 
 

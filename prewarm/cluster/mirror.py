@@ -1,8 +1,6 @@
 """All reflectors together: one store in step with one cluster."""
 
 import asyncio
-import time
-from collections.abc import Callable
 
 from prewarm.cluster.client import Client
 from prewarm.cluster.decoding.kinds import Kinds
@@ -28,13 +26,12 @@ class Mirror:
         *,
         with_events: bool = True,
         options: ReflectorOptions | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store or Store()
         self.problems = Problems()
         kinds = Kinds(self.problems)
         wanted = feeds(self.store, kinds) + ((event_feed(self.store, kinds),) if with_events else ())
-        self.reflectors = tuple(Reflector(client, feed, options=options, clock=clock) for feed in wanted)
+        self.reflectors = tuple(Reflector(client, feed, options=options) for feed in wanted)
 
     async def run(self) -> None:
         """Run all reflectors until cancelled.

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -50,15 +49,12 @@ class ReflectorCounters:
 
     lists: int = 0
     """Times that everything was read anew."""
-    watches: int = 0
     events: int = 0
     """Objects that came through watches."""
     bookmarks: int = 0
     errors: int = 0
     vanished: int = 0
     """Objects found missing by a new list: their deletion was never seen."""
-    last_contact: float | None = None
-    """Clock time of the last page, event or bookmark."""
 
 
 class Reflector:
@@ -75,7 +71,6 @@ class Reflector:
         feed: Feed,
         *,
         options: ReflectorOptions | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self.feed = feed
         self.name = feed.resource.plural
@@ -83,7 +78,6 @@ class Reflector:
         self.counters = ReflectorCounters()
         self._client = client
         self._options = options or ReflectorOptions()
-        self._clock = clock
         self._streamed = self._options.streamed
         self._version = ""
         self._complaint = ""
@@ -146,7 +140,6 @@ class Reflector:
                 except msgspec.DecodeError as error:
                     raise ServerUnreachable(f"list of {self.name}: the answer is no list: {error}") from error
                 keys.update(found)
-                self.counters.last_contact = self._clock()
                 await asyncio.sleep(0)
         self._complete(keys, version)
 
@@ -156,7 +149,6 @@ class Reflector:
         if not self._version:
             seen = set()
             self.counters.lists += 1
-        self.counters.watches += 1
         options = WatchOptions(
             resource_version=self._version,
             initial_events=seen is not None,
@@ -170,7 +162,6 @@ class Reflector:
                 for line in lines:
                     if line:
                         seen = self._take(line, seen)
-                self.counters.last_contact = self._clock()
 
     def _take(self, line: bytes, seen: set[ObjectKey] | None) -> set[ObjectKey] | None:
         """Take one event. `seen` collects the keys of a streamed list, None once that is over."""

@@ -75,7 +75,7 @@ class Controller:
         heartbeat = Heartbeat(clocks.steady, settings.stall_seconds)
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(Client(self._connection))
-            mirror = Mirror(client, clock=clocks.wall)
+            mirror = Mirror(client)
             watch_reflectors(metrics, mirror)
             store = mirror.store
             execution = Execution(Writer(client, clock=clocks.wall), store, feeds(store), metrics)

@@ -35,6 +35,7 @@ REFLECTOR_OBJECTS = "prewarm_reflector_objects"
 REFLECTOR_EVENTS = "prewarm_reflector_events_total"
 REFLECTOR_RELISTS = "prewarm_reflector_relists_total"
 REFLECTOR_ERRORS = "prewarm_reflector_errors_total"
+EVENTS_DROPPED = "prewarm_events_dropped_total"
 WRITES = "prewarm_writes_total"
 WRITE_ERRORS = "prewarm_write_errors_total"
 IMAGE_CACHES = "prewarm_imagecache_objects"
@@ -171,4 +172,6 @@ class _Reflectors(Collector):
             events.add_metric(kind, counters.events)
             lists.add_metric(kind, counters.lists)
             errors.add_metric(kind, counters.errors)
-        return (objects, events, lists, errors)
+        dropped = CounterMetricFamily(EVENTS_DROPPED, "Kubelet Events given up before accounting took them.")
+        dropped.add_metric([], self._mirror.store.events.dropped)
+        return (objects, events, lists, errors, dropped)

@@ -20,8 +20,6 @@ class Scribe:
         self._execution = execution
         self._waiting: dict[_Key, Intent] = {}
         self._more = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def put(self, intents: Iterable[Intent]) -> None:
         """Queue intents; those for one object keep their order."""
@@ -31,12 +29,7 @@ class Scribe:
             self._waiting.pop(key, None)
             self._waiting[key] = intent
         if self._waiting:
-            self._idle.clear()
             self._more.set()
-
-    async def drained(self) -> None:
-        """Return once everything queued so far was written or refused."""
-        await self._idle.wait()
 
     async def run(self) -> None:
         """Write until cancelled; what still waits then is left to whoever decides next."""
@@ -45,8 +38,6 @@ class Scribe:
             self._more.clear()
             batch, self._waiting = tuple(self._waiting.values()), {}
             await self._execution.execute(batch)
-            if not self._waiting:
-                self._idle.set()
 
 
 def _key(intent: Intent) -> _Key:

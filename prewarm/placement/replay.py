@@ -138,13 +138,16 @@ class Replays:
 
     def _leave(self, numbers: Ints) -> None:
         """Old pods go, until as many have gone in each replay as `numbers` says."""
+        cells = []
         for departed in self._departures.leave(numbers):
             pod, rows, columns = departed.pod, departed.rows, departed.columns
             self._usage.add(pod.shape, rows, columns, -1)
             spread = pod.deleted_at is None
             self._scheduler.observe(self._scheduler.effect(pod), rows, columns, -1, spread=spread)
             self._history.append(_Landing(pod, rows, columns, -1, spread))
-            self._scheduler.resources.refresh(rows, columns)
+            cells.append((rows, columns))
+        if cells:
+            self._scheduler.resources.refresh(*map(np.concatenate, zip(*cells, strict=True)))
 
     def _report_images(self, landed: list[tuple[float, Ints, Ints]], now: float) -> list[tuple[float, Ints, Ints]]:
         """Nodes where pods landed long enough ago list the images now; gives back the others."""

@@ -10,6 +10,9 @@ from prewarm.cluster.writer import WriteOutcome, Writer, WriteResult
 from prewarm.controller.metrics import Metrics
 from prewarm.model.intents import IMAGE_CACHES, PODS, Apply, Create, Intent
 
+_REMEMBERED = 1000
+"""Objects whose trouble was told lately."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -21,6 +24,7 @@ class Execution:
         self._store = store
         self._feeds: Mapping[str, Feed] = {feed.resource.plural: feed for feed in feeds}
         self._metrics = metrics
+        self._told: dict[tuple[str, str, str, str], str] = {}
 
     async def execute(self, intents: Collection[Intent]) -> tuple[WriteResult, ...]:
         """Execute all; results in the order of the intents."""
@@ -31,8 +35,32 @@ class Execution:
             if not result.done:
                 self._metrics.write_errors.labels(kind).inc()
             self._take(result)
-            _tell(kind, result)
+            self._tell(kind, result)
         return results
+
+    def _tell(self, kind: str, result: WriteResult) -> None:
+        """Log trouble with an object when it begins or changes, not at each try."""
+        intent = result.intent
+        about = (kind, intent.resource.kind, intent.namespace, intent.name)
+        before = self._told.pop(about, None)
+        words = {"intent": kind, "kind": intent.resource.kind, "namespace": intent.namespace, "name": intent.name}
+        if result.done:
+            if isinstance(intent, Create | Apply) and not (isinstance(intent, Apply) and intent.subresource):
+                log.debug("written", outcome=result.outcome.value, **words)
+            return
+        trouble = f"{result.code} {result.message}"
+        tell = log.debug if before == trouble else log.warning
+        tell(
+            "write failed",
+            outcome=result.outcome.value,
+            code=result.code,
+            reason=result.reason,
+            problem=result.message,
+            **words,
+        )
+        self._told[about] = trouble
+        if len(self._told) > _REMEMBERED:
+            del self._told[next(iter(self._told))]
 
     def _take(self, result: WriteResult) -> None:
         intent = result.intent
@@ -43,20 +71,3 @@ class Execution:
         feed = self._feeds.get(intent.resource.plural)
         if feed is not None and result.body and not status_only and intent.resource in {IMAGE_CACHES, PODS}:
             feed.put_raw(result.body)
-
-
-def _tell(kind: str, result: WriteResult) -> None:
-    intent = result.intent
-    words = {"kind": intent.resource.kind, "namespace": intent.namespace, "name": intent.name}
-    if not result.done:
-        log.warning(
-            "write failed",
-            intent=kind,
-            outcome=result.outcome.value,
-            code=result.code,
-            reason=result.reason,
-            problem=result.message,
-            **words,
-        )
-    elif isinstance(intent, Create | Apply) and not (isinstance(intent, Apply) and intent.subresource):
-        log.debug("written", intent=kind, outcome=result.outcome.value, **words)

@@ -14,6 +14,9 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
 from prewarm.puller import PullerDecision
 
+QUIET_SECONDS = 60.0
+"""A reason to wait is told again once it was absent for this long: in a rollout it comes and goes all the time."""
+
 log = structlog.stdlib.get_logger("prewarm.decisions")
 
 _Demanded = tuple[WorkloadKey, Trigger]
@@ -28,7 +31,7 @@ class Reporter:
         self._problems: dict[WorkloadKey, str] = {}
         self._attempts: dict[tuple[str, str, str], int] | None = None
         self._records: Mapping[str, NodeImages] = {}
-        self._withheld: Mapping[str, int] = {}
+        self._withheld_at: dict[str, float] = {}
 
     def planned(self, plan: Plan) -> None:
         """Log each demand whose answer changed, and each problem."""
@@ -72,16 +75,17 @@ class Reporter:
         )
 
     def pulling(self, decision: PullerDecision, snapshot: ClusterSnapshot) -> None:
-        """Set what is in flight, count failed pulls, and log why pulls wait when that changed."""
+        """Set what is in flight, count failed pulls, and log why pulls wait when that begins."""
         self._metrics.pulls_in_flight.set(decision.in_flight)
         planned = sum(1 for cache in snapshot.image_caches.values() if cache.planned)
         self._metrics.image_caches.labels("planned").set(planned)
         self._metrics.image_caches.labels("written").set(len(snapshot.image_caches) - planned)
         self._metrics.count_failed_pulls(self._failed(snapshot))
         withheld = {reason.value: count for reason, count in decision.withheld.items()}
-        if withheld.keys() != self._withheld.keys():
+        now = snapshot.taken_at
+        if any(now - self._withheld_at.get(reason, 0.0) >= QUIET_SECONDS for reason in withheld):
             log.info("pulls withheld", in_flight=decision.in_flight, reasons=withheld)
-        self._withheld = withheld
+        self._withheld_at.update(dict.fromkeys(withheld, now))
 
     def _failed(self, snapshot: ClusterSnapshot) -> int:
         """Failed attempts on the nodes' records since the last call; those found at the start were counted before."""

@@ -145,7 +145,7 @@ def pools(draw: st.DrawFn) -> tuple[ClusterSnapshot, Demand]:
         msgspec.structs.replace(one, labels={**one.labels, "pool": draw(st.sampled_from(["a", "b"]))})
         for one in draw(nodes())
     ]
-    image = draw(st.sampled_from([{}, {"example.test/web:2": 500 * MIB}]))
+    image = draw(st.sampled_from([{}, {"example.test/web:2": 5000 * MIB}]))
     there += [
         node(f"i{n}", labels={HOSTNAME: f"i{n}", "zone": "z1", "pool": p}, images=image)
         for n, p in [(0, "a"), (1, "b")]

@@ -115,6 +115,16 @@ def test_image_locality(shape: PodShape, held: list[tuple[int, ...]], expected: 
     assert score[0].tolist() == expected
 
 
+def test_image_locality_counts_nodes_that_are_out_of_reach() -> None:
+    snapshot = cluster(image_node(f"node{i}", *sizes) for i, sizes in enumerate([(300,), (), (300,), (300,)]))
+    whole, shape = cluster_arrays(snapshot), containers("300")
+    everywhere = ImageLocality(shape, whole, 1, {}).score()
+    part = ImageLocality(shape, whole.part(np.array([0, 1])), 1, {}).score()
+    assert everywhere is not None
+    assert part is not None
+    assert part[0].tolist() == everywhere[0, :2].tolist()
+
+
 def test_image_locality_compares_names_exactly() -> None:
     snapshot = cluster([node("a", images={"docker.io/library/nginx:1": 900 * MIB}), node("b")])
     assert ImageLocality(PodShape((ContainerShape("c", "nginx:1"),)), cluster_arrays(snapshot), 1, {}).score() is None

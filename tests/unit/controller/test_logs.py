@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from prewarm.controller.logs import configure_logging
 from prewarm.controller.settings import LogFormat, LogLevel, Settings
@@ -17,7 +16,6 @@ def _logging_as_before() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in names}
     handlers, level = root.handlers, root.level
     yield
-    structlog.reset_defaults()
     root.handlers = handlers
     root.setLevel(level)
     for name, before in levels.items():

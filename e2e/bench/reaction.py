@@ -374,7 +374,7 @@ def report(result: Result, console: Console) -> bool:
         f"In a pool of its own ({POOL_NODES} nodes) nodes are known before the first burst has landed; "
         f"{result.pooled.missed} changes without a puller pod. On all nodes prewarm waits until the burst has landed, "
         "so as not to pull where its pods do; "
-        f"{result.free.missed} changes without a puller pod in {TIMEOUT_SECONDS:.0f} s, because no node was likely."
+        f"{result.free.missed} changes without a puller pod in {TIMEOUT_SECONDS:.0f} s (no node was likely enough)."
     )
     console.print(
         f"mean inside of the controller, from seeing the change to ordering the pull: {1000 * result.inside:.0f} ms; "

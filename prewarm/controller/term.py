@@ -112,11 +112,16 @@ class Term:
         snapshot = self._services.store.snapshot(wall())
         due = self._pace.due(work.changes, snapshot, steady())
         started = steady()
-        if due:
-            await self._plan(due, snapshot, work.seen_at)
+        made = await self._plan(due, snapshot, work.seen_at) if due else None
         planned = steady()
-        if self._pull_is_due(bool(due), work.changes, snapshot):
-            await self._pull()
+        try:
+            if self._pull_is_due(bool(due), work.changes, snapshot):
+                await self._pull()
+        finally:
+            # After the first pull, which should not wait for it; but also if the term ends meanwhile.
+            if made is not None:
+                self._scribe.put(self._announcer.about(made, snapshot))
+                self._learn(snapshot, made)
         pulled = steady()
         self._account(work)
         if due.urgent:
@@ -136,7 +141,7 @@ class Term:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at
 
-    async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> None:
+    async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> Plan:
         steady = self._services.clocks.steady
         started, taken = steady(), self._services.clocks.processor()
         only = due.workloads
@@ -158,10 +163,9 @@ class Term:
         for result in results:
             if not result.done:
                 self._delivery_memory.forget((result.intent.namespace, result.intent.name))
-        self._scribe.put(self._announcer.about(made, snapshot))
         if any(result.outcome is WriteOutcome.FAILED for result in results):
             self._pace.plan_again(snapshot.workloads.keys() if only is None else only)
-        self._learn(snapshot, made)
+        return made
 
     def _pull_is_due(self, planned: bool, changes: Changes, snapshot: ClusterSnapshot) -> bool:
         """Whether to look after the pulls: at once for what concerns them, now and then for what may."""

@@ -1,9 +1,11 @@
 """Field types that the API kinds share: bounded, and described once."""
 
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
+import durationpy
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -18,6 +20,9 @@ REASON_LENGTH = 64
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 """DNS subdomain as apimachinery checks names, without the rule on dots next to dots."""
 TIME_WORDS = "write a time with its zone, such as 2026-01-31T12:00:00Z"
+DURATION_PATTERN = r"^([0-9]{1,10}(ms|s|m|h)){1,4}$"
+"""Durations as Go writes them (time.ParseDuration), without signs, fractions and units below milliseconds."""
+DURATION_WORDS = "write a duration such as 30s, 15m or 1h30m"
 HEADROOM_PATTERN = r"^(0|[1-9][0-9]{0,2}|1000)%$"
 
 
@@ -52,13 +57,27 @@ def _text_time(value: object) -> object:
     return value
 
 
+def _duration(value: str) -> str:
+    if re.fullmatch(DURATION_PATTERN, value, re.ASCII) is None:
+        raise ValueError(DURATION_WORDS)
+    return value
+
+
 def _image(value: str) -> str:
+    if not value:
+        raise ValueError("an image is never empty; to ask for none, write images: []")
     parse_reference(value)
     return value
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_text_time)]
 """RFC 3339 with a time zone."""
+Duration = Annotated[
+    str,
+    AfterValidator(_duration),
+    Field(max_length=32, json_schema_extra=rules(cel(f"self.matches('{DURATION_PATTERN}')", DURATION_WORDS))),
+]
+"""A length of time as text."""
 Count = Annotated[int, Field(strict=True, ge=0, json_schema_extra={"format": "int64"})]
 ObjectName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]
 Reason = Annotated[str, Field(max_length=REASON_LENGTH)]
@@ -66,13 +85,13 @@ Image = Annotated[
     str,
     AfterValidator(_image),
     Field(
-        min_length=1,
         max_length=MAX_REFERENCE_LENGTH,
         json_schema_extra=rules(
+            cel("self != ''", "an image is never empty; to ask for none, write images: []"),
             cel(
                 "!self.contains(' ') && !self.contains('://')",
                 "write an image as registry.example/team/app:v1, without blanks and without https://",
-            )
+            ),
         ),
     ),
 ]
@@ -90,6 +109,19 @@ LabelMap = Annotated[
         ),
     ),
 ]
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Seconds of a duration such as 1h30m; None if there is none."""
+    return None if text is None else durationpy.from_str(text).total_seconds()
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as Go writes it, such as 1h30m; read back by `seconds_of`."""
+    if seconds and seconds == round(seconds):
+        return str(durationpy.to_str(timedelta(seconds=seconds)))
+    # durationpy cuts fractions of a second off by floating point.
+    return f"{round(seconds * 1000)}ms" if seconds else "0s"
 
 
 def unix(time: datetime | None) -> float | None:

@@ -2,29 +2,51 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from msgspec.structs import replace
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from prewarm.api import names
 from prewarm.api.errors import explain
 from prewarm.api.fields import (
     LABEL_VALUE_LENGTH,
     ApiModel,
+    Duration,
     Image,
     LabelMap,
     ObjectName,
     Time,
     api_time,
     cel,
+    duration_text,
     rules,
+    seconds_of,
     unix,
 )
 from prewarm.api.image_cache_status import StatusFields, decode_status
 from prewarm.api.metadata import Metadata, decode_metadata
-from prewarm.model.image_caches import ImageCache, ImageCacheStatus, ImageList
+from prewarm.api.selectors import (
+    NodeSelectorTermFields,
+    Selector,
+    label_selector,
+    node_selector_term,
+    selector_manifest,
+    term_manifest,
+)
+from prewarm.model.image_caches import (
+    Completion,
+    DeletionPolicy,
+    ImageCache,
+    ImageCacheStatus,
+    ImageList,
+    PullerForm,
+    Schedule,
+)
 from prewarm.model.images import PullPolicy
 from prewarm.model.intents import Json, Manifest
 from prewarm.model.pods import Toleration
@@ -71,10 +93,53 @@ class TolerationFields(ApiModel):
         return self
 
 
+class CompletionType(StrEnum):
+    """spec.completion.type."""
+
+    CONTINUOUS = "Continuous"
+    ONCE = "Once"
+
+
+class DeletionPolicyName(StrEnum):
+    """spec.deletionPolicy."""
+
+    RETAIN = "Retain"
+    PURGE = "Purge"
+
+
+class PullerFormName(StrEnum):
+    """spec.pullerForm."""
+
+    CONTAINER = "Container"
+    VOLUME = "Volume"
+
+
+def _cron(value: str) -> str:
+    if len(value.split()) != 5:
+        raise ValueError(_CRON)
+    try:
+        CronSim(value, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"{_CRON} ({error})") from None
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("write the name of a time zone, such as Europe/Berlin or Etc/UTC") from None
+    return value
+
+
+_CRON = "write the five fields of a cron schedule, such as 30 5 * * 1-5"
+
+
 class CacheEntry(ApiModel):
     """Images, and the nodes that should have them.
 
-    Without nodeNames and nodeSelector these are all nodes that take ordinary pods.
+    A node must fit all of nodeNames, nodeSelector, nodeSelectorTerms and podSelector that are given. Without any of
+    them these are all nodes that take ordinary pods.
     """
 
     images: Annotated[list[Image], Field(max_length=MAX_IMAGES, json_schema_extra={"x-kubernetes-list-type": "atomic"})]
@@ -85,16 +150,59 @@ class CacheEntry(ApiModel):
     ] = None
     """Names of nodes, the most important first."""
     node_selector: LabelMap = Field(default_factory=dict)
-    """Labels that a node must have. Together with nodeNames, both must hold."""
+    """Labels that a node must have."""
+    node_selector_terms: Annotated[
+        list[NodeSelectorTermFields], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = Field(default_factory=list)
+    """Expressions on a node's labels; a node must meet one of the terms."""
+    pod_selector: Selector = None
+    """Nodes on which unfinished pods of this namespace with matching labels are, following them."""
 
 
 class Attempts(ApiModel):
     """How long and how often a pull is tried."""
 
-    timeout_seconds: Annotated[int, Field(strict=True, ge=10, le=86_400)] = 600
-    """Seconds after which a pull counts as failed. A pull that the kubelet has begun cannot be stopped."""
+    timeout_seconds: Annotated[int | None, Field(strict=True, ge=10, le=86_400)] = None
+    """Seconds after which a pull counts as failed. A pull that the kubelet has begun cannot be stopped.
+    Default: the controller's setting (600)."""
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
     """Attempts for each pair of image and node in a row, with growing pauses; after that one attempt an hour."""
+
+
+class CompletionFields(ApiModel):
+    """Whether the work ends."""
+
+    type: Annotated[CompletionType, Field()] = CompletionType.CONTINUOUS
+    """Continuous keeps the nodes warm, new ones included. Once ends when every pair of image and node is settled."""
+    active_deadline_seconds: Annotated[int | None, Field(strict=True, ge=1, le=31_536_000)] = None
+    """Only with Once: seconds after which what is not done counts as failed, and the work ends."""
+    ttl_seconds_after_finished: Annotated[int | None, Field(strict=True, ge=0, le=31_536_000)] = None
+    """Only with Once: seconds after the end at which the ImageCache is deleted. Absent: it stays."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> "CompletionFields":
+        ends = self.active_deadline_seconds is not None or self.ttl_seconds_after_finished is not None
+        if ends and self.type is not CompletionType.ONCE:
+            raise ValueError(_ONLY_ONCE_ENDS)
+        return self
+
+
+_ONLY_ONCE_ENDS = "activeDeadlineSeconds and ttlSecondsAfterFinished need type Once"
+_ENDS = cel(
+    "(has(self.type) && self.type == 'Once') || "
+    "(!has(self.activeDeadlineSeconds) && !has(self.ttlSecondsAfterFinished))",
+    _ONLY_ONCE_ENDS,
+)
+
+
+class ScheduleFields(ApiModel):
+    """Times at which the images are looked after, instead of all the time."""
+
+    cron: Annotated[str, AfterValidator(_cron), Field(min_length=1, max_length=100)]
+    """Five fields as in a CronJob: minute, hour, day of month, month, day of week. At these times the ImageCache is
+    refreshed: what is missing is pulled, tags that may have moved are asked for again."""
+    time_zone: Annotated[str, AfterValidator(_zone), Field(min_length=1, max_length=64)] = "Etc/UTC"
+    """Name from the time zone database, such as Europe/Berlin."""
 
 
 _PARALLELISM = "write parallelism as a whole number from 1, or as a percentage from 1% to 100%"
@@ -137,8 +245,9 @@ class ImageCacheSpec(ApiModel):
     """Secrets of this namespace with which the kubelets pull."""
     service_account_name: Annotated[str, Field(max_length=253)] = ""
     """ServiceAccount of the puller pods, for its pull secrets and for credential plugins. Default: `default`."""
-    image_pull_policy: CachePullPolicy = CachePullPolicy.IF_NOT_PRESENT
-    """IfNotPresent pulls what is missing; Always has every node ask the registry once, for tags that move."""
+    image_pull_policy: CachePullPolicy | None = None
+    """IfNotPresent pulls what is missing; Always has every node ask the registry once, and again at every refresh,
+    for tags that move. Default: the controller's setting (IfNotPresent)."""
     tolerations: Annotated[
         list[Annotated[TolerationFields, Field(json_schema_extra=rules(_EXISTS_WITHOUT_VALUE, _KEY_OR_EXISTS))]],
         Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
@@ -160,6 +269,27 @@ class ImageCacheSpec(ApiModel):
     Default: as many as the controller's budgets let."""
     attempts: Attempts = Field(default_factory=Attempts, json_schema_extra={"default": {}})
     """How long and how often a pull is tried."""
+    completion: Annotated[CompletionFields, Field(json_schema_extra=rules(_ENDS))] = Field(
+        default_factory=CompletionFields
+    )
+    """Whether the work ends."""
+    refresh_interval: Duration | None = None
+    """How often tags that may have moved (latest, none, or imagePullPolicy Always) are asked for again, failed pulls
+    are tried anew and evidence that is in doubt is verified, such as 15m; 0s for never. Default: the controller's
+    setting."""
+    schedule: ScheduleFields | None = None
+    """Times at which the ImageCache is refreshed."""
+    hold: Duration | None = None
+    """How long each image is kept from the kubelet's garbage collection after its pull, such as 8h, by the finished
+    puller pod that used it. Only as many as the controller's limit allows are held in the whole cluster."""
+    deletion_policy: DeletionPolicyName = DeletionPolicyName.RETAIN
+    """What becomes of images that this ImageCache pulled and does not ask for any more, or when it is deleted: Retain
+    leaves them to the kubelet, Purge removes them where the operator has switched that on."""
+    puller_form: PullerFormName | None = None
+    """Container runs a static binary in the image. Volume mounts the image as a volume, for images whose container
+    must not be started, where the node can. Default: as the policy says, else Container."""
+    priority_class_name: Annotated[str, Field(max_length=253)] = ""
+    """PriorityClass of the puller pods. Default: the controller's setting."""
     suspend: Annotated[bool, Field(strict=True)] = False
     """Order no further pulls; those under way go on."""
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0
@@ -191,12 +321,14 @@ def decode_image_cache(raw: Mapping[str, object]) -> ImageCache:
                 images=tuple(entry.images),
                 node_names=None if entry.node_names is None else tuple(entry.node_names),
                 node_selector=tuple(sorted(entry.node_selector.items())),
+                node_selector_terms=tuple(node_selector_term(term) for term in entry.node_selector_terms),
+                pod_selector=label_selector(entry.pod_selector),
             )
             for entry in spec.cache_spec
         ),
         pull_secrets=tuple(secret.name for secret in spec.image_pull_secrets),
         service_account=spec.service_account_name,
-        pull_policy=PullPolicy(spec.image_pull_policy.value),
+        pull_policy=None if spec.image_pull_policy is None else PullPolicy(spec.image_pull_policy.value),
         tolerations=tuple(
             Toleration(key=t.key, operator=t.operator, value=t.value, effect=t.effect) for t in spec.tolerations
         ),
@@ -206,6 +338,21 @@ def decode_image_cache(raw: Mapping[str, object]) -> ImageCache:
         suspend=spec.suspend,
         priority=spec.priority,
         needed_by=unix(spec.needed_by),
+        completion=_completion(spec.completion),
+        refresh_seconds=seconds_of(spec.refresh_interval),
+        schedule=None if spec.schedule is None else Schedule(spec.schedule.cron, spec.schedule.time_zone),
+        hold_seconds=seconds_of(spec.hold),
+        deletion_policy=DeletionPolicy(spec.deletion_policy.value),
+        puller_form=None if spec.puller_form is None else PullerForm(spec.puller_form.value),
+        priority_class=spec.priority_class_name,
+    )
+
+
+def _completion(fields: CompletionFields) -> Completion:
+    return Completion(
+        once=fields.type is CompletionType.ONCE,
+        deadline_seconds=fields.active_deadline_seconds,
+        ttl_seconds=fields.ttl_seconds_after_finished,
     )
 
 
@@ -221,6 +368,8 @@ def _identified(metadata: Metadata, status: ImageCacheStatus) -> ImageCache:
         planned=metadata.labels.get(names.LABEL_PLANNED) == names.TRUE,
         workload=metadata.annotation(names.ANNOTATION_WORKLOAD),
         plan_annotation=metadata.annotation(names.ANNOTATION_PLAN),
+        refresh_request=metadata.request(names.ANNOTATION_REFRESH),
+        purge_request=metadata.request(names.ANNOTATION_PURGE),
         status=status,
         resource_version=metadata.resource_version,
     )
@@ -231,9 +380,15 @@ def image_cache_manifest(cache: ImageCache) -> Manifest:
     metadata: dict[str, Json] = {"name": cache.name, "namespace": cache.namespace}
     if cache.planned:
         metadata["labels"] = {names.LABEL_PLANNED: names.TRUE, names.LABEL_MANAGED_BY: names.MANAGED_BY}
-    annotations = {names.ANNOTATION_WORKLOAD: cache.workload, names.ANNOTATION_PLAN: cache.plan_annotation}
-    if any(annotations.values()):
-        metadata["annotations"] = {name: value for name, value in annotations.items() if value}
+    annotations = {
+        names.ANNOTATION_WORKLOAD: cache.workload or None,
+        names.ANNOTATION_PLAN: cache.plan_annotation or None,
+        names.ANNOTATION_REFRESH: cache.refresh_request,
+        names.ANNOTATION_PURGE: cache.purge_request,
+    }
+    written: dict[str, Json] = {name: value for name, value in annotations.items() if value is not None}
+    if written:
+        metadata["annotations"] = written
     if cache.owner is not None:
         metadata["ownerReferences"] = [
             {
@@ -253,22 +408,55 @@ def _spec(cache: ImageCache) -> dict[str, Json]:
         spec["imagePullSecrets"] = [{"name": name} for name in cache.pull_secrets]
     if cache.service_account:
         spec["serviceAccountName"] = cache.service_account
-    if cache.pull_policy is not PullPolicy.IF_NOT_PRESENT:
+    if cache.pull_policy is not None:
         spec["imagePullPolicy"] = cache.pull_policy.value
     if cache.tolerations:
         spec["tolerations"] = [_toleration(toleration) for toleration in cache.tolerations]
     if cache.parallelism is not None:
         spec["parallelism"] = cache.parallelism
-    attempts = Attempts()
-    if (cache.attempt_timeout_seconds, cache.attempt_limit) != (attempts.timeout_seconds, attempts.limit):
-        spec["attempts"] = {"timeoutSeconds": cache.attempt_timeout_seconds, "limit": cache.attempt_limit}
+    attempts: dict[str, Json] = {}
+    if cache.attempt_timeout_seconds is not None:
+        attempts["timeoutSeconds"] = cache.attempt_timeout_seconds
+    if cache.attempt_limit != Attempts().limit:
+        attempts["limit"] = cache.attempt_limit
+    if attempts:
+        spec["attempts"] = attempts
     if cache.suspend:
         spec["suspend"] = True
     if cache.priority:
         spec["priority"] = cache.priority
     if cache.needed_by is not None:
         spec["neededBy"] = api_time(cache.needed_by)
+    return {**spec, **_life(cache)}
+
+
+def _life(cache: ImageCache) -> dict[str, Json]:
+    """When it is looked after, how long what it pulled stays, and in which form it pulls."""
+    spec: dict[str, Json] = {}
+    if cache.completion != Completion():
+        spec["completion"] = _completion_manifest(cache.completion)
+    if cache.refresh_seconds is not None:
+        spec["refreshInterval"] = duration_text(cache.refresh_seconds)
+    if cache.schedule is not None:
+        spec["schedule"] = {"cron": cache.schedule.cron, "timeZone": cache.schedule.time_zone}
+    if cache.hold_seconds is not None:
+        spec["hold"] = duration_text(cache.hold_seconds)
+    if cache.deletion_policy is not DeletionPolicy.RETAIN:
+        spec["deletionPolicy"] = cache.deletion_policy.value
+    if cache.puller_form is not None:
+        spec["pullerForm"] = cache.puller_form.value
+    if cache.priority_class:
+        spec["priorityClassName"] = cache.priority_class
     return spec
+
+
+def _completion_manifest(completion: Completion) -> dict[str, Json]:
+    fields: dict[str, Json] = {"type": "Once" if completion.once else "Continuous"}
+    if completion.deadline_seconds is not None:
+        fields["activeDeadlineSeconds"] = completion.deadline_seconds
+    if completion.ttl_seconds is not None:
+        fields["ttlSecondsAfterFinished"] = completion.ttl_seconds
+    return fields
 
 
 def _entry(entry: ImageList) -> dict[str, Json]:
@@ -277,6 +465,10 @@ def _entry(entry: ImageList) -> dict[str, Json]:
         fields["nodeNames"] = list(entry.node_names)
     if entry.node_selector:
         fields["nodeSelector"] = dict(entry.node_selector)
+    if entry.node_selector_terms:
+        fields["nodeSelectorTerms"] = [term_manifest(term) for term in entry.node_selector_terms]
+    if entry.pod_selector is not None:
+        fields["podSelector"] = selector_manifest(entry.pod_selector)
     return fields
 
 

@@ -19,13 +19,15 @@ MAX_REASONS = 32
 MAX_FAILURES = 20
 MAX_MESSAGE = 256
 """Characters of a condition's or failure's message."""
+MAX_REQUEST = 253
+"""Characters of an annotation's value that are compared: people write a time or a number there."""
 
 
 class ConditionFields(ApiModel):
     """One aspect of the state, as in metav1.Condition."""
 
     type: Annotated[str, Field(min_length=1, max_length=REASON_LENGTH)]
-    """Ready, Progressing or Degraded."""
+    """Ready, Progressing, Degraded or Purged."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(max_length=REASON_LENGTH)] = ""
@@ -103,6 +105,12 @@ class StatusFields(ApiModel):
     """When the first pull was ordered."""
     completed_at: Time | None = None
     """When the last pair was settled; absent while pulls are under way or waiting."""
+    refreshed_at: Time | None = None
+    """When the last refresh began, by interval, schedule or request."""
+    refresh_handled: Annotated[str, Field(max_length=MAX_REQUEST)] = ""
+    """The last value of the annotation prewarm.dev/refresh that was acted on."""
+    purge_handled: Annotated[str, Field(max_length=MAX_REQUEST)] = ""
+    """The last value of the annotation prewarm.dev/purge that was acted on."""
 
 
 def decode_status(raw: object) -> ImageCacheStatus:
@@ -128,6 +136,9 @@ def decode_status(raw: object) -> ImageCacheStatus:
         ),
         started_at=unix(fields.started_at),
         completed_at=unix(fields.completed_at),
+        refreshed_at=unix(fields.refreshed_at),
+        refresh_handled=fields.refresh_handled,
+        purge_handled=fields.purge_handled,
     )
 
 
@@ -149,6 +160,9 @@ def bounded_status(status: ImageCacheStatus) -> ImageCacheStatus:
         failures=tuple(_bounded_failure(f) for f in status.failures[:MAX_FAILURES]),
         started_at=_microseconds(status.started_at),
         completed_at=_microseconds(status.completed_at),
+        refreshed_at=_microseconds(status.refreshed_at),
+        refresh_handled=status.refresh_handled[:MAX_REQUEST],
+        purge_handled=status.purge_handled[:MAX_REQUEST],
     )
     while (bounded.failures or bounded.reasons) and _size(bounded) > MAX_STATUS_BYTES:
         if bounded.failures:
@@ -188,10 +202,14 @@ def _fields(status: ImageCacheStatus) -> dict[str, Json]:
         "failures": [_failure(f) for f in status.failures],
     }
     fields.update({name: entries for name, entries in lists.items() if entries})
-    if status.started_at is not None:
-        fields["startedAt"] = api_time(status.started_at)
-    if status.completed_at is not None:
-        fields["completedAt"] = api_time(status.completed_at)
+    times = {
+        "startedAt": status.started_at,
+        "completedAt": status.completed_at,
+        "refreshedAt": status.refreshed_at,
+    }
+    fields.update({name: api_time(time) for name, time in times.items() if time is not None})
+    handled = {"refreshHandled": status.refresh_handled, "purgeHandled": status.purge_handled}
+    fields.update({name: value for name, value in handled.items() if value})
     return fields
 
 

@@ -29,6 +29,11 @@ class Metadata(Struct, frozen=True):
         """An annotation's value; "" if it is absent or too long to be ours."""
         return text(self.annotations.get(name), MAX_ANNOTATION)
 
+    def request(self, name: str) -> str | None:
+        """An annotation's value, which may be empty; None if it is absent or no text."""
+        value = self.annotations.get(name)
+        return value[:MAX_ANNOTATION] if isinstance(value, str) else None
+
 
 def decode_metadata(raw: Mapping[str, object]) -> Metadata:
     """Metadata of an object; what is missing or malformed is empty."""

@@ -1,57 +1,19 @@
 """PrewarmPolicy: which workloads are covered, and how far prewarming goes for them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from prewarm.api import names
 from prewarm.api.errors import explain
-from prewarm.api.fields import HEADROOM_PATTERN, ApiModel, LabelKey, LabelMap, LabelValue, cel, rules
+from prewarm.api.fields import HEADROOM_PATTERN, ApiModel
 from prewarm.api.metadata import decode_metadata
+from prewarm.api.selectors import Selector, label_selector, selector_manifest
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.intents import Json, Manifest
-from prewarm.model.selectors import LabelSelector, Operator, Requirement
 
 _DEFAULTS = Policy()
-_IN_HAS_VALUES = "operators In and NotIn need values, Exists and DoesNotExist take none"
-
-
-class RequirementFields(ApiModel):
-    """A requirement on a label."""
-
-    key: LabelKey
-    """The label's name."""
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    """In and NotIn compare with the values; Exists and DoesNotExist take none."""
-    values: Annotated[
-        list[LabelValue], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})
-    ] = Field(default_factory=list)
-    """Values for In and NotIn."""
-
-    @model_validator(mode="after")
-    def _values_fit(self) -> "RequirementFields":
-        if (self.operator in {"In", "NotIn"}) != bool(self.values):
-            raise ValueError(_IN_HAS_VALUES)
-        return self
-
-
-_VALUES_FIT = cel("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)", _IN_HAS_VALUES)
-
-
-class SelectorFields(ApiModel):
-    """A label selector; an empty one matches everything."""
-
-    match_labels: LabelMap = Field(default_factory=dict)
-    """Labels that must be there with these values."""
-    match_expressions: Annotated[
-        list[Annotated[RequirementFields, Field(json_schema_extra=rules(_VALUES_FIT))]],
-        Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-    ] = Field(default_factory=list)
-    """Requirements that must all hold."""
-
-
-Selector = Annotated[SelectorFields | None, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
 
 
 class RolloutFields(ApiModel):
@@ -124,25 +86,14 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
     return Policy(
         name=metadata.name,
         mode=spec.mode,
-        namespace_selector=_selector(spec.namespace_selector),
-        workload_selector=_selector(spec.workload_selector),
+        namespace_selector=label_selector(spec.namespace_selector),
+        workload_selector=label_selector(spec.workload_selector),
         rollout=spec.rollout.enabled,
         scale_out=spec.scale_out.enabled,
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
         max_overprovision=spec.placement.max_overprovision,
         resource_version=metadata.resource_version,
-    )
-
-
-def _selector(fields: SelectorFields | None) -> LabelSelector | None:
-    if fields is None:
-        return None
-    return LabelSelector(
-        match_labels=tuple(sorted(fields.match_labels.items())),
-        match_expressions=tuple(
-            Requirement(r.key, Operator(r.operator), tuple(r.values)) for r in fields.match_expressions
-        ),
     )
 
 
@@ -155,24 +106,12 @@ def policy_manifest(policy: Policy) -> Manifest:
         "placement": {"coverage": policy.coverage, "maxOverprovision": policy.max_overprovision},
     }
     if policy.namespace_selector is not None:
-        spec["namespaceSelector"] = _selector_manifest(policy.namespace_selector)
+        spec["namespaceSelector"] = selector_manifest(policy.namespace_selector)
     if policy.workload_selector is not None:
-        spec["workloadSelector"] = _selector_manifest(policy.workload_selector)
+        spec["workloadSelector"] = selector_manifest(policy.workload_selector)
     return {
         "apiVersion": names.API_VERSION,
         "kind": "PrewarmPolicy",
         "metadata": {"name": policy.name},
         "spec": spec,
     }
-
-
-def _selector_manifest(selector: LabelSelector) -> dict[str, Json]:
-    fields: dict[str, Json] = {}
-    if selector.match_labels:
-        fields["matchLabels"] = dict(selector.match_labels)
-    if selector.match_expressions:
-        fields["matchExpressions"] = [
-            {"key": r.key, "operator": r.operator.value, **({"values": list(r.values)} if r.values else {})}
-            for r in selector.match_expressions
-        ]
-    return fields

@@ -6,15 +6,50 @@ from msgspec import Struct
 
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import OwnerReference, Toleration
-from prewarm.model.selectors import LabelSelector
+from prewarm.model.selectors import LabelSelector, NodeSelectorTerm
 
 
 class ImageList(Struct, frozen=True):
-    """One entry of spec.cacheSpec; without node names and selector: every node that takes ordinary pods."""
+    """One entry of spec.cacheSpec; without names and selectors: every node that takes ordinary pods."""
 
     images: tuple[str, ...]
     node_names: tuple[str, ...] | None = None
     node_selector: tuple[tuple[str, str], ...] = ()
+    node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
+    """A node must meet one of them, if there are any."""
+    pod_selector: LabelSelector | None = None
+    """Nodes of unfinished pods of the cache's namespace with such labels."""
+
+
+class Completion(Struct, frozen=True):
+    """spec.completion; durations are in seconds."""
+
+    once: bool = False
+    deadline_seconds: int | None = None
+    ttl_seconds: int | None = None
+
+
+class Schedule(Struct, frozen=True):
+    """spec.schedule: when the cache is refreshed."""
+
+    cron: str
+    time_zone: str = "Etc/UTC"
+
+
+class DeletionPolicy(StrEnum):
+    """What becomes of images that a cache pulled and does not want any more."""
+
+    RETAIN = "Retain"
+    PURGE = "Purge"
+
+
+class PullerForm(StrEnum):
+    """How a puller pod has the kubelet pull."""
+
+    CONTAINER = "Container"
+    """A container with the image runs a static binary of ours."""
+    VOLUME = "Volume"
+    """A container of ours mounts the image."""
 
 
 class Condition(Struct, frozen=True):
@@ -52,6 +87,12 @@ class ImageCacheStatus(Struct, frozen=True):
     failures: tuple[PullFailure, ...] = ()
     started_at: float | None = None
     completed_at: float | None = None
+    refreshed_at: float | None = None
+    """When the last refresh began, by interval, schedule or request."""
+    refresh_handled: str = ""
+    """The last value of prewarm.dev/refresh that was acted on."""
+    purge_handled: str = ""
+    """The last value of prewarm.dev/purge that was acted on."""
 
 
 class ImageCache(Struct, frozen=True):
@@ -64,14 +105,28 @@ class ImageCache(Struct, frozen=True):
     lists: tuple[ImageList, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     service_account: str = ""
-    pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    pull_policy: PullPolicy | None = None
+    """None: as the controller is set."""
     tolerations: tuple[Toleration, ...] = ()
     parallelism: int | str | None = None
-    attempt_timeout_seconds: int = 600
+    attempt_timeout_seconds: int | None = None
+    """None: as the controller is set."""
     attempt_limit: int = 5
     suspend: bool = False
     priority: int = 0
     needed_by: float | None = None
+    completion: Completion = Completion()
+    refresh_seconds: float | None = None
+    """None: as the controller is set; 0: never."""
+    schedule: Schedule | None = None
+    hold_seconds: float | None = None
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    puller_form: PullerForm | None = None
+    priority_class: str = ""
+    refresh_request: str | None = None
+    """Value of the annotation prewarm.dev/refresh; None without it."""
+    purge_request: str | None = None
+    """Value of the annotation prewarm.dev/purge; None without it."""
     created_at: float = 0.0
     deleted_at: float | None = None
     owner: OwnerReference | None = None

@@ -9,6 +9,7 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Wanted, Warmth, WarmthMemory, wanted
+from prewarm.puller.defaults import Defaults
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.pods import Order
 from prewarm.puller.refusals import Refusal
@@ -61,6 +62,7 @@ class PullerMemory:
     def __init__(self, warmth: WarmthMemory | None = None) -> None:
         """`warmth` may be shared with the planner's, so that every node is read once for both."""
         self.warmth = warmth if warmth is not None else WarmthMemory()
+        self.defaults = Defaults()
         self._orders: dict[ObjectKey, Order] = {}
         self._refusals: dict[ObjectKey, Refusal] = {}
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}

@@ -99,7 +99,14 @@ def identity_of(cache: ImageCache) -> str:
 def pod_name(cache: ImageCache, node_uid: str, images: tuple[str, ...], attempt: int) -> str:
     """Name of the pod for one attempt: the same for the same pull, so a repeated create changes nothing."""
     # The policy belongs to what is inside: after an edit to Always, a finished pod of before is not the same pull.
-    parts = (cache.uid, node_uid, *sorted(map(canonical, images)), identity_of(cache), cache.pull_policy, str(attempt))
+    parts = (
+        cache.uid,
+        node_uid,
+        *sorted(map(canonical, images)),
+        identity_of(cache),
+        cache.pull_policy or "",
+        str(attempt),
+    )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     readable = cache.name[:40].replace(".", "-").strip("-")
     return f"{readable}-pull-{digest}"
@@ -172,7 +179,7 @@ def _spec(order: Order, cache: ImageCache, settings: PullerSettings) -> Json:
     spec: dict[str, Json] = {
         "nodeName": order.node,
         "restartPolicy": "Never",
-        "activeDeadlineSeconds": cache.attempt_timeout_seconds,
+        "activeDeadlineSeconds": cache.attempt_timeout_seconds or settings.attempt_timeout_seconds,
         # With more, a pod on a dead node could not be removed.
         "terminationGracePeriodSeconds": 0,
         "automountServiceAccountToken": False,
@@ -195,14 +202,17 @@ def _spec(order: Order, cache: ImageCache, settings: PullerSettings) -> Json:
         spec["serviceAccountName"] = cache.service_account
     if cache.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in cache.pull_secrets]
-    if settings.priority_class:
-        spec["priorityClassName"] = settings.priority_class
+    priority_class = cache.priority_class or settings.priority_class
+    if priority_class:
+        spec["priorityClassName"] = priority_class
     return spec
 
 
 def _containers(order: Order, cache: ImageCache, settings: PullerSettings) -> list[Json]:
     containers: list[Json] = [
-        _container(f"{PULL_CONTAINER_PREFIX}{number}", image, settings.hold_command, cache.pull_policy)
+        _container(
+            f"{PULL_CONTAINER_PREFIX}{number}", image, settings.hold_command, cache.pull_policy or settings.pull_policy
+        )
         for number, image in enumerate(order.images)
     ]
     if order.watched:

@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+from prewarm.model.image_caches import PullerForm
+from prewarm.model.images import PullPolicy
+
 HELPER_DIRECTORY = "/prewarm"
 """Where the helper's static binary lies in every container of a puller pod."""
 
@@ -29,6 +32,16 @@ class PullerSettings(Struct, frozen=True):
     """What a target container runs: it has to end at once with exit code 0."""
     priority_class: str = ""
     """PriorityClass of puller pods; "" for the cluster's default."""
+    service_account: str = ""
+    """ServiceAccount of puller pods where the cache names none; "" for the namespace's `default`."""
+    pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    """Where the cache names none."""
+    puller_form: PullerForm = PullerForm.CONTAINER
+    """Where the cache names none."""
+    attempt_timeout_seconds: int = 600
+    """Seconds after which a pull counts as failed, where the cache says nothing."""
+    refresh_seconds: float = 900.0
+    """Seconds between two refreshes of a cache that says nothing; 0 for none. kube-fledged's default."""
     pod_waiting_seconds: float = 600.0
     """How long a pod that waits for its images may keep pulls off its node."""
     status_interval: float = 1.0

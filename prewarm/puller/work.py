@@ -78,7 +78,8 @@ class Work:
     def timeout_of(self, pod: Pod) -> float:
         """How long the attempt that a pod stands for may take, in seconds."""
         cache = self.caches.get(pod.owner.uid) if pod.owner is not None else None
-        return cache.attempt_timeout_seconds if cache is not None else DEFAULT_TIMEOUT_SECONDS
+        seconds = cache.attempt_timeout_seconds if cache is not None else None
+        return seconds if seconds is not None else DEFAULT_TIMEOUT_SECONDS
 
     def _count(self, *, node: str, cache_uid: str, images: list[str], identity: str, holds_place: bool) -> None:
         for image in images:

@@ -18,18 +18,22 @@ from prewarm.api.node_image import (
 )
 from prewarm.api.policy import decode_policy, policy_manifest
 from prewarm.model.image_caches import (
+    Completion,
     Condition,
+    DeletionPolicy,
     ImageCache,
     ImageCacheStatus,
     ImageList,
     Policy,
     PolicyMode,
+    PullerForm,
     PullFailure,
+    Schedule,
 )
 from prewarm.model.images import PullPolicy
 from prewarm.model.nodes import Evidence, FailedPull, NodeImages, PresentImage
 from prewarm.model.pods import OwnerReference, Toleration
-from prewarm.model.selectors import LabelSelector, Operator, Requirement
+from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
 
 names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12)
 labels = st.dictionaries(names, names, max_size=3).map(lambda d: tuple(sorted(d.items())))
@@ -42,6 +46,31 @@ tolerations = st.one_of(
     st.builds(Toleration, key=names, operator=st.just("Exists")),
     st.just(Toleration(operator="Exists")),
 )
+selectors = st.builds(
+    LabelSelector,
+    match_labels=labels,
+    match_expressions=st.lists(
+        st.builds(
+            Requirement, names, st.sampled_from([Operator.IN, Operator.NOT_IN]), st.lists(names, min_size=1).map(tuple)
+        )
+        | st.builds(Requirement, names, st.sampled_from([Operator.EXISTS, Operator.DOES_NOT_EXIST])),
+        max_size=3,
+    ).map(tuple),
+)
+terms = st.builds(
+    NodeSelectorTerm,
+    match_expressions=st.lists(
+        st.builds(
+            Requirement, names, st.sampled_from([Operator.IN, Operator.NOT_IN]), st.lists(names, min_size=1).map(tuple)
+        )
+        | st.builds(
+            Requirement, names, st.sampled_from([Operator.GT, Operator.LT]), st.integers(-9, 9).map(lambda n: (str(n),))
+        ),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+)
+durations = st.none() | st.integers(0, 10**7).map(float) | st.integers(1, 10**6).map(lambda n: n / 1000)
 caches = st.builds(
     ImageCache,
     namespace=names,
@@ -52,20 +81,34 @@ caches = st.builds(
             images=st.lists(images, max_size=3).map(tuple),
             node_names=st.none() | st.lists(names, max_size=5).map(tuple),
             node_selector=labels,
+            node_selector_terms=st.lists(terms, max_size=2).map(tuple),
+            pod_selector=st.none() | selectors,
         ),
         min_size=1,
         max_size=3,
     ).map(tuple),
     pull_secrets=st.lists(names, max_size=3, unique=True).map(tuple),
     service_account=names | st.just(""),
-    pull_policy=st.sampled_from([PullPolicy.IF_NOT_PRESENT, PullPolicy.ALWAYS]),
+    pull_policy=st.sampled_from([None, PullPolicy.IF_NOT_PRESENT, PullPolicy.ALWAYS]),
     tolerations=st.lists(tolerations, max_size=3).map(tuple),
     parallelism=st.none() | st.integers(1, 1000) | st.integers(1, 100).map("{}%".format),
-    attempt_timeout_seconds=st.integers(10, 86_400),
+    attempt_timeout_seconds=st.none() | st.integers(10, 86_400),
     attempt_limit=st.integers(1, 100),
     suspend=st.booleans(),
     priority=st.integers(-1000, 1000),
     needed_by=st.none() | times,
+    completion=st.just(Completion())
+    | st.builds(
+        Completion, st.just(True), st.none() | st.integers(1, 31_536_000), st.none() | st.integers(0, 31_536_000)
+    ),
+    refresh_seconds=durations,
+    schedule=st.none() | st.sampled_from([Schedule("30 5 * * 1-5", "Europe/Berlin"), Schedule("*/7 * 1 * *")]),
+    hold_seconds=durations,
+    deletion_policy=st.sampled_from(DeletionPolicy),
+    puller_form=st.none() | st.sampled_from(PullerForm),
+    priority_class=names | st.just(""),
+    refresh_request=st.none() | st.just("") | names,
+    purge_request=st.none() | st.just("") | names,
     owner=st.none() | st.builds(OwnerReference, kind=names, name=names, uid=names, api_version=names),
     planned=st.booleans(),
     workload=names | st.just(""),
@@ -88,6 +131,9 @@ statuses = st.builds(
     ).map(tuple),
     started_at=st.none() | times,
     completed_at=st.none() | times,
+    refreshed_at=st.none() | times,
+    refresh_handled=anything,
+    purge_handled=anything,
 )
 present = st.builds(
     PresentImage,
@@ -111,17 +157,6 @@ failed = st.builds(
     attempts=st.integers(1, 1000),
     at=times,
     pull_identity=names | st.just(""),
-)
-selectors = st.builds(
-    LabelSelector,
-    match_labels=labels,
-    match_expressions=st.lists(
-        st.builds(
-            Requirement, names, st.sampled_from([Operator.IN, Operator.NOT_IN]), st.lists(names, min_size=1).map(tuple)
-        )
-        | st.builds(Requirement, names, st.sampled_from([Operator.EXISTS, Operator.DOES_NOT_EXIST])),
-        max_size=3,
-    ).map(tuple),
 )
 policies = st.builds(
     Policy,

@@ -61,6 +61,7 @@ def test_a_demand_becomes_an_image_cache_owned_by_its_workload() -> None:
         "cacheSpec": [
             {"images": ["registry.example/web:v2", "side:v1"], "nodeNames": ["node-2", "node-1"]},
         ],
+        "imagePullPolicy": "IfNotPresent",
         "imagePullSecrets": [{"name": "credentials"}],
         "serviceAccountName": "web",
         "tolerations": [{"key": "gpu", "operator": "Exists"}],

@@ -1,0 +1,40 @@
+"""What an ImageCache leaves open is as the controller is set."""
+
+from msgspec.structs import replace
+
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.puller.settings import PullerSettings
+
+
+def complete(cache: ImageCache, settings: PullerSettings) -> ImageCache:
+    """The cache with every field set that has a default among the settings."""
+    return replace(
+        cache,
+        pull_policy=settings.pull_policy if cache.pull_policy is None else cache.pull_policy,
+        attempt_timeout_seconds=(
+            settings.attempt_timeout_seconds if cache.attempt_timeout_seconds is None else cache.attempt_timeout_seconds
+        ),
+        refresh_seconds=settings.refresh_seconds if cache.refresh_seconds is None else cache.refresh_seconds,
+        service_account=cache.service_account or settings.service_account,
+        puller_form=settings.puller_form if cache.puller_form is None else cache.puller_form,
+        priority_class=cache.priority_class or settings.priority_class,
+    )
+
+
+class Defaults:
+    """Completes the caches of one snapshot after the other; one that did not change stays the same object."""
+
+    def __init__(self) -> None:
+        self._completed: dict[ObjectKey, tuple[ImageCache, PullerSettings, ImageCache]] = {}
+
+    def apply(self, snapshot: ClusterSnapshot, settings: PullerSettings) -> ClusterSnapshot:
+        """The snapshot with completed caches."""
+        completed: dict[ObjectKey, tuple[ImageCache, PullerSettings, ImageCache]] = {}
+        for key, cache in snapshot.image_caches.items():
+            known = self._completed.get(key)
+            if known is None or known[0] is not cache or known[1] is not settings:
+                known = (cache, settings, complete(cache, settings))
+            completed[key] = known
+        self._completed = completed
+        return replace(snapshot, image_caches={key: known[2] for key, known in completed.items()})

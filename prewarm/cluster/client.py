@@ -186,6 +186,13 @@ class Client:
         path = path_of(resource, namespace, name, subresource)
         return await self._request("PATCH", path, parameters, body, content_type=_APPLY_PATCH)
 
+    async def json_patch(self, resource: Resource, namespace: str, name: str, operations: Json) -> bytes:
+        """RFC 6902 patch; repeated only when the server says that it was not processed."""
+        path = path_of(resource, namespace, name)
+        parameters = {"fieldManager": self.field_manager}
+        content_type = "application/json-patch+json"
+        return await self._request("PATCH", path, parameters, operations, content_type=content_type, repeatable=False)
+
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Manifest) -> bytes:
         """RFC 7386 patch."""
         path = path_of(resource, namespace, name)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from http import HTTPStatus
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +13,7 @@ from prewarm.cluster.client import Client
 from prewarm.cluster.decoding.common import WireObject
 from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.cluster.recorder import EventRecorder
-from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent
+from prewarm.model.intents import Apply, Create, Delete, Intent, Json, RecordEvent, RemoveAnnotation
 
 _HEADER = msgspec.json.Decoder(WireObject)
 
@@ -26,7 +27,7 @@ class WriteOutcome(StrEnum):
     """Of Create: an object of that name was there; names say what is inside, so it is the one wanted."""
     DELETED = "Deleted"
     GONE = "Gone"
-    """There was nothing (or only a namesake with another uid) to delete, or to apply a status to."""
+    """There was nothing (or only a namesake with another uid) to delete, to apply a status to, or to remove."""
     RECORDED = "Recorded"
     REFUSED = "Refused"
     """The server says no (quota, admission, validation, rights): asking again is of no use until something changes."""
@@ -106,9 +107,19 @@ class Writer:
             case Delete(resource, namespace, name, uid, grace):
                 await client.delete(resource, namespace, name, uid=uid, grace_seconds=grace)
                 return WriteResult(intent, WriteOutcome.DELETED)
+            case RemoveAnnotation(resource, namespace, name):
+                body = await client.json_patch(resource, namespace, name, _removal(intent))
+                return _written(intent, WriteOutcome.APPLIED, body)
             case RecordEvent():
                 await self._recorder.record(intent)
                 return WriteResult(intent, WriteOutcome.RECORDED)
+
+
+def _removal(intent: RemoveAnnotation) -> Json:
+    # RFC 6901: ~ and / within a name.
+    path = "/metadata/annotations/" + intent.annotation.replace("~", "~0").replace("/", "~1")
+    operations: list[Json] = [{"op": "test", "path": path, "value": intent.value}, {"op": "remove", "path": path}]
+    return [{"op": "test", "path": "/metadata/uid", "value": intent.uid}, *operations] if intent.uid else operations
 
 
 def _written(intent: Intent, outcome: WriteOutcome, body: bytes) -> WriteResult:
@@ -123,6 +134,9 @@ def _outcome(intent: Intent, error: ApiError) -> WriteOutcome:
         case Delete(uid=uid) if error.not_found or (error.reason == "Conflict" and uid):
             return WriteOutcome.GONE
         case Apply(subresource=subresource) if error.not_found and subresource:
+            return WriteOutcome.GONE
+        case RemoveAnnotation() if error.not_found or error.code == HTTPStatus.UNPROCESSABLE_ENTITY:
+            # A failed "test" is answered with 422.
             return WriteOutcome.GONE
         case _:
             transient = error.transient or error.reason == "Conflict"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from prewarm.controller.execution import Execution
-from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent
+from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent, RemoveAnnotation
 
 _Key = tuple[str, ...]
 
@@ -50,5 +50,7 @@ def _key(intent: Intent) -> _Key:
             return (*about, intent.uid)
         case RecordEvent():
             return (*about, intent.uid, intent.reason, intent.message)
+        case RemoveAnnotation():
+            return (*about, intent.uid, intent.annotation, intent.value)
         case Create():
             return about

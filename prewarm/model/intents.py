@@ -83,4 +83,19 @@ class RecordEvent(Struct, frozen=True, tag=True):
     warning: bool = False
 
 
-Intent = Apply | Create | Delete | RecordEvent
+class RemoveAnnotation(Struct, frozen=True, tag=True):
+    """Take an annotation away if it has this value still; another value, or none, counts as done.
+
+    By JSON patch: server-side apply cannot remove what another field manager owns, as kubectl owns what people type.
+    """
+
+    resource: Resource
+    namespace: str
+    name: str
+    annotation: str
+    value: str = ""
+    uid: str = ""
+    """Of the object that is meant; "" for whichever has the name."""
+
+
+Intent = Apply | Create | Delete | RecordEvent | RemoveAnnotation

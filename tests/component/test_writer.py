@@ -8,7 +8,18 @@ import pytest
 from prewarm.cluster.client import Client
 from prewarm.cluster.credentials import TokenFile
 from prewarm.cluster.writer import WriteOutcome, Writer
-from prewarm.model.intents import CONFIG_MAPS, EVENTS, IMAGE_CACHES, PODS, Apply, Create, Delete, Intent, RecordEvent
+from prewarm.model.intents import (
+    CONFIG_MAPS,
+    EVENTS,
+    IMAGE_CACHES,
+    PODS,
+    Apply,
+    Create,
+    Delete,
+    Intent,
+    RecordEvent,
+    RemoveAnnotation,
+)
 from tests.support.fake_api_server import FakeApiServer, Garble, Refuse
 from tests.support.mirroring import connected
 
@@ -45,6 +56,8 @@ CASES: list[tuple[Intent, str, Refuse, WriteOutcome]] = [
     (Delete(PODS, "shop", "a", uid="u"), "delete", Refuse(409, "Conflict", "Precondition failed"), WriteOutcome.GONE),
     (apply("a", "x", "status"), "patch", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
     (apply("a", "x"), "patch", Refuse(404, "NotFound", "namespace"), WriteOutcome.REFUSED),
+    (RemoveAnnotation(PODS, "shop", "a", "b"), "patch", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
+    (RemoveAnnotation(PODS, "shop", "a", "b"), "patch", Refuse(403, "Forbidden", "no"), WriteOutcome.REFUSED),
 ]
 
 
@@ -134,3 +147,37 @@ async def test_an_event_that_the_server_forgot_is_created_anew(server: FakeApiSe
     (result,) = await writer.execute([planned])
     assert result.outcome is WriteOutcome.RECORDED
     assert server.objects(EVENTS)[namespace, name]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "uid", "outcome", "left"),
+    [
+        ("", "uid-of-web", WriteOutcome.APPLIED, {"kept": "x"}),
+        ("7", "uid-of-web", WriteOutcome.GONE, {"prewarm.dev/purge": "", "kept": "x"}),
+        ("", "another-uid", WriteOutcome.GONE, {"prewarm.dev/purge": "", "kept": "x"}),
+    ],
+)
+async def test_an_annotation_goes_only_with_the_value_that_was_acted_on(
+    server: FakeApiServer, client: Client, value: str, uid: str, outcome: WriteOutcome, left: dict[str, str]
+) -> None:
+    annotations = {"prewarm.dev/purge": "", "kept": "x"}
+    metadata = {"namespace": "shop", "name": "web", "uid": "uid-of-web", "annotations": annotations}
+    server.put(IMAGE_CACHES, {"metadata": metadata})
+    (result,) = await Writer(client).execute(
+        [RemoveAnnotation(IMAGE_CACHES, "shop", "web", "prewarm.dev/purge", value, uid)]
+    )
+    assert result.outcome is outcome
+    assert server.objects(IMAGE_CACHES)["shop", "web"]["metadata"]["annotations"] == left
+
+
+async def test_a_removal_whose_answer_got_lost_is_done_and_repeats_when_it_was_not_made(
+    server: FakeApiServer, client: Client
+) -> None:
+    metadata = {"namespace": "shop", "name": "web", "annotations": {"prewarm.dev/refresh": ""}}
+    server.put(IMAGE_CACHES, {"metadata": metadata})
+    removal = RemoveAnnotation(IMAGE_CACHES, "shop", "web", "prewarm.dev/refresh")
+    server.fail_next("patch", IMAGE_CACHES, Refuse(429, "TooManyRequests", "slow down"))
+    (made,) = await Writer(client).execute([removal])
+    (again,) = await Writer(client).execute([removal])
+    assert (made.outcome, again.outcome) == (WriteOutcome.APPLIED, WriteOutcome.GONE)
+    assert again.done

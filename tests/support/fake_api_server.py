@@ -269,6 +269,11 @@ class FakeApiServer:
             if value["metadata"].get("resourceVersion") not in {None, known["metadata"]["resourceVersion"]}:
                 return _status(Refuse(409, "Conflict", "the object has been modified"))
             return web.json_response(self.put(resource, value))
+        if isinstance(value, list):
+            patched = _patched(known, value)
+            if patched is None:
+                return _status(Refuse(422, "Invalid", "the server rejected our request due to an error in our request"))
+            return web.json_response(self.put(resource, patched))
         return web.json_response(self.put(resource, _merged(known, value)))
 
     def _page(self, plural: str, start: int) -> web.Response:
@@ -344,6 +349,21 @@ def _merged(known: Object, patch: Object) -> Object:
         else:
             merged[name] = value
     return merged
+
+
+def _patched(known: Object, operations: list[Object]) -> Object | None:
+    """RFC 6902 with the operations "test" and "remove"; None if a test fails."""
+    patched: Object = json.loads(json.dumps(known))
+    for operation in operations:
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+        place = patched
+        for parent in parents:
+            place = place.get(parent, {})
+        if last not in place or (operation["op"] == "test" and place[last] != operation["value"]):
+            return None
+        if operation["op"] == "remove":
+            del place[last]
+    return patched
 
 
 def _error_event(code: int, reason: str, message: str) -> bytes:

@@ -1,7 +1,8 @@
 """Builds the programs of the test cluster from their Go modules, once, into the user's cache folder.
 
-`python -m e2e.cluster.binaries [all|control-plane|prometheus|helm]`; the tests and the demo call the functions. A
-folder is keyed by the checksum of go.mod and go.sum, the linker flags and the Go version, and appears only complete.
+`python -m e2e.cluster.binaries [all|control-plane|prometheus|helm|containerd]`; the tests and the demo call the
+functions. A folder is keyed by the checksum of go.mod and go.sum, the linker flags and the Go version, and appears only
+complete.
 """
 
 import argparse
@@ -35,6 +36,7 @@ class Family(StrEnum):
     KWOK = "kwok"
     PROMETHEUS = "prometheus"
     HELM = "helm"
+    CONTAINERD = "containerd"
 
 
 CONTROL_PLANE = (Family.KUBERNETES, Family.ETCD, Family.KWOK)
@@ -52,6 +54,16 @@ class ControlPlaneBinaries:
     etcd: Path
     kwok: Path
     kwok_stages: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerdBinaries:
+    """Paths of a container runtime and of what brings images to it."""
+
+    containerd: Path
+    ctr: Path
+    registry: Path
+    crane: Path
 
 
 def cache_directory() -> Path:
@@ -105,6 +117,21 @@ def prometheus() -> tuple[Path, Path]:
         return server, tool
     directory = ensure(Family.PROMETHEUS)
     return directory / "prometheus", directory / "promtool"
+
+
+def containerd() -> ContainerdBinaries:
+    """Return containerd, its client, and a registry with its client, built first if need be (two minutes or so).
+
+    Raises:
+        ToolError: they cannot be built here; the message says why.
+    """
+    directory = ensure(Family.CONTAINERD)
+    return ContainerdBinaries(
+        containerd=directory / "containerd",
+        ctr=directory / "ctr",
+        registry=directory / "registry",
+        crane=directory / "crane",
+    )
 
 
 def kubernetes_module(version: str | None = None) -> GoModule:
@@ -228,7 +255,7 @@ def main() -> int:
     """Build what is asked for and print where it is."""
     parser = argparse.ArgumentParser(prog="python -m e2e.cluster.binaries", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="control-plane", choices=["all", "control-plane", "prometheus", "helm"]
+        "what", nargs="?", default="control-plane", choices=["all", "control-plane", "prometheus", "helm", "containerd"]
     )
     parser.add_argument("--if-possible", action="store_true", help="where it cannot be built, say why and succeed")
     arguments = parser.parse_args()
@@ -241,6 +268,12 @@ def main() -> int:
             print("prometheus: {}\npromtool: {}".format(*prometheus()))
         if arguments.what in ("all", "helm"):
             print(f"helm: {helm()}")
+        if arguments.what in ("all", "containerd"):
+            print(
+                "containerd: {0.containerd}\nctr: {0.ctr}\nregistry: {0.registry}\ncrane: {0.crane}".format(
+                    containerd()
+                )
+            )
     except ToolError as error:
         print(f"cluster programs: {error}", file=sys.stderr)
         return 0 if arguments.if_possible else 1

@@ -1,7 +1,8 @@
 """What is on each node? Evidence of images per node, exact in identity and honest about credentials."""
 
 from prewarm.presence.evidence import PULL_CONTAINER_PREFIX, Sighting, our_pulls, record_holds
-from prewarm.presence.records import MAX_RECORDED_IMAGES, Wanted, forgotten, observe, wanted
+from prewarm.presence.records import MAX_RECORDED_IMAGES, forgotten, observe
+from prewarm.presence.wanted import Wanted
 from prewarm.presence.warmth import Warmth, WarmthMemory, warmth
 
 __all__ = [
@@ -15,6 +16,5 @@ __all__ = [
     "observe",
     "our_pulls",
     "record_holds",
-    "wanted",
     "warmth",
 ]

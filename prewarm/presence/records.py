@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from prewarm.model.images import canonical
@@ -11,6 +10,7 @@ from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence.evidence import images_started, listed_names, our_pulls, record_holds, vanished
 from prewarm.presence.names import by_digest, digest_among, digest_of, keys
+from prewarm.presence.wanted import Wanted
 from prewarm.presence.warmth import Warmth, warmth
 
 MAX_RECORDED_IMAGES = 250
@@ -19,33 +19,6 @@ MAX_RECORDED_IMAGES = 250
 
 _Entries = dict[tuple[str, str], PresentImage]
 """By image and pull identity: what came under two credentials is known under both."""
-
-
-class Wanted(Struct, frozen=True):
-    """Images (canonical) that ImageCaches ask for: anywhere, and on named nodes only."""
-
-    anywhere: frozenset[str]
-    on_node: Mapping[str, frozenset[str]]
-
-    def on(self, node_name: str) -> frozenset[str]:
-        """Images that some ImageCache may want on the node; node selectors are not looked at."""
-        named = self.on_node.get(node_name)
-        return self.anywhere | named if named else self.anywhere
-
-
-def wanted(snapshot: ClusterSnapshot) -> Wanted:
-    """Images that the ImageCaches of a snapshot ask for."""
-    anywhere: set[str] = set()
-    on_node: dict[str, set[str]] = {}
-    for cache in snapshot.image_caches.values():
-        for entry in cache.lists:
-            images = [canonical(image) for image in entry.images]
-            if entry.node_names is None:
-                anywhere.update(images)
-                continue
-            for node_name in entry.node_names:
-                on_node.setdefault(node_name, set()).update(images)
-    return Wanted(frozenset(anywhere), {name: frozenset(images) for name, images in on_node.items()})
 
 
 def observe(
@@ -63,10 +36,10 @@ def observe(
         snapshot: the cluster.
         nodes: look at these nodes only; None = all.
         known: warmth of the same snapshot, if it is at hand already.
-        asked: the same of `wanted`.
+        asked: what its ImageCaches ask for, if it is at hand already.
     """
     known = known if known is not None else warmth(snapshot)
-    asked = asked if asked is not None else wanted(snapshot)
+    asked = asked if asked is not None else Wanted(snapshot.image_caches)
     changed = []
     for node_name in sorted(snapshot.nodes if nodes is None else nodes):
         node = snapshot.nodes.get(node_name)
@@ -74,9 +47,8 @@ def observe(
             continue
         record = snapshot.node_images.get(node_name)
         pods = snapshot.pods_by_node.get(node_name, {})
-        fresh = observe_node(
-            node, record, pods.values(), known.pullers(node_name), asked.on(node_name), snapshot.taken_at
-        )
+        images = asked.on(node, snapshot)
+        fresh = observe_node(node, record, pods.values(), known.pullers(node_name), images, snapshot.taken_at)
         if fresh is not None:
             changed.append(fresh)
     return tuple(changed)

@@ -8,27 +8,18 @@ from prewarm.model.image_caches import ImageList
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
-from prewarm.presence import Wanted, Warmth, WarmthMemory, wanted
+from prewarm.presence import Wanted, Warmth, WarmthMemory
 from prewarm.puller.defaults import Defaults
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.pods import Order
 from prewarm.puller.refusals import Refusal
-from prewarm.puller.standing import Standing
+from prewarm.puller.standing import Changed, Standing
 
 ORDER_SECONDS = 15.0
 """After that long unseen, a create is taken for lost and is repeated under the same name."""
 REPEAT_SECONDS = 10.0
 """After that long without effect, any other write is repeated."""
 _REFUSAL_SECONDS = 7200.0
-
-
-class Changed(Struct, frozen=True):
-    """Nodes that changed since the last look."""
-
-    judged: frozenset[str]
-    """On which pairs of caches may stand differently, nodes that are gone included."""
-    observed: frozenset[str]
-    """Whose record may have to be written."""
 
 
 class _Observed(Struct, frozen=True):
@@ -71,7 +62,8 @@ class PullerMemory:
         self._unrecorded: set[str] = set()
         self._standings: dict[str, Standing] = {}
         self._restless: frozenset[str] = frozenset()
-        self._wanted = Wanted(frozenset(), {})
+        self._wanted = Wanted({})
+        self._read_for = self._wanted
         self._lists: dict[ObjectKey, tuple[ImageList, ...]] = {}
 
     def refused(self, namespace: str, name: str, message: str, at: float) -> None:
@@ -147,20 +139,30 @@ class PullerMemory:
         lists = {key: cache.lists for key, cache in snapshot.image_caches.items()}
         if lists != self._lists:
             self._lists = lists
-            self._wanted = wanted(snapshot)
+            self._wanted = Wanted(snapshot.image_caches)
         return self._wanted
 
     def read_nodes(self, snapshot: ClusterSnapshot, known: Warmth) -> Changed:
         """What changed on nodes since the last call; costs about 2 ms for 1,000 nodes of which nothing changed."""
         asked = self.wanted(snapshot)
+        same_question, self._read_for = asked is self._read_for, asked
+        peopled: dict[str, set[str]] = {}
         judged = {name for name in self._observed if name not in snapshot.nodes}
         observed = []
         for name, node in snapshot.nodes.items():
             record = snapshot.node_images.get(name)
             pods = snapshot.pods_by_node.get(name)
-            # Read now, while nobody waits, what the next demand will ask.
-            now = _Observed(node, record, pods, known.pullers(name), asked.on(name), known.names(name))
             before = self._observed.get(name)
+            same_pods = before is not None and before.pods is pods
+            if asked.follows_pods and before is not None and not same_pods:
+                for namespace in _changed_namespaces(before.pods or {}, pods or {}):
+                    peopled.setdefault(namespace, set()).add(name)
+            if before is not None and same_question and before.node is node and (same_pods or not asked.follows_pods):
+                images = before.asked
+            else:
+                images = asked.on(node, snapshot)
+            # Read now, while nobody waits, what the next demand will ask.
+            now = _Observed(node, record, pods, known.pullers(name), images, known.names(name))
             self._observed[name] = now
             if (
                 before is None
@@ -171,16 +173,20 @@ class PullerMemory:
                 judged.add(name)
             if before is None or name in self._unrecorded or not before.equals(now):
                 observed.append(name)
-            elif any(known.is_there(name, image) for image in now.asked - before.asked):
+            elif images is not before.asked and any(known.is_there(name, image) for image in images - before.asked):
                 # Newly asked for, and there: otherwise the record says no more than before.
                 observed.append(name)
         if len(self._observed) > len(snapshot.nodes):
             self._observed = {name: seen for name, seen in self._observed.items() if name in snapshot.nodes}
         self._unrecorded.clear()
-        return Changed(frozenset(judged), frozenset(observed))
+        return Changed(
+            frozenset(judged),
+            frozenset(observed),
+            {namespace: frozenset(names) for namespace, names in peopled.items()},
+        )
 
     def standings(
-        self, snapshot: ClusterSnapshot, pairs: Pairs, changed: Collection[str], restless: Collection[str]
+        self, snapshot: ClusterSnapshot, pairs: Pairs, changed: Changed, restless: Collection[str]
     ) -> list[Standing]:
         """How every cache stands, in order of key.
 
@@ -197,13 +203,18 @@ class PullerMemory:
             known = self._standings.get(cache.uid)
             if known is None or not known.speaks_of(cache):
                 standing = Standing(cache)
-                standing.judge_all(cache, pairs, snapshot)
+                standing.judge_all(cache, pairs)
             else:
                 standing = known
                 standing.judge_changed(cache, pairs, changed, restless)
             standings[cache.uid] = standing
         self._standings = standings
         return list(standings.values())
+
+    def wants(self, cache_uid: str, node_name: str, image: str) -> bool:
+        """Whether a cache asked for an image on a node, by whatever name, when `standings` was called last."""
+        standing = self._standings.get(cache_uid)
+        return standing is not None and standing.wants(node_name, image)
 
     def observe_again(self, node_name: str) -> None:
         """Have a node returned once more: its record is not right yet."""
@@ -213,3 +224,13 @@ class PullerMemory:
         """When something asked for is to be asked for again."""
         for order in self._orders.values():
             yield order.ordered_at + ORDER_SECONDS
+
+
+def _changed_namespaces(before: Mapping[ObjectKey, Pod], now: Mapping[ObjectKey, Pod]) -> set[str]:
+    """Namespaces of pods that came to a node, left it, or were relabelled there; most changes are of status alone."""
+    changed = {namespace for namespace, _ in before.keys() ^ now.keys()}
+    for key, pod in now.items():
+        old = before.get(key)
+        if old is not None and old is not pod and old.labels != pod.labels:
+            changed.add(key[0])
+    return changed

@@ -15,7 +15,7 @@ from prewarm.puller.pods import identity_of
 from prewarm.puller.reasons import FailureReason, WithheldReason
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.retry import retry_at, wait_seconds
-from prewarm.puller.targets import Targets, obstacle
+from prewarm.puller.targets import obstacle
 from prewarm.puller.work import Work
 
 
@@ -66,7 +66,7 @@ class Pairs:
     """Judges pairs on one snapshot."""
 
     def __init__(self, snapshot: ClusterSnapshot, known: Warmth, work: Work, refusals: Iterable[Refusal] = ()) -> None:
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._known = known
         self._work = work
         self._refusals = {
@@ -76,13 +76,12 @@ class Pairs:
         }
         self._failures: dict[str, Mapping[tuple[str, str], FailedPull]] = {}
 
-    def on_node(self, cache: ImageCache, targets: Targets, name: str) -> tuple[Pair, ...]:
-        """The pairs of a cache on one node, in the order in which they are to be pulled; none if it means others.
+    def on_node(self, cache: ImageCache, images: tuple[str, ...], name: str) -> tuple[Pair, ...]:
+        """The pairs of a cache on one node, in the order of the images that it asks for there.
 
         Where nothing is left to do on the node, the pairs name no node: they are the same for all such nodes.
         """
-        node = self._snapshot.nodes.get(name)
-        images = targets.images_on(name, node)
+        node = self.snapshot.nodes.get(name)
         if not images:
             return ()
         identity = identity_of(cache)
@@ -124,8 +123,8 @@ class Pairs:
         """Failed pulls of a node by cache uid and image, those of live pods that are not on record yet included."""
         known = self._failures.get(node_name)
         if known is None:
-            record = self._snapshot.node_images.get(node_name)
-            node = self._snapshot.nodes.get(node_name)
+            record = self.snapshot.node_images.get(node_name)
+            node = self.snapshot.nodes.get(node_name)
             recorded: tuple[FailedPull, ...] = ()
             if record is not None and node is not None and record_holds(record, node):
                 recorded = record.failures

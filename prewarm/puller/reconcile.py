@@ -59,7 +59,7 @@ def reconcile(
     pairs = Pairs(snapshot, known, work, memory.refusals)
     changed = memory.read_nodes(snapshot, known)
     restless = {*work.nodes, *(refusal.order.node for refusal in memory.refusals)}
-    standings = memory.standings(snapshot, pairs, changed.judged, restless)
+    standings = memory.standings(snapshot, pairs, changed, restless)
     admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals)
     admitted = admission.admit(standings)
     intents: list[Intent] = []

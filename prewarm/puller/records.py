@@ -6,16 +6,19 @@ from msgspec.structs import replace
 
 from prewarm.api.node_image import MAX_FAILED_PULLS, bounded_node_images, node_images_manifest
 from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete, Intent
-from prewarm.model.nodes import Evidence, FailedPull, NodeImages, NodeState, pull_obstacle
+from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, NodeState, pull_identity, pull_obstacle
+from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth, forgotten, observe
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import Reading
+from prewarm.puller.pods import identity_of, images_of
 from prewarm.puller.reasons import FailureReason
-from prewarm.puller.targets import POD_TOLERATIONS, asks_for
+from prewarm.puller.targets import POD_TOLERATIONS, obstacle
 from prewarm.puller.work import Work
 
-_SILENCE = frozenset({NodeState.NOT_READY, NodeState.LEAVING})
+_TROUBLED = frozenset({NodeState.NOT_READY, NodeState.LEAVING, NodeState.DISK_PRESSURE})
+"""States in which a kubelet ends pods, or says nothing of them, whatever they are."""
 _OF_THE_NODE = frozenset({FailureReason.DEADLINE.value, FailureReason.REJECTED.value})
 
 
@@ -53,12 +56,12 @@ class Records:
         now = self._snapshot.taken_at
         for reading in self._work.readings:
             pod = reading.pod
-            if pod.deleted_at is not None or not self._is_done(reading):
+            if pod.deleted_at is not None or not self._is_done(reading, memory):
                 continue
             if memory.is_new(PODS.kind, pod.namespace, pod.name, pod.uid, now):
                 yield Delete(PODS, pod.namespace, pod.name, pod.uid, grace_seconds=0)
 
-    def _is_done(self, reading: Reading) -> bool:
+    def _is_done(self, reading: Reading, memory: PullerMemory) -> bool:
         pod = reading.pod
         node = self._snapshot.nodes.get(pod.node_name)
         if node is None:
@@ -68,17 +71,28 @@ class Records:
             return node.name not in self._unrecorded
         if reading.begun:
             return False
-        # Nothing is being pulled yet: what nobody wants any more can still be stopped.
+        return not self._is_wanted(pod, node, memory)
+
+    def _is_wanted(self, pod: Pod, node: Node, memory: PullerMemory) -> bool:
+        """Whether a pod that has pulled nothing yet should: later nothing stops it.
+
+        Where the node is cordoned, silent or the like, its pod would wait; a new one is ordered when the node returns.
+        """
         cache = self._work.caches.get(pod.owner.uid) if pod.owner is not None else None
-        return cache is None or not any(asks_for(cache, node, result.image) for result in reading.results)
+        if cache is None or obstacle(node, cache) is not None:
+            return False
+        identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
+        if not identity.startswith(identity_of(cache)):
+            return False
+        return any(memory.wants(cache.uid, node.name, image) for _, image in images_of(pod))
 
     def _blamed(self, reading: Reading, recorded: tuple[FailedPull, ...]) -> list[FailedPull]:
-        """Failures of a pod that count as attempts: not those of a node that went silent, nor of a deleted cache."""
+        """Failures of a pod that count as attempts: not those of a node in trouble, nor of a deleted cache."""
         node = self._snapshot.nodes.get(reading.pod.node_name)
         failures = [
             failure for failure in self._work.failures_of(reading, recorded) if failure.cache_uid in self._work.caches
         ]
-        if node is None or pull_obstacle(node, POD_TOLERATIONS) in _SILENCE:
+        if node is None or pull_obstacle(node, POD_TOLERATIONS) in _TROUBLED:
             return [failure for failure in failures if failure.reason not in _OF_THE_NODE]
         return failures
 

@@ -1,14 +1,26 @@
 """How does a whole ImageCache stand? The pairs of all its nodes and their sums, kept up to date node by node."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from prewarm.model.image_caches import ImageCache, ImageCacheStatus
-from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.images import canonical
 from prewarm.puller.pairs import Pair, Pairs, PairState
 from prewarm.puller.targets import Targets
+
+
+class Changed(Struct, frozen=True):
+    """Nodes that changed since the last look."""
+
+    judged: frozenset[str] = frozenset()
+    """On which pairs of caches may stand differently, nodes that are gone included."""
+    observed: frozenset[str] = frozenset()
+    """Whose record may have to be written."""
+    peopled: Mapping[str, frozenset[str]] = {}
+    """By namespace, nodes to which pods of it came, which they left, or where they were relabelled."""
 
 
 class Standing:
@@ -27,6 +39,8 @@ class Standing:
         """Revision and cache at which the status was found right."""
         self._targets = Targets(cache)
         self._by_node: dict[str, tuple[Pair, ...]] = {}
+        self._meant: dict[str, tuple[int, ...]] = {}
+        self._nodes_of_entry: Counter[int] = Counter()
         self._open: set[str] = set()
         self._shared: dict[tuple[Pair, ...], tuple[Pair, ...]] = {}
 
@@ -35,17 +49,21 @@ class Standing:
         """Nodes that the cache means."""
         return len(self._by_node)
 
+    @property
+    def idle_entries(self) -> list[int]:
+        """Indexes of entries of cacheSpec with images that mean no node."""
+        lists = self.cache.lists
+        return [index for index, entry in enumerate(lists) if entry.images and not self._nodes_of_entry[index]]
+
     def speaks_of(self, cache: ImageCache) -> bool:
         """Whether it was made for this spec, whatever became of the status."""
         return cache is self.cache or _without_status(cache) == _without_status(self.cache)
 
-    def judge_all(self, cache: ImageCache, pairs: Pairs, snapshot: ClusterSnapshot) -> None:
+    def judge_all(self, cache: ImageCache, pairs: Pairs) -> None:
         """Judge every node that the cache means."""
-        self._judge(cache, pairs, self._targets.all_candidates(snapshot))
+        self._judge(cache, pairs, self._targets.all_candidates(pairs.snapshot))
 
-    def judge_changed(
-        self, cache: ImageCache, pairs: Pairs, changed: Collection[str], restless: Collection[str]
-    ) -> None:
+    def judge_changed(self, cache: ImageCache, pairs: Pairs, changed: Changed, restless: Collection[str]) -> None:
         """Bring it up to date.
 
         Args:
@@ -54,8 +72,10 @@ class Standing:
             changed: nodes that changed since the last call.
             restless: nodes where pulls are under way: only what is left to do there may stand differently.
         """
-        restless = [name for name in restless if name in self._open]
-        self._judge(cache, pairs, [*self._targets.candidates(changed), *restless])
+        names = [*self._targets.candidates(changed.judged), *(name for name in restless if name in self._open)]
+        if self._targets.follows_pods:
+            names.extend(self._targets.candidates(changed.peopled.get(cache.namespace, ())))
+        self._judge(cache, pairs, names)
 
     def _judge(self, cache: ImageCache, pairs: Pairs, names: Iterable[str]) -> None:
         """Judge these nodes anew."""
@@ -63,7 +83,14 @@ class Standing:
         if cache.error or cache.deleted_at is not None:
             return
         for name in names:
-            self._put(name, pairs.on_node(cache, self._targets, name))
+            entries = self._targets.entries_on(name, pairs.snapshot)
+            self._mean(name, entries)
+            self._put(name, pairs.on_node(cache, self._targets.images_of(entries), name))
+
+    def wants(self, node_name: str, image: str) -> bool:
+        """Whether the cache asks for an image on a node, by whatever name."""
+        name = canonical(image)
+        return any(canonical(pair.image) == name for pair in self._by_node.get(node_name, ()))
 
     def open_pairs(self) -> Iterator[Pair]:
         """Pairs with something left to do, in the order in which they are to be pulled."""
@@ -77,6 +104,18 @@ class Standing:
         for name in sorted(self._by_node, key=self._targets.rank):
             for pair in self._by_node[name]:
                 yield name, pair
+
+    def _mean(self, name: str, entries: tuple[int, ...]) -> None:
+        before = self._meant.get(name, ())
+        if before == entries:
+            return
+        self.revision += 1
+        self._nodes_of_entry.subtract(before)
+        self._nodes_of_entry.update(entries)
+        if entries:
+            self._meant[name] = entries
+        else:
+            self._meant.pop(name, None)
 
     def _put(self, name: str, pairs: tuple[Pair, ...]) -> None:
         before = self._by_node.get(name, ())

@@ -220,7 +220,7 @@ def test_every_pair_is_in_exactly_one_state(found: ClusterSnapshot, budgets: Pul
     }
     for key, cache in found.image_caches.items():
         standing = Standing(cache)
-        standing.judge_all(cache, judge, found)
+        standing.judge_all(cache, judge)
         pairs = list(standing.pairs())
         assert len({(name, pair.image) for name, pair in pairs}) == len(pairs)
         entry = cache.lists[0]
@@ -252,10 +252,10 @@ def test_memory_changes_no_verdict(before: ClusterSnapshot, after: ClusterSnapsh
         known = warmth(found, memory.warmth)
         work = live(found)
         judge = Pairs(found, known, work)
-        kept = memory.standings(found, judge, memory.read_nodes(found, known).judged, work.nodes)
+        kept = memory.standings(found, judge, memory.read_nodes(found, known), work.nodes)
         for standing in kept:
             fresh = Standing(standing.cache)
-            fresh.judge_all(standing.cache, judge, found)
+            fresh.judge_all(standing.cache, judge)
             assert list(standing.pairs()) == list(fresh.pairs())
             assert list(standing.open_pairs()) == list(fresh.open_pairs())
             assert +standing.counts == +fresh.counts

@@ -132,18 +132,18 @@ MIXED = [
 @pytest.mark.parametrize(
     ("wanted", "nodes", "skipped"),
     [
-        (cache(A), {"worker", "pool"}, {"Cordoned": 1}),
+        (cache(A), {"worker", "pool"}, {"Cordoned": 1, "OperatingSystem": 1, "Tainted": 2}),
         (
             cache(A, tolerations=(Toleration(operator="Exists"),)),
             {"worker", "pool", "master", "batch"},
-            {"Cordoned": 1},
+            {"Cordoned": 1, "OperatingSystem": 1},
         ),
         (cache(A, nodes=("master", "worker", "gone")), {"worker"}, {"Tainted": 1, "NodeNotFound": 1}),
         (cache(lists=(ImageList((A,), None, (("pool", "a"),)),)), {"pool"}, {}),
         (cache(lists=(ImageList((A,), None, (("pool", "b"),)),)), set(), {"Tainted": 1}),
         (cache(lists=(ImageList((A,), ("worker", "pool"), (("pool", "a"),)),)), {"pool"}, {}),
         (cache(), set(), {}),
-        (cache(A, suspend=True), set(), {"Cordoned": 1}),
+        (cache(A, suspend=True), set(), {"Cordoned": 1, "OperatingSystem": 1, "Tainted": 2}),
     ],
 )
 def test_which_nodes_a_cache_means(wanted: ImageCache, nodes: set[str], skipped: dict[str, int]) -> None:

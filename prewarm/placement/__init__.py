@@ -1,19 +1,30 @@
 """Where will it land? Replays of the scheduler's filters and scores over all nodes at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec.structs import replace
 
 from prewarm.model.plans import Candidates, Demand
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement.arrays import Ints
 from prewarm.placement.candidates import summarize
 from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
+from prewarm.placement.competitors import competitors
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
+from prewarm.placement.incoming import IncomingPod, of_demand
 from prewarm.placement.reach import reachable
-from prewarm.placement.replay import Replays
+from prewarm.placement.replay import Outcome, Replays
 
-__all__ = ["ClusterArrays", "ExpectedImage", "cluster_arrays", "place", "place_in_turn", "reachable"]
+__all__ = [
+    "ClusterArrays",
+    "ExpectedImage",
+    "cluster_arrays",
+    "place",
+    "place_both_ways",
+    "place_in_turn",
+    "reachable",
+]
 
 
 def place(
@@ -42,7 +53,7 @@ def place(
     arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
     if not arrays.count or not demand.pods:
         return Candidates(nodes=(), unplaced=demand.pods)
-    return summarize(_replays(demand, snapshot, arrays, replays, seed, images).run(), arrays)
+    return summarize(_replays(demand, snapshot, arrays, replays, seed, images).run()[0], arrays)
 
 
 def place_in_turn(
@@ -72,12 +83,60 @@ def place_in_turn(
     arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
     head = replace(demand, batches=demand.batches[:first])
     if arrays.count and head.pods:
-        outcome = _replays(demand, snapshot, arrays, replays, seed, images).run(first)
+        outcome = _replays(demand, snapshot, arrays, replays, seed, images).run(first)[0]
         if outcome.first is not None:
-            alone = replace(outcome, counts=outcome.first, unplaced=np.zeros_like(outcome.unplaced))
-            return summarize(alone, arrays), summarize(outcome, arrays)
+            return _alone(outcome, outcome.first, arrays), summarize(outcome, arrays)
     both = (place(one, snapshot, replays=replays, seed=seed, images=images, cluster=arrays) for one in (head, demand))
     return next(both), next(both)
+
+
+def place_both_ways(
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    first: int,
+    leaving: int,
+    *,
+    replays: int = 32,
+    seed: int = 0,
+    images: Mapping[str, ExpectedImage] | None = None,
+    cluster: ClusterArrays | None = None,
+) -> tuple[Candidates, Candidates, Candidates]:
+    """What `place_in_turn` says of a demand of whose old pods only some leave, and `place` of it: at one price.
+
+    Most of what a replay of few nodes costs is the same for any number of replays, so both are played side by side.
+
+    Args:
+        demand: pods to come.
+        snapshot: the cluster now.
+        first: number of batches that are told apart; they count no more than `leaving` pods.
+        leaving: how many of the leaving pods, in their order, leave in the first two answers.
+        replays: as for `place`, like all that follow.
+        seed: the same.
+        images: the same.
+        cluster: the same.
+    """
+    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
+    fewer = replace(demand, leaving=demand.leaving[:leaving])
+    pod = of_demand(demand, snapshot)
+    if not arrays.count or not demand.pods or _rivals(fewer, snapshot, pod) != _rivals(demand, snapshot, pod):
+        apart = place_in_turn(fewer, snapshot, first, replays=replays, seed=seed, images=images, cluster=arrays)
+        return *apart, place(demand, snapshot, replays=replays, seed=seed, images=images, cluster=arrays)
+    most = (len(fewer.leaving), len(demand.leaving))
+    some, every = _replays(demand, snapshot, arrays, replays, seed, images, most).run(first)
+    if some.first is not None:
+        return _alone(some, some.first, arrays), summarize(some, arrays), summarize(every, arrays)
+    head = replace(fewer, batches=demand.batches[:first])
+    alone = place(head, snapshot, replays=replays, seed=seed, images=images, cluster=arrays)
+    return alone, summarize(some, arrays), summarize(every, arrays)
+
+
+def _rivals(demand: Demand, snapshot: ClusterSnapshot, pod: IncomingPod) -> list[tuple[str, int, int]]:
+    return [(one.owner_uid, id(one.shape), number) for one, number in competitors(demand, snapshot, pod)]
+
+
+def _alone(outcome: Outcome, counts: Ints, cluster: ClusterArrays) -> Candidates:
+    """What an outcome says of the first batches, all of whose pods found a node."""
+    return summarize(replace(outcome, counts=counts, unplaced=np.zeros_like(outcome.unplaced)), cluster)
 
 
 def _replays(
@@ -87,6 +146,9 @@ def _replays(
     rows: int,
     seed: int,
     images: Mapping[str, ExpectedImage] | None,
+    most_leaving: Sequence[int] = (),
 ) -> Replays:
     expected = {normalized_name(image): value for image, value in (images or {}).items()}
-    return Replays(demand, snapshot, cluster, rows=max(1, rows), seed=seed, expected=expected)
+    return Replays(
+        demand, snapshot, cluster, rows=max(1, rows), seed=seed, expected=expected, most_leaving=most_leaving
+    )

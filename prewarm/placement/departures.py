@@ -1,15 +1,16 @@
 """Which old pods have gone by when? One possible course in each replay."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import frexp
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from prewarm.model.plans import Demand
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement.arrays import Ints
+from prewarm.placement.arrays import Ints, Mask
 from prewarm.placement.cluster_arrays import ClusterArrays
 
 EARLIEST_SECONDS, LATEST_SECONDS = -2.0, 3.0
@@ -40,24 +41,39 @@ class Departures:
     """
 
     def __init__(
-        self, demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays, random: np.random.Generator, rows: int
+        self,
+        demand: Demand,
+        snapshot: ClusterSnapshot,
+        cluster: ClusterArrays,
+        random: np.random.Generator,
+        rows: int,
+        most: Sequence[int] = (),
     ) -> None:
+        """`rows` are drawn; they come once for each of `most`, how many of the demand's leaving pods may go in them."""
+        most = most or (len(demand.leaving),)
+        copies = len(most)
         self._pods = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
         self._columns: Ints = np.array([cluster.column.get(pod.node_name, -1) for pod in self._pods], dtype=np.int64)
         self._tiers: Ints = np.array([_tier(pod) for pod in self._pods], dtype=np.int64)
-        self._gone = np.zeros((rows, len(self._pods)), dtype=bool)
-        self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], rows, axis=0)
+        may_go = [sum(key in snapshot.pods for key in demand.leaving[:number]) for number in most]
+        self._most: Ints = np.repeat(np.array(may_go, dtype=np.int64), rows)
+        self._stays: Mask = np.arange(len(self._pods)) >= self._most[:, np.newaxis]
+        self._gone: Mask = np.zeros(self._stays.shape, dtype=np.bool_)
+        self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], len(self._most), axis=0)
         self._began = demand.batches[0].needed_at if demand.batches else snapshot.taken_at
         siblings = self._crowd[0][self._columns]
         self._before: Ints = self._crowd[0][self._columns]
         self._at_once = demand.leaving_first or next((batch.leaving for batch in demand.batches if batch.leaving), 0)
-        self._positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, random, rows)
         self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
         self._first = demand.leaving_first
         self._ends = _expected_ends(demand)
         self._said = any(batch.leaving for batch in demand.batches)
-        self._pace = random.uniform(QUICKEST_PACE, SLOWEST_PACE, rows)
-        self._lag = random.uniform(EARLIEST_SECONDS, LATEST_SECONDS, rows)
+        self._pace = np.tile(random.uniform(QUICKEST_PACE, SLOWEST_PACE, rows), copies)
+        self._lag = np.tile(random.uniform(EARLIEST_SECONDS, LATEST_SECONDS, rows), copies)
+        # Last, and pod by pod: fewer pods draw the same.
+        luck = random.random((len(self._pods), rows)).T
+        positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, luck)
+        self._positions: Ints = np.tile(positions, (copies, 1))
 
     def expected(self, needed_at: float, before: int) -> Ints:
         """How many have gone when a batch comes; where batches do not say, one per pod that came `before`."""
@@ -73,7 +89,7 @@ class Departures:
 
     def leave(self, numbers: Ints) -> Iterator[Departed]:
         """Let pods go until as many have gone in each replay as `numbers` says."""
-        missing = np.minimum(numbers, len(self._pods)) - self._gone.sum(axis=1)
+        missing = np.minimum(numbers, self._most) - self._gone.sum(axis=1)
         while (missing > 0).any():
             rows: Ints = np.flatnonzero(missing > 0)
             chosen = self._next(rows)
@@ -83,8 +99,8 @@ class Departures:
 
     @property
     def all_gone(self) -> bool:
-        """Whether none is left in any replay."""
-        return bool(self._gone.all())
+        """Whether none is left that may go, in any replay."""
+        return bool((self._gone | self._stays).all())
 
     def _next(self, rows: Ints) -> Ints:
         """The pod that goes next in each of some replays: by tier, from crowded nodes first, then as drawn."""
@@ -92,9 +108,9 @@ class Departures:
         at_once = self._gone[rows].sum(axis=1, keepdims=True) < self._at_once
         crowd = np.where(at_once, self._before, self._crowd[rows[:, np.newaxis], self._columns])
         crowd[:, self._columns < 0] = 0
-        most = int(crowd.max(initial=0)) + 1
-        order = (self._tiers * most + most - 1 - crowd) * count + self._positions[rows]
-        order[self._gone[rows]] = np.iinfo(np.int64).max
+        highest = int(crowd.max(initial=0)) + 1
+        order = (self._tiers * highest + highest - 1 - crowd) * count + self._positions[rows]
+        order[self._gone[rows] | self._stays[rows]] = np.iinfo(np.int64).max
         chosen: Ints = order.argmin(axis=1)
         return chosen
 
@@ -145,15 +161,13 @@ def _siblings(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays)
     return counts
 
 
-def _drawn_positions(
-    pods: list[Pod], tiers: Ints, crowd: Ints, now: float, random: np.random.Generator, rows: int
-) -> Ints:
-    """The given order in each replay; where the controller's sort has none, a drawn one.
+def _drawn_positions(pods: list[Pod], tiers: Ints, crowd: Ints, now: float, luck: NDArray[np.float64]) -> Ints:
+    """The given order in each replay; where the controller's sort has none, one by a drawn number for each pod.
 
     Pods of one magnitude of age are ordered by uid, but those that were created and became ready in the same seconds
     are not ordered at all: with such pairs the comparison is not transitive, and the whole class comes out any way.
     """
-    positions: Ints = np.repeat(np.arange(len(pods))[np.newaxis], rows, axis=0)
+    positions: Ints = np.repeat(np.arange(len(pods))[np.newaxis], len(luck), axis=0)
     classes: dict[tuple[int, int, int], list[int]] = {}
     for index, pod in enumerate(pods):
         since = pod.created_at if pod.ready_at is None else pod.ready_at
@@ -161,6 +175,6 @@ def _drawn_positions(
         classes.setdefault((int(tiers[index]), int(crowd[index]), age), []).append(index)
     for indices in classes.values():
         if len({(pods[index].ready_at, pods[index].created_at) for index in indices}) < len(indices):
-            shuffled = random.random((rows, len(indices))).argsort(axis=1)
-            positions[:, indices] = np.array(indices)[shuffled]
+            ranks = luck[:, indices].argsort(axis=1).argsort(axis=1)
+            positions[:, indices] = np.array(indices)[ranks]
     return positions

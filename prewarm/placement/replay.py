@@ -1,6 +1,6 @@
 """Plays a demand through the scheduler many times at once: each row is one possible course of events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -54,27 +54,36 @@ class Replays:
         rows: int,
         seed: int,
         expected: Mapping[str, ExpectedImage],
+        most_leaving: Sequence[int] = (),
     ) -> None:
+        """`rows` replays for each of `most_leaving`, how many of the old pods may go; by default, all may.
+
+        All sets draw the same.
+        """
+        copies = max(1, len(most_leaving))
+        self._sets = [slice(number * rows, (number + 1) * rows) for number in range(copies)]
         # A stream for each purpose: leaving out what does not matter leaves the other draws as they are.
         ties, orders, departures = (np.random.default_rng((seed, purpose)) for purpose in range(3))
         self._demand = demand
         self._snapshot = snapshot
         self._cluster = cluster
         self._expected = expected
-        self._rows: Ints = np.arange(rows, dtype=np.int64)
-        self._usage = Usage(snapshot, cluster, rows)
-        self._sampling = NodeSampling(cluster, rows, orders)
-        self._ties = ties.random((rows, cluster.whole.count), dtype=np.float32)[:, cluster.columns]
+        self._rows: Ints = np.arange(copies * rows, dtype=np.int64)
+        self._usage = Usage(snapshot, cluster, copies * rows)
+        self._sampling = NodeSampling(cluster, rows, orders, copies)
+        self._ties = np.tile(
+            ties.random((rows, cluster.whole.count), dtype=np.float32)[:, cluster.columns], (copies, 1)
+        )
         self._ties *= np.float32(0.99)  # never rounded up to the next whole score
         self._ties += 1
         self._history: list[_Landing] = []
         self._scheduler = PodScheduler(of_demand(demand, snapshot), snapshot, cluster, self._usage, expected)
-        self._departures = Departures(demand, snapshot, cluster, departures, rows)
+        self._departures = Departures(demand, snapshot, cluster, departures, rows, most_leaving)
         owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
         self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
 
-    def run(self, first: int = 0) -> Outcome:
-        """Competitors first, then the demand batch by batch, old pods leaving in between.
+    def run(self, first: int = 0) -> list[Outcome]:
+        """Competitors first, then the demand batch by batch, old pods leaving in between; an outcome for each set.
 
         Args:
             first: batches after which the counts are kept too.
@@ -83,23 +92,27 @@ class Replays:
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
         waiting = np.zeros(len(rows), dtype=np.int64)
         self._leave(np.full(len(rows), demand.leaving_first))
-        rejected = self._scheduler.rejections()
+        rejected = [self._scheduler.rejections(rows.start) for rows in self._sets]
         self._place_competitors()
         landed: list[tuple[float, Ints, Ints]] = []
         before = 0
-        kept: Ints | None = None
+        kept: list[Ints | None] = [None] * len(self._sets)
         for number, batch in enumerate(demand.batches, 1):
             self._leave(self._departures.expected(batch.needed_at, before))
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             waiting += batch.pods
             landed += [(batch.needed_at, *cells) for cells in self._place(self._scheduler, waiting, counts)]
-            if number == first and not waiting.any():
-                kept = counts.copy()
+            if number == first:
+                kept = [None if waiting[one].any() else counts[one].copy() for one in self._sets]
         if waiting.any() and not self._departures.all_gone:
             self._leave(demand.leaving_first + counts.sum(axis=1))
             self._place(self._scheduler, waiting, counts)
-        return Outcome(counts, waiting, rejected, rejected_elsewhere(self._scheduler.pod, self._cluster), kept)
+        elsewhere = rejected_elsewhere(self._scheduler.pod, self._cluster)
+        return [
+            Outcome(counts[one], waiting[one], why, elsewhere, at_first)
+            for one, why, at_first in zip(self._sets, rejected, kept, strict=True)
+        ]
 
     def _place(self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
@@ -108,8 +121,7 @@ class Replays:
         stuck = waiting <= 0
         cells = []
         while not stuck.all():
-            columns, placed = scheduler.choose(self._sampling, self._ties)
-            placed &= ~stuck
+            columns, placed = scheduler.choose(self._sampling, self._ties, ~stuck)
             rows, columns = self._rows[placed], columns[placed]
             self._usage.add(scheduler.pod.shape, rows, columns)
             scheduler.observe(effect, rows, columns, 1)

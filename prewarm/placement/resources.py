@@ -94,7 +94,7 @@ class ResourceFit:
             score += balanced_allocation(usage[:2], self._requested.reshape(each), capacity)
         return score.astype(np.float32)
 
-    def rejections(self) -> list[tuple[RejectReason, Mask]]:
-        """Per reason, the nodes without room in the first replay."""
+    def rejections(self, row: int) -> list[tuple[RejectReason, Mask]]:
+        """Per reason, the nodes without room in one replay."""
         every = slice(None)
-        return [(reason, short[0]) for reason, short in self._shortages(every, every)]
+        return [(reason, short[row]) for reason, short in self._shortages(every, every)]

@@ -25,24 +25,26 @@ def nodes_to_find(count: int) -> int:
 class NodeSampling:
     """Node order and start index of every replay."""
 
-    def __init__(self, cluster: ClusterArrays, rows: int, random: np.random.Generator) -> None:
+    def __init__(self, cluster: ClusterArrays, rows: int, random: np.random.Generator, copies: int = 1) -> None:
+        """`rows` are drawn; they come `copies` times, one set after the other."""
         self._limit = nodes_to_find(cluster.whole.count)
         self._all = self._limit >= cluster.count
         self._count = cluster.count
         if self._all:
             return
-        order = _interleaved(cluster, rows, random)
-        self._order = order + np.arange(rows, dtype=np.int64)[:, np.newaxis] * cluster.count
+        order = np.tile(_interleaved(cluster, rows, random), (copies, 1))
+        self._order = order + np.arange(len(order), dtype=np.int64)[:, np.newaxis] * cluster.count
         self._position = np.empty_like(order, dtype=np.int32)
         np.put_along_axis(self._position, order, np.arange(cluster.count, dtype=np.int32)[np.newaxis], axis=1)
-        self._start: Ints = random.integers(cluster.count, size=rows)
-        self._feasible: Mask = np.zeros((rows, cluster.count), dtype=np.bool_)
-        self._seen = np.zeros((rows, cluster.count), dtype=np.int32)
+        self._start: Ints = np.tile(random.integers(cluster.count, size=rows), copies)
+        self._feasible: Mask = np.zeros(order.shape, dtype=np.bool_)
+        self._seen = np.zeros(order.shape, dtype=np.int32)
 
-    def select(self, feasible: Mask) -> Mask:
-        """The feasible nodes that are scored for the next pod; moves the start index on.
+    def select(self, feasible: Mask, active: Mask) -> Mask:
+        """The feasible nodes that are scored for the next pod; moves the start index on in active rows.
 
-        In each row the search goes around from the start index until it has found enough.
+        In each row the search goes around from the start index until it has found enough. A row in which no pod waits
+        searches nothing, however many wait in others.
         """
         if self._all:
             return feasible
@@ -61,7 +63,7 @@ class NodeSampling:
         behind = self._position >= _column(np.where(ends, start, 0))
         before = self._position <= _column(np.where(ends, last, self._count - 1))
         window = np.where((around & ends)[:, np.newaxis], behind | before, behind & before)
-        self._start = np.where(ends, (last + 1) % self._count, start)
+        self._start = np.where(ends & active, (last + 1) % self._count, start)
         selected: Mask = feasible & window
         return selected
 

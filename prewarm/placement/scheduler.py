@@ -96,13 +96,13 @@ class PodScheduler:
             feasible &= allowed
         return feasible
 
-    def choose(self, sampling: NodeSampling, preference_of_ties: Scores) -> tuple[Ints, Mask]:
-        """The best node per replay, and whether there is any; ties go to the larger value in [1, 2)."""
-        selected = sampling.select(self.feasible())
+    def choose(self, sampling: NodeSampling, preference_of_ties: Scores, active: Mask) -> tuple[Ints, Mask]:
+        """The best node per active replay, and whether there is any; ties go to the larger value in [1, 2)."""
+        selected = sampling.select(self.feasible(), active)
         total = self._total(selected) + preference_of_ties
         total *= selected
         columns: Ints = total.argmax(axis=1)
-        return columns, selected[np.arange(len(columns)), columns]
+        return columns, selected[np.arange(len(columns)), columns] & active
 
     def _total(self, selected: Mask) -> Scores:
         total = self.resources.score
@@ -120,18 +120,18 @@ class PodScheduler:
             total = total + _POD_AFFINITY_WEIGHT * affinity
         return total
 
-    def rejections(self) -> dict[int, RejectReason]:
-        """In the first replay, the first filter that rejects each infeasible column, in the scheduler's order."""
+    def rejections(self, row: int) -> dict[int, RejectReason]:
+        """In one replay, the first filter that rejects each infeasible column, in the scheduler's order."""
         checks = [(reason, ~mask) for reason, mask in self._static]
         if self._ports is not None:
-            checks.append((RejectReason.NODE_PORTS, ~self._ports.free()[0]))
-        checks += self.resources.rejections()
+            checks.append((RejectReason.NODE_PORTS, ~self._ports.free()[row]))
+        checks += self.resources.rejections(row)
         for reason, allowed in (
             (RejectReason.TOPOLOGY_SPREAD, self._spread.allowed()),
             (RejectReason.POD_AFFINITY, self._affinity.allowed()),
         ):
             if allowed is not None:
-                checks.append((reason, ~allowed[0]))
+                checks.append((reason, ~allowed[row]))
         rejected: dict[int, RejectReason] = {}
         for reason, mask in checks:
             for column in np.flatnonzero(mask):

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping
 from itertools import takewhile
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Candidates, Demand
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
-from prewarm.placement import ClusterArrays, ExpectedImage, place, place_in_turn, reachable
+from prewarm.placement import ClusterArrays, ExpectedImage, place, place_both_ways, place_in_turn, reachable
 from prewarm.planning.underway import Underway
 
 IMMINENT_SECONDS = 1.0
@@ -55,6 +54,12 @@ class _Play:
         """The first batches alone, and all."""
         return place_in_turn(demand, self._snapshot, first, seed=self._seed, images=self._images, cluster=self._cluster)
 
+    def both_ways(self, demand: Demand, first: int, leaving: int) -> tuple[Candidates, Candidates, Candidates]:
+        """The first batches alone, and all, if only so many old pods leave; and all if every one does."""
+        return place_both_ways(
+            demand, self._snapshot, first, leaving, seed=self._seed, images=self._images, cluster=self._cluster
+        )
+
 
 def landing(
     demand: Demand, snapshot: ClusterSnapshot, history: History, done: Underway, cluster: ClusterArrays, seed: int
@@ -77,10 +82,12 @@ def landing(
     if settled:
         candidates = play(demand)
         return Landing(candidates, _after(candidates, Candidates(())), _probabilities(candidates), later, settled)
-    gone = demand.leaving[: sum(batch.leaving for batch in imminent)]
-    staying = replace(demand, leaving=gone)
-    first, fewer_gone = play.in_turn(staying, len(imminent)) if imminent else (Candidates(()), play(staying))
-    candidates = fewer_gone if gone == demand.leaving else play(demand)
+    leaving = sum(batch.leaving for batch in imminent)
+    if leaving < len(demand.leaving):
+        first, fewer_gone, candidates = play.both_ways(demand, len(imminent), leaving)
+    else:
+        first, fewer_gone = play.in_turn(demand, len(imminent)) if imminent else (Candidates(()), play(demand))
+        candidates = fewer_gone
     least = _probabilities(fewer_gone)
     certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
     return Landing(candidates, _after(candidates, first), certain, later, settled)

@@ -19,7 +19,7 @@ from prewarm.model.pods import (
 )
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement import cluster_arrays, place, place_in_turn
+from prewarm.placement import cluster_arrays, place, place_both_ways, place_in_turn
 from tests.unit.placement.clusters import HOSTNAME, MIB, cluster, demand, node, pod, requests
 
 APP = LabelSelector((("app", "web"),))
@@ -136,6 +136,24 @@ def test_a_part_in_turn_is_the_part_alone(
     head = msgspec.structs.replace(whole, batches=whole.batches[:first])
     apart = (place(head, snapshot, replays=8, seed=5), place(whole, snapshot, replays=8, seed=5))
     assert place_in_turn(whole, snapshot, first, replays=8, seed=5) == apart
+
+
+@given(cases(), st.lists(st.integers(1, 3), min_size=1, max_size=4), st.data())
+@settings(deadline=None)
+def test_both_ways_side_by_side_are_each_way_alone(
+    case: tuple[ClusterSnapshot, Demand], pods: list[int], data: st.DataObject
+) -> None:
+    snapshot, wanted = case
+    first = data.draw(st.integers(0, len(pods)))
+    leaving = data.draw(st.integers(0, len(wanted.leaving)))
+    batches = [Batch(100.0 + 20 * index, number, min(index, 1)) for index, number in enumerate(pods)]
+    whole = msgspec.structs.replace(wanted, batches=tuple(batches))
+    fewer = msgspec.structs.replace(whole, leaving=wanted.leaving[:leaving])
+    apart = (
+        *place_in_turn(fewer, snapshot, first, replays=8, seed=5),
+        place(whole, snapshot, replays=8, seed=5),
+    )
+    assert place_both_ways(whole, snapshot, first, leaving, replays=8, seed=5) == apart
 
 
 @st.composite

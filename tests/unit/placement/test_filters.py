@@ -44,7 +44,7 @@ def feasible(snapshot: ClusterSnapshot, shape: PodShape, **labels: str) -> set[s
 
 def rejections(snapshot: ClusterSnapshot, shape: PodShape, **labels: str) -> dict[str, RejectReason]:
     made, arrays = scheduler(snapshot, shape, **labels)
-    return {arrays.names[column]: reason for column, reason in made.rejections().items()}
+    return {arrays.names[column]: reason for column, reason in made.rejections(0).items()}
 
 
 def test_cordoned_nodes_take_only_pods_that_tolerate_it() -> None:

@@ -12,6 +12,12 @@ from prewarm.puller.standing import Standing
 READY = "Ready"
 PROGRESSING = "Progressing"
 DEGRADED = "Degraded"
+_OURS = frozenset({READY, PROGRESSING, DEGRADED})
+"""Conditions that follow from pairs."""
+_SETTLED = frozenset({"Warm", "NoImages", "NoNodes", "AllSkipped"})
+"""Reasons of Ready with which the work rests."""
+_MAX_NAMED = 5
+"""Entries of cacheSpec named in a message."""
 
 
 def status_of(standing: Standing, ordered: Collection[tuple[str, str]], now: float) -> ImageCacheStatus:
@@ -40,7 +46,10 @@ def status_of(standing: Standing, ordered: Collection[tuple[str, str]], now: flo
     return bounded_status(
         ImageCacheStatus(
             observed_generation=cache.generation,
-            conditions=tuple(_since(condition, before, now) for condition in _conditions(cache, failing, counts)),
+            conditions=(
+                *(_since(condition, before, now) for condition in _conditions(standing, failing, counts)),
+                *(condition for condition in before.conditions if condition.type not in _OURS),
+            ),
             desired=counts.total(),
             active=counts[PairState.ACTIVE],
             succeeded=counts[PairState.SUCCEEDED],
@@ -50,18 +59,30 @@ def status_of(standing: Standing, ordered: Collection[tuple[str, str]], now: flo
             failures=_failures(failing),
             started_at=started if started is not None or not working else now,
             completed_at=(completed if completed is not None else now) if settled and counts.total() else None,
+            refreshed_at=before.refreshed_at,
+            refresh_handled=before.refresh_handled,
+            purge_handled=before.purge_handled,
         )
     )
 
 
-def _conditions(cache: ImageCache, failing: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
+def _conditions(standing: Standing, failing: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
+    cache = standing.cache
     if cache.error:
         return [
             Condition(READY, False, "InvalidSpec", cache.error, 0.0),
             Condition(PROGRESSING, False, "InvalidSpec", "nothing is pulled until the spec is mended", 0.0),
             Condition(DEGRADED, True, "InvalidSpec", cache.error, 0.0),
         ]
-    said = f"{counts[PairState.SUCCEEDED]} of {counts.total()} image and node pairs are there"
+    said = _progress(counts)
+    return [_ready(standing, counts, said), _progressing(cache, counts, said), _degraded(failing)]
+
+
+def _progress(counts: Counter[PairState]) -> str:
+    """How far it is, in words; a percentage is rounded down, so that 100 % says that all is there."""
+    total, there = counts.total(), counts[PairState.SUCCEEDED]
+    percent = f" ({100 * there // total} %)" if total else ""
+    said = f"{there} of {total} image and node pairs are there{percent}"
     words = (
         (PairState.ACTIVE, "being pulled"),
         (PairState.PENDING, "waiting"),
@@ -70,21 +91,33 @@ def _conditions(cache: ImageCache, failing: Sequence[Pair], counts: Counter[Pair
     )
     for state, word in words:
         said += f", {counts[state]} {word}" if counts[state] else ""
-    return [_ready(cache, counts, said), _progressing(cache, counts, said), _degraded(failing)]
+    return said
 
 
-def _ready(cache: ImageCache, counts: Counter[PairState], said: str) -> Condition:
+def _ready(standing: Standing, counts: Counter[PairState], said: str) -> Condition:
+    cache, idle = standing.cache, standing.idle_entries
     if not counts.total():
-        if any(entry.images for entry in cache.lists):
-            return Condition(READY, False, "NoNodes", "no node matches; those that come are taken up", 0.0)
-        return Condition(READY, True, "NoImages", "no image is asked for", 0.0)
+        if not idle:
+            return Condition(READY, True, "NoImages", "no image is asked for", 0.0)
+        return Condition(READY, False, "NoNodes", _no_nodes(cache, idle), 0.0)
     if counts[PairState.ACTIVE] or counts[PairState.PENDING]:
         return Condition(READY, False, "Pulling", said, 0.0)
     if counts[PairState.FAILED]:
         return Condition(READY, False, "PullsFailed", said, 0.0)
+    if idle:
+        # As with one entry alone: what was meant for these nodes is nowhere.
+        return Condition(READY, False, "NoNodes", f"{said}; {_no_nodes(cache, idle)}", 0.0)
     if not counts[PairState.SUCCEEDED]:
         return Condition(READY, False, "AllSkipped", said, 0.0)
     return Condition(READY, True, "Warm", said, 0.0)
+
+
+def _no_nodes(cache: ImageCache, idle: Sequence[int]) -> str:
+    if len(cache.lists) == 1:
+        return "no node matches; those that come are taken up"
+    named = ", ".join(f"cacheSpec[{index}]" for index in idle[:_MAX_NAMED])
+    more = f" and {len(idle) - _MAX_NAMED} more" if len(idle) > _MAX_NAMED else ""
+    return f"no node matches {named}{more}; those that come are taken up"
 
 
 def _progressing(cache: ImageCache, counts: Counter[PairState], said: str) -> Condition:
@@ -136,19 +169,18 @@ def verdict(status: ImageCacheStatus) -> tuple[object, ...]:
 
 
 def event_for(cache: ImageCache, status: ImageCacheStatus) -> RecordEvent | None:
-    """An Event for people if the verdict on a cache changed: warm, failing, or faulty."""
+    """An Event for people if the verdict on a cache changed: warm, failing, faulty, or without nodes."""
     old = {condition.type: (condition.status, condition.reason) for condition in cache.status.conditions}
     new = {condition.type: condition for condition in status.conditions}
     degraded, ready = new[DEGRADED], new[READY]
-    if degraded.status and not old.get(DEGRADED, (False, ""))[0]:
-        first = (
-            f": {status.failures[0].image} on {status.failures[0].node}: {status.failures[0].message}"
-            if (status.failures)
-            else ""
-        )
-        return _event(cache, degraded.reason, f"{degraded.message}{first}", warning=True)
-    if ready.status and not old.get(READY, (False, ""))[0]:
-        return _event(cache, ready.reason, ready.message, warning=False)
+    if degraded.status:
+        if old.get(DEGRADED) == (True, degraded.reason):
+            return None
+        first = next(iter(status.failures), None)
+        words = f": {first.image} on {first.node}: {first.message}" if first is not None else ""
+        return _event(cache, degraded.reason, f"{degraded.message}{words}", warning=True)
+    if ready.reason in _SETTLED and old.get(READY) != (ready.status, ready.reason):
+        return _event(cache, ready.reason, ready.message, warning=not ready.status)
     return None
 
 

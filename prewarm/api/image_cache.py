@@ -44,6 +44,7 @@ from prewarm.model.image_caches import (
     ImageCache,
     ImageCacheStatus,
     ImageList,
+    PodRetention,
     PullerForm,
     Schedule,
 )
@@ -166,14 +167,17 @@ class Attempts(ApiModel):
     """Seconds after which a pull counts as failed. A pull that the kubelet has begun cannot be stopped.
     Default: the controller's setting (600)."""
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
-    """Attempts for each pair of image and node in a row, with growing pauses; after that one attempt an hour."""
+    """Attempts for each pair of image and node in a row, with growing pauses; after that one attempt an hour and
+    at each refresh, or none with completion Once."""
 
 
 class CompletionFields(ApiModel):
     """Whether the work ends."""
 
     type: Annotated[CompletionType, Field()] = CompletionType.CONTINUOUS
-    """Continuous keeps the nodes warm, new ones included. Once ends when every pair of image and node is settled."""
+    """Continuous keeps the nodes warm, new ones included. Once ends when every pair of image and node is
+    there, was tried as often as attempts.limit says, or is skipped for half a minute; then nothing more is pulled, on
+    new nodes neither, until the spec is edited, its schedule comes round or prewarm.dev/refresh is set."""
     active_deadline_seconds: Annotated[int | None, Field(strict=True, ge=1, le=31_536_000)] = None
     """Only with Once: seconds after which what is not done counts as failed, and the work ends."""
     ttl_seconds_after_finished: Annotated[int | None, Field(strict=True, ge=0, le=31_536_000)] = None
@@ -275,8 +279,9 @@ class ImageCacheSpec(ApiModel):
     """Whether the work ends."""
     refresh_interval: Duration | None = None
     """How often tags that may have moved (latest, none, or imagePullPolicy Always) are asked for again, failed pulls
-    are tried anew and evidence that is in doubt is verified, such as 15m; 0s for never. Default: the controller's
-    setting."""
+    are tried anew and evidence that is in doubt is verified, such as 15m; 0s for never, else at least 10s. Each
+    ImageCache has its own pace, up to a tenth faster or slower. With completion Once there is none. Default: none
+    beside a schedule, else the controller's setting."""
     schedule: ScheduleFields | None = None
     """Times at which the ImageCache is refreshed."""
     hold: Duration | None = None
@@ -370,9 +375,18 @@ def _identified(metadata: Metadata, status: ImageCacheStatus) -> ImageCache:
         plan_annotation=metadata.annotation(names.ANNOTATION_PLAN),
         refresh_request=metadata.request(names.ANNOTATION_REFRESH),
         purge_request=metadata.request(names.ANNOTATION_PURGE),
+        pod_retention=_retention(metadata.annotation(names.ANNOTATION_KEEP_PODS)),
         status=status,
         resource_version=metadata.resource_version,
     )
+
+
+def _retention(text: str) -> PodRetention | None:
+    """What the annotation asks for; None for words that mean nothing."""
+    try:
+        return PodRetention(text)
+    except ValueError:
+        return None
 
 
 def image_cache_manifest(cache: ImageCache) -> Manifest:
@@ -385,6 +399,7 @@ def image_cache_manifest(cache: ImageCache) -> Manifest:
         names.ANNOTATION_PLAN: cache.plan_annotation or None,
         names.ANNOTATION_REFRESH: cache.refresh_request,
         names.ANNOTATION_PURGE: cache.purge_request,
+        names.ANNOTATION_KEEP_PODS: None if cache.pod_retention is None else cache.pod_retention.value,
     }
     written: dict[str, Json] = {name: value for name, value in annotations.items() if value is not None}
     if written:

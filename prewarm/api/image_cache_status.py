@@ -27,7 +27,7 @@ class ConditionFields(ApiModel):
     """One aspect of the state, as in metav1.Condition."""
 
     type: Annotated[str, Field(min_length=1, max_length=REASON_LENGTH)]
-    """Ready, Progressing, Degraded or Purged."""
+    """Ready, Progressing, Degraded, Finished or Purged."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(max_length=REASON_LENGTH)] = ""
@@ -78,7 +78,8 @@ class StatusFields(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = Field(default_factory=list)
-    """Ready: all that can be there is there. Progressing: pulls are under way or waiting. Degraded: some failed."""
+    """Ready: all that can be there is there. Progressing: pulls are under way or waiting. Degraded: some failed.
+    Finished: with completion Once, the work has ended, well or not; the reason says which."""
     desired: Count = 0
     """Pairs that should be there."""
     active: Count = 0
@@ -102,13 +103,15 @@ class StatusFields(ApiModel):
     ] = Field(default_factory=list)
     """At most 20 failures."""
     started_at: Time | None = None
-    """When the first pull was ordered."""
+    """When the first pull was ordered; with completion Once, when the work began."""
     completed_at: Time | None = None
     """When the last pair was settled; absent while pulls are under way or waiting."""
     refreshed_at: Time | None = None
-    """When the last refresh began, by interval, schedule or request."""
+    """When the last refresh began that had anything to do, by interval, schedule or request."""
+    requested_at: Time | None = None
+    """When the last refresh by the annotation prewarm.dev/refresh began."""
     refresh_handled: Annotated[str, Field(max_length=MAX_REQUEST)] = ""
-    """The last value of the annotation prewarm.dev/refresh that was acted on."""
+    """The last value of the annotation prewarm.dev/refresh that was acted on; <empty> until an empty one is removed."""
     purge_handled: Annotated[str, Field(max_length=MAX_REQUEST)] = ""
     """The last value of the annotation prewarm.dev/purge that was acted on."""
 
@@ -137,6 +140,7 @@ def decode_status(raw: object) -> ImageCacheStatus:
         started_at=unix(fields.started_at),
         completed_at=unix(fields.completed_at),
         refreshed_at=unix(fields.refreshed_at),
+        requested_at=unix(fields.requested_at),
         refresh_handled=fields.refresh_handled,
         purge_handled=fields.purge_handled,
     )
@@ -161,6 +165,7 @@ def bounded_status(status: ImageCacheStatus) -> ImageCacheStatus:
         started_at=_microseconds(status.started_at),
         completed_at=_microseconds(status.completed_at),
         refreshed_at=_microseconds(status.refreshed_at),
+        requested_at=_microseconds(status.requested_at),
         refresh_handled=status.refresh_handled[:MAX_REQUEST],
         purge_handled=status.purge_handled[:MAX_REQUEST],
     )
@@ -206,6 +211,7 @@ def _fields(status: ImageCacheStatus) -> dict[str, Json]:
         "startedAt": status.started_at,
         "completedAt": status.completed_at,
         "refreshedAt": status.refreshed_at,
+        "requestedAt": status.requested_at,
     }
     fields.update({name: api_time(time) for name, time in times.items() if time is not None})
     handled = {"refreshHandled": status.refresh_handled, "purgeHandled": status.purge_handled}

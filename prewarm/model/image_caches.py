@@ -52,6 +52,14 @@ class PullerForm(StrEnum):
     """A container of ours mounts the image."""
 
 
+class PodRetention(StrEnum):
+    """Which finished puller pods are kept for a while, so that people can look at them."""
+
+    NEVER = "Never"
+    ON_FAILURE = "OnFailure"
+    ALWAYS = "Always"
+
+
 class Condition(Struct, frozen=True):
     """A status condition; `since` is lastTransitionTime in Unix seconds."""
 
@@ -89,6 +97,8 @@ class ImageCacheStatus(Struct, frozen=True):
     completed_at: float | None = None
     refreshed_at: float | None = None
     """When the last refresh began, by interval, schedule or request."""
+    requested_at: float | None = None
+    """When the last refresh by annotation began."""
     refresh_handled: str = ""
     """The last value of prewarm.dev/refresh that was acted on."""
     purge_handled: str = ""
@@ -127,6 +137,8 @@ class ImageCache(Struct, frozen=True):
     """Value of the annotation prewarm.dev/refresh; None without it."""
     purge_request: str | None = None
     """Value of the annotation prewarm.dev/purge; None without it."""
+    pod_retention: PodRetention | None = None
+    """Annotation prewarm.dev/keep-pods; None: as the controller is set."""
     created_at: float = 0.0
     deleted_at: float | None = None
     owner: OwnerReference | None = None

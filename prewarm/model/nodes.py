@@ -27,6 +27,8 @@ class Node(Struct, frozen=True):
     ready: bool = True
     ready_since: float = 0.0
     disk_pressure: bool = False
+    disk_pressure_changed_at: float = 0.0
+    """When that came or passed; 0 if the node does not say."""
     memory_pressure: bool = False
     pid_pressure: bool = False
     deleted_at: float | None = None

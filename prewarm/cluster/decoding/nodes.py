@@ -65,7 +65,7 @@ def node(wire: WireNode, report: Report) -> Node:
     """A node; what its heartbeats change (lastHeartbeatTime, resourceVersion aside) is not read."""
     meta, status = wire.metadata, wire.status
     conditions = {condition.type: condition for condition in status.conditions or ()}
-    ready = conditions.get("Ready")
+    ready, pressure = conditions.get("Ready"), conditions.get("DiskPressure")
     true = {name for name, condition in conditions.items() if condition.status == "True"}
     allocatable = amounts(status.allocatable, report)
     info = status.node_info
@@ -79,6 +79,7 @@ def node(wire: WireNode, report: Report) -> Node:
         ready="Ready" in true,
         ready_since=(unix(ready.last_transition_time) or 0.0) if ready and "Ready" in true else 0.0,
         disk_pressure="DiskPressure" in true,
+        disk_pressure_changed_at=(unix(pressure.last_transition_time) or 0.0) if pressure else 0.0,
         memory_pressure="MemoryPressure" in true,
         pid_pressure="PIDPressure" in true,
         deleted_at=unix(meta.deletion_timestamp),

@@ -38,11 +38,13 @@ lint: setup ## Style, types, layers, generated files
 	@echo "== generated files"
 	@$(PYTHON) -m prewarm.api.generate --check
 	@$(PYTHON) -m prewarm.cli.reference --check
+	@$(PYTHON) -m prewarm.runtime.generate --check
 
 .PHONY: generate
 generate: setup ## Write the CRDs and reference pages that come from the code
 	@$(PYTHON) -m prewarm.api.generate
 	@$(PYTHON) -m prewarm.cli.reference
+	@$(PYTHON) -m prewarm.runtime.generate
 
 .PHONY: unit
 unit: setup ## Tests that need no cluster (ARGS="-k name")

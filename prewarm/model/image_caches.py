@@ -180,7 +180,7 @@ class Policy(Struct, frozen=True):
     scale_out: bool = True
     headroom_percent: int = 20
     """Replicas ahead of the current count for which a scaled workload is kept warm, in percent (rounded up)."""
-    coverage: float = 0.98
+    coverage: float = 0.99
     """Share of the predicted pods whose nodes should be warm."""
     max_overprovision: float = 1.5
     """Nodes to warm at most, as a multiple of the pods that are still to come."""

@@ -161,12 +161,27 @@ def _first(node: Node, keys: tuple[str, ...]) -> str:
     return next((node.labels[key] for key in keys if key in node.labels), "")
 
 
+def _lasting(snapshot: ClusterSnapshot) -> Mapping[str, NodeUsage]:
+    """What pods take without our pullers, which are gone when the pods come for which they pull.
+
+    Their few millicores move a score by a point, and points decide between nodes: with them, a node that is being
+    warmed would look worse for that alone.
+    """
+    lasting: dict[str, NodeUsage] = {}
+    for pod in snapshot.puller_pods.values():
+        if pod.node_name in snapshot.usage and not pod.finished:
+            usage = lasting.get(pod.node_name) or snapshot.usage[pod.node_name]
+            lasting[pod.node_name] = usage.plus(pod, -1)
+    return {**snapshot.usage, **lasting} if lasting else snapshot.usage
+
+
 class Usage:
     """What pods take on each node, one row a replay: rows differ as soon as pods have landed in them."""
 
     def __init__(self, snapshot: ClusterSnapshot, cluster: ClusterArrays, replays: int) -> None:
+        lasting = _lasting(snapshot)
         empty = NodeUsage()
-        self._sums = [snapshot.usage.get(name, empty) for name in cluster.names]
+        self._sums = [lasting.get(name, empty) for name in cluster.names]
         sums = [
             (u.milli_cpu, u.memory, u.ephemeral_storage, u.scoring_milli_cpu, u.scoring_memory, u.pods)
             for u in self._sums

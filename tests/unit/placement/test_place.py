@@ -34,6 +34,15 @@ def test_the_emptiest_nodes_are_certain() -> None:
     assert found.unplaced == 0
 
 
+def test_our_own_pullers_are_gone_when_the_pods_come() -> None:
+    """Else a node that is being warmed for these pods would look worse for that alone, and lose a tie of scores."""
+    puller = pod("a", shape=requests(500, 512 * MIB))
+    snapshot = cluster([node("a"), node("b", cpu=7900)], [puller])
+    assert [n.name for n in place(demand(1), snapshot).nodes] == ["b"]
+    known = msgspec.structs.replace(snapshot, puller_pods={puller.key: puller})
+    assert [n.name for n in place(demand(1), known).nodes] == ["a"]
+
+
 def test_equal_nodes_share_the_probability_and_predictability_says_so() -> None:
     found = place(demand(1), nodes(20), replays=200)
     assert sum(n.probability for n in found.nodes) == pytest.approx(1.0)

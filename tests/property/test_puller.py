@@ -27,12 +27,13 @@ from prewarm.model.pods import (
     TaintEffect,
     Toleration,
 )
+from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.presence import warmth
+from prewarm.presence import Wanted, warmth
 from prewarm.puller import PairState, PullerDecision, PullerMemory, PullerSettings, reconcile
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.standing import Standing
-from prewarm.puller.targets import obstacle
+from prewarm.puller.targets import Targets, obstacle
 from prewarm.puller.work import Work
 from tests.support.clusters import cluster, node
 
@@ -51,11 +52,20 @@ NO_EXECUTE = Taint("reserved", "team", TaintEffect.NO_EXECUTE)
 HISTORY = History(pulls={canonical(image): Measured(1.0, 1.0) for image in IMAGES[1:3]})
 
 
+TERMS = (
+    NodeSelectorTerm((Requirement("pool", Operator.IN, ("a", "b")),)),
+    NodeSelectorTerm((Requirement("pool", Operator.DOES_NOT_EXIST),)),
+    NodeSelectorTerm((Requirement("size", Operator.GT, ("4",)), Requirement("pool", Operator.NOT_IN, ("b",)))),
+)
+WEB_PODS = LabelSelector(match_expressions=(Requirement("app", Operator.IN, ("web", "api")),))
+
+
 @st.composite
 def nodes(draw: st.DrawFn, name: str) -> Node:
     listed = draw(st.lists(st.sampled_from(IMAGES[:5]), unique=True, max_size=2))
     return replace(
         node(name),
+        labels=draw(st.sampled_from([{}, {"pool": "a"}, {"pool": "b", "size": "8"}, {"size": "16"}])),
         ready=draw(st.sampled_from([True, True, True, False])),
         unschedulable=draw(st.sampled_from([False, False, False, True])),
         disk_pressure=draw(st.sampled_from([False, False, False, True])),
@@ -69,12 +79,20 @@ def nodes(draw: st.DrawFn, name: str) -> Node:
 def caches(draw: st.DrawFn, number: int) -> ImageCache:
     images = draw(st.lists(st.sampled_from(IMAGES), max_size=4))
     names = draw(st.none() | st.lists(st.sampled_from((*NODES, "gone")), unique=True).map(tuple))
+    other = draw(st.lists(st.sampled_from(IMAGES[:3]), max_size=2))
+    chosen = ImageList(
+        tuple(other),
+        draw(st.none() | st.just(NODES[:2])),
+        draw(st.sampled_from([(), (), (("pool", "a"),)])),
+        draw(st.lists(st.sampled_from(TERMS), unique=True, max_size=2).map(tuple)),
+        draw(st.sampled_from([None, WEB_PODS, LabelSelector((("app", "web"),))])),
+    )
     return ImageCache(
         "shop",
         f"cache-{number}",
         uid=f"uid-{number}",
         generation=1,
-        lists=(ImageList(tuple(images), names),),
+        lists=(ImageList(tuple(images), names), chosen),
         pull_secrets=draw(st.sampled_from([(), (), ("regcred",)])),
         parallelism=draw(st.sampled_from([None, 1, 2, "50%"])),
         priority=draw(st.integers(-1, 1)),
@@ -114,6 +132,21 @@ def pullers(draw: st.DrawFn, number: int, known: list[ImageCache]) -> Pod:
 
 
 @st.composite
+def neighbours(draw: st.DrawFn, number: int) -> Pod:
+    """Pods of others, some of which lists follow."""
+    return Pod(
+        draw(st.sampled_from(["shop", "shop", "else"])),
+        f"pod-{number}",
+        f"neighbour-{number}",
+        node_name=draw(st.sampled_from(("", *NODES))),
+        labels=draw(st.sampled_from([{"app": "web"}, {"app": "api"}, {"app": "db"}])),
+        shape=PodShape((ContainerShape("c", "registry.test/other:v1"),)),
+        phase=draw(st.sampled_from([PodPhase.RUNNING, PodPhase.RUNNING, PodPhase.SUCCEEDED])),
+        containers=(ContainerStatus("c", ContainerPhase.RUNNING, started_at=900.0),),
+    )
+
+
+@st.composite
 def records(draw: st.DrawFn, name: str, known: list[ImageCache]) -> NodeImages:
     cache = draw(st.sampled_from(known))
     images = draw(st.lists(st.sampled_from(IMAGES[:4]).map(canonical), unique=True, max_size=2))
@@ -137,7 +170,10 @@ def snapshots(draw: st.DrawFn) -> ClusterSnapshot:
     known = [draw(caches(number)) for number in range(draw(st.integers(1, 3)))]
     return cluster(
         [draw(nodes(name)) for name in names],
-        [draw(pullers(number, known)) for number in range(draw(st.integers(0, 4)))],
+        [
+            *(draw(pullers(number, known)) for number in range(draw(st.integers(0, 4)))),
+            *(draw(neighbours(number)) for number in range(draw(st.integers(0, 4)))),
+        ],
         now=NOW,
         image_caches=known,
         node_images=[draw(records(name, known)) for name in names if draw(st.booleans())],
@@ -173,6 +209,44 @@ def created(decision: PullerDecision) -> list[tuple[str, tuple[str, ...], str]]:
 
 def live(found: ClusterSnapshot) -> Work:
     return Work(found)
+
+
+def asked(cache: ImageCache, name: str, found: ClusterSnapshot) -> set[str]:
+    """The definition: an entry means a node that fits all that it gives; terms are alternatives."""
+    images: set[str] = set()
+    for entry in cache.lists:
+        pods = [p for p in found.pods.values() if p.node_name == name and name in found.nodes and not p.finished]
+        hosting = entry.pod_selector is None or any(
+            pod.namespace == cache.namespace
+            and "prewarm.dev/puller" not in pod.labels
+            and entry.pod_selector.matches(pod.labels)
+            for pod in pods
+        )
+        labels = found.nodes[name].labels if name in found.nodes else None
+        fits = labels is None or (
+            all(labels.get(key) == value for key, value in entry.node_selector)
+            and (not entry.node_selector_terms or any(t.matches(name, labels) for t in entry.node_selector_terms))
+        )
+        named = name in entry.node_names if entry.node_names is not None else labels is not None
+        if named and fits and hosting:
+            images.update(entry.images)
+    return images
+
+
+@given(snapshots())
+@settings(max_examples=60, deadline=None)
+def test_what_is_recorded_and_what_is_pulled_are_asked_for_on_the_same_nodes(found: ClusterSnapshot) -> None:
+    wanted = Wanted(found.image_caches)
+    for name, there in found.nodes.items():
+        images = {image for cache in found.image_caches.values() for image in asked(cache, name, found)}
+        assert wanted.on(there, found) == set(map(canonical, images))
+    for cache in found.image_caches.values():
+        targets = Targets(cache)
+        meant = {name: set(targets.images_on(name, found)) for name in targets.all_candidates(found)}
+        everywhere = (*found.nodes, "gone", *NODES)
+        assert {name: images for name, images in meant.items() if images} == {
+            name: asked(cache, name, found) for name in everywhere if asked(cache, name, found)
+        }
 
 
 @given(snapshots(), BUDGETS)
@@ -223,9 +297,9 @@ def test_every_pair_is_in_exactly_one_state(found: ClusterSnapshot, budgets: Pul
         standing.judge_all(cache, judge)
         pairs = list(standing.pairs())
         assert len({(name, pair.image) for name, pair in pairs}) == len(pairs)
-        entry = cache.lists[0]
-        if entry.node_names is not None:
-            assert len(pairs) == len(set(entry.images)) * len(entry.node_names)
+        assert {(name, pair.image) for name, pair in pairs} == {
+            (name, image) for name in (*found.nodes, *NODES, "gone") for image in asked(cache, name, found)
+        }
         status = statuses[key]
         assert status.desired == len(pairs)
         waiting = status.desired - status.active - status.succeeded - status.failed - status.skipped

@@ -44,6 +44,8 @@ ALLOWED = [
         for verb in ("list", "watch")
         for group, resource in (
             ("", "events"),
+            ("", "limitranges"),
+            ("", "resourcequotas"),
             ("", "namespaces"),
             ("", "nodes"),
             ("", "pods"),

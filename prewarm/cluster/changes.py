@@ -24,6 +24,8 @@ class Changes(Struct, frozen=True):
     namespaces: frozenset[str] = frozenset()
     """Their own object or a Service in them."""
     policies: frozenset[str] = frozenset()
+    quotas: frozenset[str] = frozenset()
+    """Namespaces of which a ResourceQuota or LimitRange changed."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__struct_fields__)
@@ -40,6 +42,7 @@ class ChangeCollector:
         self.used_nodes: set[str] = set()
         self.namespaces: set[str] = set()
         self.policies: set[str] = set()
+        self.quotas: set[str] = set()
         self.happened = asyncio.Event()
 
     def take(self) -> Changes:
@@ -52,6 +55,7 @@ class ChangeCollector:
             self.used_nodes,
             self.namespaces,
             self.policies,
+            self.quotas,
         )
         changes = Changes(
             frozenset(self.workloads),
@@ -61,6 +65,7 @@ class ChangeCollector:
             frozenset(self.used_nodes),
             frozenset(self.namespaces),
             frozenset(self.policies),
+            frozenset(self.quotas),
         )
         for names in collected:
             names.clear()

@@ -132,6 +132,8 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.nodes, store.nodes),
         KindFeed(kinds.namespaces, store.namespaces),
         KindFeed(kinds.services, store.services),
+        KindFeed(kinds.quotas, store.quotas),
+        KindFeed(kinds.limit_ranges, store.limit_ranges),
         KindFeed(kinds.deployments, store.deployments),
         KindFeed(kinds.replica_sets, store.replica_sets),
         KindFeed(kinds.stateful_sets, store.stateful_sets),

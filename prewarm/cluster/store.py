@@ -1,5 +1,7 @@
 """What the reflectors have seen, kept so that a snapshot costs nearly nothing and no grouping is ever rebuilt."""
 
+from typing import TypeVar
+
 from prewarm.api.names import LABEL_PULLER, TRUE
 from prewarm.cluster.changes import ChangeCollector, Changes
 from prewarm.cluster.sinks import EventBuffer, TableSink
@@ -7,9 +9,11 @@ from prewarm.cluster.tables import Grouping, Table
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import OwnerReference, Pod
+from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage, ObjectKey
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload, WorkloadKey
 
+T = TypeVar("T")
 _PLANNED_KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 
 
@@ -105,6 +109,10 @@ class Store:
         self._autoscalers_by_target: Grouping[WorkloadKey, ObjectKey, Autoscaler] = Grouping()
         self._services: Table[str, tuple[Service, ...]] = Table()
         self._services_by_namespace: Grouping[str, ObjectKey, Service] = Grouping()
+        self._quotas: Table[str, tuple[ResourceQuota, ...]] = Table()
+        self._quotas_by_namespace: Grouping[str, ObjectKey, ResourceQuota] = Grouping()
+        self._limit_ranges: Table[str, tuple[LimitRange, ...]] = Table()
+        self._limit_ranges_by_namespace: Grouping[str, ObjectKey, LimitRange] = Grouping()
         self._namespaces: Table[str, Namespace] = Table()
         self._image_caches: Table[ObjectKey, ImageCache] = Table()
         self._node_images: Table[str, NodeImages] = Table()
@@ -118,6 +126,8 @@ class Store:
         self.replica_sets = TableSink(self._replica_set, changes, self._replica_sets)
         self.autoscalers = TableSink(self._autoscaler, changes)
         self.services = TableSink(self._service, changes)
+        self.quotas = TableSink(self._quota, changes)
+        self.limit_ranges = TableSink(self._limit_range, changes)
         self.namespaces = TableSink(self._namespace, changes)
         self.image_caches = TableSink(self._image_cache, changes, self._image_caches)
         self.node_images = TableSink(self._node_image, changes)
@@ -143,6 +153,8 @@ class Store:
             replica_sets_by_owner=self._replica_sets_by_owner.view(),
             autoscalers=self._autoscalers.view(),
             services_by_namespace=self._services.view(),
+            quotas=self._quotas.view(),
+            limit_ranges=self._limit_ranges.view(),
             namespaces=self._namespaces.view(),
             image_caches=self._image_caches.view(),
             node_images=self._node_images.view(),
@@ -215,14 +227,16 @@ class Store:
             self._changes.workloads.add(target)
 
     def _service(self, key: ObjectKey, _old: Service | None, new: Service | None) -> None:
-        namespace = key[0]
-        if new is None:
-            self._services_by_namespace.pop(namespace, key)
-        else:
-            self._services_by_namespace.put(namespace, key, new)
-        services = self._services_by_namespace.group(namespace)
-        self._services.set(namespace, tuple(services[name] for name in sorted(services)) or None)
-        self._changes.namespaces.add(namespace)
+        _regroup(self._services, self._services_by_namespace, key, new)
+        self._changes.namespaces.add(key[0])
+
+    def _quota(self, key: ObjectKey, _old: ResourceQuota | None, new: ResourceQuota | None) -> None:
+        _regroup(self._quotas, self._quotas_by_namespace, key, new)
+        self._changes.quotas.add(key[0])
+
+    def _limit_range(self, key: ObjectKey, _old: LimitRange | None, new: LimitRange | None) -> None:
+        _regroup(self._limit_ranges, self._limit_ranges_by_namespace, key, new)
+        self._changes.quotas.add(key[0])
 
     def _namespace(self, key: ObjectKey, _old: Namespace | None, new: Namespace | None) -> None:
         self._namespaces.set(key[1], new)
@@ -238,3 +252,16 @@ class Store:
     def _policy(self, key: ObjectKey, _old: Policy | None, new: Policy | None) -> None:
         self._policies.set(key[1], new)
         self._changes.policies.add(key[1])
+
+
+def _regroup(
+    table: Table[str, tuple[T, ...]], groups: Grouping[str, ObjectKey, T], key: ObjectKey, new: T | None
+) -> None:
+    """Put or remove an object, and keep its namespace's objects in order of name."""
+    namespace = key[0]
+    if new is None:
+        groups.pop(namespace, key)
+    else:
+        groups.put(namespace, key, new)
+    found = groups.group(namespace)
+    table.set(namespace, tuple(found[name] for name in sorted(found)) or None)

@@ -137,4 +137,5 @@ def merged(changes: Sequence[Changes]) -> Changes:
         used_nodes=frozenset().union(*(change.used_nodes for change in changes)),
         namespaces=frozenset().union(*(change.namespaces for change in changes)),
         policies=frozenset().union(*(change.policies for change in changes)),
+        quotas=frozenset().union(*(change.quotas for change in changes)),
     )

@@ -22,7 +22,7 @@ from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
 from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
-from prewarm.model.intents import PODS, Create
+from prewarm.model.intents import PODS, Create, Delete
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
@@ -175,7 +175,7 @@ class Term:
         if self._puller_wakes_at is not None and clocks.wall() >= self._puller_wakes_at:
             return True
         if snapshot.image_caches or snapshot.puller_pods or snapshot.node_images:
-            self._surroundings_changed |= bool(changes.nodes or changes.used_nodes)
+            self._surroundings_changed |= bool(changes.nodes or changes.used_nodes or changes.quotas)
         return self._surroundings_changed and clocks.steady() >= self._pulled_at + PULL_GAP_SECONDS
 
     async def _pull(self) -> None:
@@ -187,10 +187,14 @@ class Term:
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
         creates = tuple(intent for intent in decision.intents if isinstance(intent, Create))
-        self._scribe.put(intent for intent in decision.intents if not isinstance(intent, Create))
-        if creates:
-            self._react(creates, snapshot)
-            self._heed(await services.execution.execute(creates), snapshot.taken_at)
+        # Deletions make room, in quotas and on nodes; what only tells waits until the pulls are ordered.
+        self._scribe.put(intent for intent in decision.intents if isinstance(intent, Delete))
+        try:
+            if creates:
+                self._react(creates, snapshot)
+                self._heed(await services.execution.execute(creates), snapshot.taken_at)
+        finally:
+            self._scribe.put(intent for intent in decision.intents if not isinstance(intent, Create | Delete))
 
     def _react(self, creates: Collection[Create], snapshot: ClusterSnapshot) -> None:
         """Measure the time from a workload's change to the order of its first pull."""

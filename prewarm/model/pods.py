@@ -162,6 +162,8 @@ class PodShape(Struct, frozen=True):
     containers: tuple[ContainerShape, ...] = ()
     requests: Resources = Resources()
     """What filters count: max(init phases, containers + sidecars) + overhead (scheduler's PodRequests)."""
+    limits: Resources = Resources()
+    """What quotas on limits count."""
     scoring_milli_cpu: int = 0
     """As `requests`, with 100m for a container that requests no CPU (schedutil.DefaultMilliCPURequest)."""
     scoring_memory: int = 0

@@ -7,6 +7,7 @@ from msgspec import Struct
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
+from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.workloads import Autoscaler, Namespace, Service, Workload, WorkloadKey
 
 ObjectKey = tuple[str, str]
@@ -75,6 +76,10 @@ class ClusterSnapshot(Struct, frozen=True):
     """By target."""
     services_by_namespace: Mapping[str, tuple[Service, ...]] = {}
     namespaces: Mapping[str, Namespace] = {}
+    quotas: Mapping[str, tuple[ResourceQuota, ...]] = {}
+    """By namespace."""
+    limit_ranges: Mapping[str, tuple[LimitRange, ...]] = {}
+    """By namespace."""
     image_caches: Mapping[ObjectKey, ImageCache] = {}
     node_images: Mapping[str, NodeImages] = {}
     """By node name."""

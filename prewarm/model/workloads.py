@@ -48,6 +48,12 @@ class Workload(Struct, frozen=True):
     max_surge: int | str = "25%"
     max_unavailable: int | str = "25%"
     partition: int = 0
+    first_ordinal: int = 0
+    """Of a StatefulSet: spec.ordinals.start."""
+    parallel: bool = False
+    """Of a StatefulSet: missing pods are created together (podManagementPolicy Parallel)."""
+    update_revision: str = ""
+    """Of a StatefulSet: status.updateRevision, the value of controller-revision-hash on pods of the wanted revision."""
     min_ready_seconds: int = 0
     paused: bool = False
     created_at: float = 0.0
@@ -56,6 +62,8 @@ class Workload(Struct, frozen=True):
     updated_replicas: int = 0
     ready_replicas: int = 0
     available_replicas: int = 0
+    replica_failure: str = ""
+    """Message of the condition ReplicaFailure, in the API server's words: why pods of its were refused; "" if none."""
     resource_version: str = ""
     api_version: str = "apps/v1"
 

@@ -100,6 +100,8 @@ KINDS: list[tuple[Pick, Object]] = [
     (lambda kinds: kinds.deployments, WORKLOAD),
     (lambda kinds: kinds.daemon_sets, WORKLOAD),
     (lambda kinds: kinds.autoscalers, AUTOSCALER),
+    (lambda kinds: kinds.quotas, {"metadata": METADATA, "status": {"hard": {"pods": "3"}, "used": {"pods": "1"}}}),
+    (lambda kinds: kinds.limit_ranges, {"metadata": METADATA, "spec": {"limits": [{"type": "Container", "max": {}}]}}),
     (lambda kinds: kinds.services, {"metadata": METADATA, "spec": {"selector": {"a": "b"}}}),
     (lambda kinds: kinds.namespaces, {"metadata": METADATA, "status": {"phase": "Active"}}),
     (lambda kinds: kinds.events, EVENT),

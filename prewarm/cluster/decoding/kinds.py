@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from prewarm.api.image_cache import decode_image_cache
 from prewarm.api.node_image import decode_node_images
 from prewarm.api.policy import decode_policy
-from prewarm.cluster.decoding import autoscalers, nodes, others, pods, workloads
+from prewarm.cluster.decoding import autoscalers, nodes, others, pods, quotas, workloads
 from prewarm.cluster.decoding.common import WireMeta, WireObject
 from prewarm.cluster.decoding.problems import Problems, Report
 from prewarm.model import intents
@@ -17,6 +17,7 @@ from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.intents import Resource
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
+from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.snapshot import ObjectKey
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload
 
@@ -239,6 +240,12 @@ class Kinds:
         )
         self.services: Kind[Service] = TypedKind(intents.SERVICES, others.WireService, others.service, found)
         self.namespaces: Kind[Namespace] = TypedKind(intents.NAMESPACES, others.WireNamespace, others.namespace, found)
+        self.quotas: Kind[ResourceQuota] = TypedKind(
+            intents.RESOURCE_QUOTAS, quotas.WireQuota, quotas.resource_quota, found
+        )
+        self.limit_ranges: Kind[LimitRange] = TypedKind(
+            intents.LIMIT_RANGES, quotas.WireLimitRange, quotas.limit_range, found
+        )
         self.events: Kind[KubeletEvent] = TypedKind(intents.EVENTS, others.WireEvent, others.kubelet_event, found)
         self.image_caches: Kind[ImageCache] = MappingKind(intents.IMAGE_CACHES, decode_image_cache, found)
         self.node_images: Kind[NodeImages] = MappingKind(intents.NODE_IMAGES, decode_node_images, found)

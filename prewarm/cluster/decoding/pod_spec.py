@@ -19,6 +19,7 @@ from prewarm.cluster.decoding.common import Scalar, shared_mapping, sorted_pairs
 from prewarm.cluster.decoding.problems import Report
 from prewarm.cluster.decoding.requests import (
     SCORING_DEFAULTS,
+    Amounts,
     RequestingContainer,
     WireResources,
     amounts,
@@ -187,6 +188,7 @@ def _build(spec: WirePodSpec, report: Report) -> PodShape:
     return PodShape(
         containers=_containers(spec, report),
         requests=as_resources(pod_requests(init, main, pod_level, overhead, {})),
+        limits=as_resources(_limits(spec, report)),
         scoring_milli_cpu=scoring.get("cpu", 0),
         scoring_memory=scoring.get("memory", 0),
         node_selector=sorted_pairs(spec.node_selector),
@@ -208,6 +210,19 @@ def _build(spec: WirePodSpec, report: Report) -> PodShape:
         host_network=spec.host_network,
         runtime_class=spec.runtime_class_name or "",
     )
+
+
+def _limits(spec: WirePodSpec, report: Report) -> Amounts:
+    """Limits add up as requests do; a container without one counts as nothing, as in quotas."""
+
+    def limited(wire: WireContainer) -> RequestingContainer:
+        limits = wire.resources.limits if wire.resources else None
+        return RequestingContainer(amounts(limits, report), wire.restart_policy == "Always")
+
+    init = [limited(wire) for wire in spec.init_containers or ()]
+    main = [limited(wire) for wire in spec.containers or ()]
+    pod_level = amounts(spec.resources.limits, report) if spec.resources else {}
+    return pod_requests(init, main, pod_level, {}, {})
 
 
 def _requesting(container: WireContainer, report: Report) -> RequestingContainer:

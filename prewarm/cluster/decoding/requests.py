@@ -23,6 +23,7 @@ class WireResources(Struct, gc=False):
     """v1.ResourceRequirements."""
 
     requests: dict[str, Scalar] | None = None
+    limits: dict[str, Scalar] | None = None
 
 
 class RequestingContainer(Struct, frozen=True, gc=False):

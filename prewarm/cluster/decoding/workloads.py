@@ -1,6 +1,6 @@
 """Deployments, StatefulSets, DaemonSets and ReplicaSets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -24,6 +24,7 @@ from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
 _DEPLOYMENT_ANNOTATIONS = "deployment.kubernetes.io/"
 _REVISION_LABEL = "pod-template-hash"
 _HASH_BYTES = 10
+_LONGEST_MESSAGE = 1024
 
 
 class WireRollingUpdate(Struct, rename="camel", gc=False):
@@ -41,6 +42,12 @@ class WireStrategy(Struct, rename="camel", gc=False):
     rolling_update: WireRollingUpdate | None = None
 
 
+class WireOrdinals(Struct, rename="camel", gc=False):
+    """spec.ordinals of a StatefulSet."""
+
+    start: int = 0
+
+
 class WireWorkloadSpec(Struct, rename="camel", gc=False):
     """Spec of all four kinds."""
 
@@ -51,6 +58,16 @@ class WireWorkloadSpec(Struct, rename="camel", gc=False):
     update_strategy: WireStrategy | None = None
     min_ready_seconds: int = 0
     paused: bool = False
+    ordinals: WireOrdinals | None = None
+    pod_management_policy: str = ""
+
+
+class WireWorkloadCondition(Struct, gc=False):
+    """Condition of any of the four kinds."""
+
+    type: str = ""
+    status: str = ""
+    message: str = ""
 
 
 class WireWorkloadStatus(Struct, rename="camel", gc=False):
@@ -61,6 +78,8 @@ class WireWorkloadStatus(Struct, rename="camel", gc=False):
     updated_replicas: int = 0
     ready_replicas: int = 0
     available_replicas: int = 0
+    update_revision: str = ""
+    conditions: list[WireWorkloadCondition] | None = None
     desired_number_scheduled: int = 0
     current_number_scheduled: int = 0
     updated_number_scheduled: int = 0
@@ -140,6 +159,9 @@ def _workload(resource: Resource, wire: WireWorkload, report: Report) -> Workloa
         max_surge=defaults.max_surge if rolling.max_surge is None else rolling.max_surge,
         max_unavailable=defaults.max_unavailable if rolling.max_unavailable is None else rolling.max_unavailable,
         partition=rolling.partition or 0,
+        first_ordinal=0 if spec.ordinals is None else max(0, spec.ordinals.start),
+        parallel=spec.pod_management_policy == "Parallel",
+        update_revision=status.update_revision,
         min_ready_seconds=spec.min_ready_seconds,
         paused=spec.paused,
         created_at=unix(meta.creation_timestamp) or 0.0,
@@ -148,6 +170,7 @@ def _workload(resource: Resource, wire: WireWorkload, report: Report) -> Workloa
         updated_replicas=status.updated_number_scheduled if per_node else status.updated_replicas,
         ready_replicas=status.number_ready if per_node else status.ready_replicas,
         available_replicas=status.number_available if per_node else status.available_replicas,
+        replica_failure=_replica_failure(status.conditions or ()),
         resource_version=meta.resource_version,
         api_version=resource.api_version,
     )
@@ -162,6 +185,13 @@ def _template(raw: msgspec.Raw, report: Report) -> tuple[PodTemplate, str]:
     except msgspec.ValidationError as error:
         report(f"spec.template: {error}")
         return PodTemplate(), hashed
+
+
+def _replica_failure(conditions: Sequence[WireWorkloadCondition]) -> str:
+    for condition in conditions:
+        if condition.type == "ReplicaFailure" and condition.status == "True":
+            return condition.message[:_LONGEST_MESSAGE] or "ReplicaFailure"
+    return ""
 
 
 def _strategy(text: str, report: Report) -> UpdateStrategy:

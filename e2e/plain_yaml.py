@@ -1,5 +1,7 @@
 """The plain YAML installation, made from the chart: `python -m e2e.plain_yaml [--check]` writes deploy/prewarm.yaml.
 
+It also writes the page of rights, which the chart's roles decide (docs/reference/rbac.md).
+
 Helm renders the chart with its default values (helm from the PATH, else built); what is Helm's own in the output goes.
 The CustomResourceDefinitions stay in crds/, so that `kubectl delete -f` takes no ImageCache with it.
 """
@@ -12,7 +14,8 @@ from pathlib import Path
 import yaml
 
 from e2e.cluster import binaries
-from e2e.manifests import PROJECT
+from e2e.manifests import PROJECT, documents
+from e2e.rights import PAGE, rights_page
 from prewarm.api.generate import to_yaml
 from prewarm.model.intents import Json, Manifest
 
@@ -62,14 +65,16 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: python -m e2e.plain_yaml [--check]\n")
         return 2
     content = render(binaries.helm())
-    if arguments:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != content:
-            sys.stderr.write("deploy/prewarm.yaml differs from charts/prewarm: run python -m e2e.plain_yaml\n")
-            return 1
-        return 0
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(content, encoding="utf-8")
-    return 0
+    files = {TARGET: content, PROJECT / PAGE: rights_page(documents(content))}
+    wrong = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in wrong:
+        if arguments:
+            name = path.relative_to(PROJECT)
+            sys.stderr.write(f"{name} differs from charts/prewarm: run python -m e2e.plain_yaml\n")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path], encoding="utf-8")
+    return 1 if arguments and wrong else 0
 
 
 if __name__ == "__main__":

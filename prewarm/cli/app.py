@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prewarm import __version__
-from prewarm.cli import convert, manifests, plan, run, status, warm
+from prewarm.cli import convert, manifests, plan, remove_images, run, status, warm
 from prewarm.cli.errors import EXIT_CODES, CommandError, ExitCode
 
 # typer bundles click under a private name and exports only this one of its errors.
@@ -34,9 +34,11 @@ app.command("run")(run.run)
 app.command("plan", epilog=EXIT_CODES)(plan.plan)
 app.command("warm", epilog=EXIT_CODES)(warm.warm)
 app.command("status", epilog=EXIT_CODES)(status.status)
+app.command("remove-images", hidden=True, epilog=EXIT_CODES)(remove_images.remove_images)
 app.command("convert", epilog=EXIT_CODES)(convert.convert)
 app.command("crds")(manifests.crds)
 app.command("policies")(manifests.policies)
+app.command("admission-policies", epilog=EXIT_CODES)(manifests.admission_policies)
 
 
 def _print_version(wanted: bool) -> None:

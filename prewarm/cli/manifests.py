@@ -1,11 +1,15 @@
-"""`prewarm crds` and `prewarm policies`: manifests to apply."""
+"""`prewarm crds`, `prewarm policies` and `prewarm admission-policies`: manifests to apply."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prewarm.api.fields import NAME_PATTERN
 from prewarm.cli.errors import usage
+from prewarm.cli.yaml_text import to_yaml
+from prewarm.puller import guards
 
 
 def crds() -> None:
@@ -22,6 +26,23 @@ def policies(
         if name not in files:
             raise usage(f"no ready-made policy {name!r}; there are: {', '.join(files)}")
     _print([files[name] for name in dict.fromkeys(names or files)])
+
+
+def admission_policies(
+    namespace: Annotated[str, typer.Option(help="Namespace of the controller.")] = guards.NAMESPACE,
+    service_account: Annotated[str, typer.Option(help="ServiceAccount of the controller.")] = guards.RELEASE,
+    purging: Annotated[bool, typer.Option("--purging", help="Removing images is switched on.")] = False,
+) -> None:
+    """Print the ValidatingAdmissionPolicies that bind authors of ImageCaches, and the controller itself.
+
+    The chart and deploy/prewarm.yaml have them already.
+    """
+    for value, option in ((namespace, "--namespace"), (service_account, "--service-account")):
+        if re.fullmatch(NAME_PATTERN, value) is None:
+            raise usage(f"{option} {value!r}: write the name of an object")
+    made = guards.guards(namespace, service_account, purging=purging)
+    manifests = [write(guard) for guard in made for write in (guards.policy_manifest, guards.binding_manifest)]
+    typer.echo("---\n".join(to_yaml(manifest) for manifest in manifests), nl=False)
 
 
 def _files(folder: str) -> list[Path]:

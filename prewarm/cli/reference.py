@@ -15,6 +15,7 @@ from prometheus_client import Metric
 
 from prewarm.accounting.waste import WasteReason
 from prewarm.api import names
+from prewarm.cli.yaml_text import to_yaml
 from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.mirror import Mirror
@@ -23,7 +24,7 @@ from prewarm.controller.settings import Settings
 from prewarm.model.nodes import Evidence, NodeState
 from prewarm.model.outcomes import Outcome
 from prewarm.model.plans import RejectReason, SkipReason, Trigger
-from prewarm.puller import FailureReason, WithheldReason
+from prewarm.puller import FailureReason, WithheldReason, guards
 
 _FOLDER = "docs/reference"
 _COMMAND = "python -m prewarm.cli.reference"
@@ -52,7 +53,41 @@ def reference_files() -> Mapping[str, str]:
         f"{_FOLDER}/names.md": names_reference(),
         f"{_FOLDER}/reasons.md": reasons_reference(),
         f"{_FOLDER}/cli.md": cli_reference(),
+        f"{_FOLDER}/admission.md": admission_reference(),
+        **chart_policies(),
     }
+
+
+def chart_policies() -> Mapping[str, str]:
+    """The ValidatingAdmissionPolicies as the chart reads them; it puts the release's names in."""
+    header = f"# {_origin('prewarm/puller/guards.py')}"
+    return {
+        f"charts/prewarm/files/admission/{guard.suffix}.yaml": header + to_yaml(guards.policy_manifest(guard))
+        for guard in guards.guards()
+    }
+
+
+def admission_reference() -> str:
+    """Every ValidatingAdmissionPolicy with what it refuses, in words and in CEL."""
+    parts = []
+    for guard in guards.guards(purging=True):
+        who = f"Requests of `{guard.only_user}`" if guard.only_user else "All requests"
+        resource = f"{guard.resource}.{guard.group}" if guard.group else guard.resource
+        parts += [
+            f"## {guards.RELEASE}-{guard.suffix}\n",
+            f"{who} to {', '.join(guard.operations)} `{resource}`.\n",
+            _table(("what is refused", "unless (CEL)"), ((v.message, f"`{v.expression}`") for v in guard.validations)),
+        ]
+        if guard.variables:
+            parts.append(_table(("variable", "CEL"), ((name, f"`{cel}`") for name, cel in guard.variables)))
+    return _page(
+        "Admission policies",
+        "prewarm/puller/guards.py",
+        "ValidatingAdmissionPolicies (admissionregistration.k8s.io/v1) of the chart and of `deploy/prewarm.yaml`, "
+        "printed by `prewarm admission-policies`. [Security](../security.md) says why they are there. Shown with "
+        "purging switched on, for the ServiceAccount `prewarm` in `prewarm-system`.",
+        *parts,
+    )
 
 
 def settings_reference() -> str:

@@ -26,3 +26,20 @@ def test_policies_are_printed_alone_or_together(capsys: pytest.CaptureFixture[st
     two = documents(capsys.readouterr().out)
     assert len(every) > 2
     assert [document["metadata"]["name"] for document in two] == ["shadow", "default"]  # type: ignore[index]
+
+
+def test_admission_policies_come_with_their_bindings_and_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["admission-policies", "--namespace", "ops", "--service-account", "warm", "--purging"]) == 0
+    text = capsys.readouterr().out
+    found = [(d["kind"], d["metadata"]["name"]) for d in documents(text)]  # type: ignore[index]
+    assert sorted(name for kind, name in found if kind == "ValidatingAdmissionPolicy") == sorted(
+        name for kind, name in found if kind == "ValidatingAdmissionPolicyBinding"
+    )
+    assert "system:serviceaccount:ops:warm" in text
+    assert "request.namespace == 'ops'" in text
+    assert "prewarm-system" not in text
+
+
+def test_names_in_admission_policies_cannot_end_their_expressions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["admission-policies", "--namespace", "a' || true || '"]) == 2
+    assert "--namespace" in capsys.readouterr().err

@@ -1,8 +1,11 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
+from e2e.manifests import documents
+from e2e.rights import PAGE, rights, rights_page
 from prewarm.cli.reference import metrics_reference
 from prewarm.model.outcomes import Outcome
 from prewarm.puller import FailureReason, WithheldReason
@@ -12,34 +15,17 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
 
-def granted() -> set[tuple[str, str]]:
-    """What the plain-YAML install grants, as resource.group and verb."""
-    documents = yaml.safe_load_all((ROOT / "deploy" / "prewarm.yaml").read_text(encoding="utf-8"))
-    roles = [document for document in documents if document and document["kind"] in {"ClusterRole", "Role"}]
-    return {
-        (f"{resource}.{group}" if group else resource, verb)
-        for role in roles
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+def test_the_page_of_rights_says_what_the_installation_grants() -> None:
+    objects = documents((ROOT / "deploy" / "prewarm.yaml").read_text(encoding="utf-8"))
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == rights_page(objects), "run python -m e2e.plain_yaml"
+    assert {right.resource for right in rights(objects)}.isdisjoint({"secrets", "serviceaccounts", "pods/exec"})
+    assert "*" not in {verb for right in rights(objects) for verb in right.verbs}
 
 
-def explained() -> set[tuple[str, str]]:
-    """What the tables of the page say."""
-    section = OPERATIONS.read_text(encoding="utf-8").partition("## Rights")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (`.+?) \| ([a-z, ]+) \| .+ \|$", section, re.MULTILINE)
-    return {
-        (resource, verb)
-        for resources, verbs in rows
-        for resource in re.findall(r"`([a-z/.0-9]+)`", resources.partition(" named ")[0])
-        for verb in verbs.split(", ")
-    }
-
-
-def test_the_page_explains_exactly_the_rights_that_are_granted() -> None:
-    assert explained() == granted()
+def test_a_right_without_a_reason_is_no_page() -> None:
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    with pytest.raises(ValueError, match="secrets"):
+        rights_page([{"kind": "ClusterRole", "rules": [rule]}])
 
 
 def test_alerts_use_series_and_outcomes_that_exist_and_runbooks_that_are_there() -> None:

@@ -1,0 +1,205 @@
+"""The chart's admission policies on a real API server, with every shape of pod: what they let through, and what not."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from e2e.cluster.selection import Cluster, Lane
+from e2e.manifests import get
+from e2e.release import CONTROLLER, as_user, attempt, installed, refusal
+from prewarm.api.image_cache import image_cache_manifest
+from prewarm.model.image_caches import ImageCache, ImageList
+from prewarm.model.pods import Toleration
+from prewarm.puller.pods import create, order_for
+from prewarm.puller.settings import PullerSettings
+
+APP = "registry.example/web:v1"
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release(cluster: Cluster, helm: Path) -> Iterator[None]:
+    if cluster.lane is Lane.EXISTING:
+        pytest.skip("installing and uninstalling would take away what is installed on an existing cluster")
+    with installed(cluster, helm):
+        yield
+
+
+def puller(namespace: str, *images: str, watched: bool = True, **fields: Any) -> dict[str, Any]:
+    """The manifest that the controller sends."""
+    cache = replace(ImageCache(namespace, "web", uid="00000000-0000-0000-0000-000000000001"), **fields)
+    order = order_for(cache, "node-1", "uid-1", images or (APP,), 1, 1000.0, watched=watched)
+    manifest: dict[str, Any] = json.loads(json.dumps(create(order, cache, PullerSettings()).manifest))
+    return manifest
+
+
+PULLERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unwatched": {"watched": False},
+    "secrets and service account": {"pull_secrets": ("a", "b"), "service_account": "default"},
+    "tolerations": {"tolerations": (Toleration("gpu", "Exists"),)},
+}
+
+
+@pytest.mark.parametrize("shape", PULLERS)
+def test_every_puller_of_ours_passes(cluster: Cluster, namespace: str, shape: str) -> None:
+    for images in ((APP,), tuple(f"registry.example/web:v{n}" for n in range(5))):
+        assert refusal(cluster, CONTROLLER, namespace, puller(namespace, *images, **PULLERS[shape])) == ""
+
+
+def spec(pod: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pod["spec"]
+    return found
+
+
+def target(pod: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pod["spec"]["containers"][0]
+    return found
+
+
+def volume(source: dict[str, Any]) -> Change:
+    return lambda pod: spec(pod)["volumes"].append({"name": "extra", **source})
+
+
+ALTERED: dict[str, tuple[Change, str]] = {
+    "no label": (lambda p: p["metadata"]["labels"].pop("prewarm.dev/puller"), "only pods with the label"),
+    "no labels": (lambda p: p["metadata"].pop("labels"), "only pods with the label"),
+    "a purger while purging is off": (
+        lambda p: p["metadata"].update(labels={"prewarm.dev/purger": "true"}),
+        "only pods with the label",
+    ),
+    "no owner": (lambda p: p["metadata"].pop("ownerReferences"), "controlled by an ImageCache"),
+    "another owner": (
+        lambda p: p["metadata"]["ownerReferences"][0].update(kind="Deployment", apiVersion="apps/v1"),
+        "controlled by an ImageCache",
+    ),
+    "no node": (lambda p: spec(p).pop("nodeName"), "names its node"),
+    "token": (lambda p: spec(p).update(automountServiceAccountToken=True), "automountServiceAccountToken"),
+    "token by default": (lambda p: spec(p).pop("automountServiceAccountToken"), "automountServiceAccountToken"),
+    "host network": (lambda p: spec(p).update(hostNetwork=True), "its node's network"),
+    "host PID": (lambda p: spec(p).update(hostPID=True), "shares no processes"),
+    "host IPC": (lambda p: spec(p).update(hostIPC=True), "shares no processes"),
+    "host path": (volume({"hostPath": {"path": "/"}}), "empty directories and images"),
+    "secret volume": (volume({"secret": {"secretName": "a"}}), "empty directories and images"),
+    "projected volume": (
+        volume({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}),
+        "empty directories and images",
+    ),
+    "config map volume": (volume({"configMap": {"name": "a"}}), "empty directories and images"),
+    "claim": (volume({"persistentVolumeClaim": {"claimName": "a"}}), "empty directories and images"),
+    "privileged": (
+        lambda p: target(p)["securityContext"].update(privileged=True, allowPrivilegeEscalation=True),
+        "neither privileged",
+    ),
+    "escalation": (
+        lambda p: target(p)["securityContext"].update(allowPrivilegeEscalation=True),
+        "neither privileged",
+    ),
+    "capability": (
+        lambda p: target(p)["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
+        "drops all capabilities",
+    ),
+    "no security context": (lambda p: target(p).pop("securityContext"), "drops all capabilities"),
+    "root": (lambda p: target(p)["securityContext"].update(runAsUser=0), "ordinary user"),
+    "root pod": (lambda p: spec(p)["securityContext"].update(runAsNonRoot=False, runAsUser=0), "ordinary user"),
+    "unconfined": (
+        lambda p: spec(p)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+        "ordinary user",
+    ),
+    "no pod security context": (lambda p: spec(p).pop("securityContext"), "ordinary user"),
+    "environment from a secret": (
+        lambda p: target(p).update(env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]),
+        "no environment from Secrets",
+    ),
+    "environment of a secret": (
+        lambda p: target(p).update(envFrom=[{"secretRef": {"name": "a"}}]),
+        "no environment from Secrets",
+    ),
+    "another command": (lambda p: target(p).update(command=["/bin/sh", "-c", "id"]), "with prewarm's commands"),
+    "no command": (lambda p: target(p).pop("command"), "with prewarm's commands"),
+    "arguments": (lambda p: target(p).update(args=["x"]), "with prewarm's commands"),
+    "another container": (
+        lambda p: spec(p)["containers"].append({**target(p), "name": "proxy"}),
+        "no containers but prewarm's",
+    ),
+    "another init container": (
+        lambda p: spec(p)["initContainers"].append({**target(p), "name": "proxy"}),
+        "no containers but prewarm's",
+    ),
+    "hook": (
+        lambda p: target(p).update(lifecycle={"postStart": {"exec": {"command": ["id"]}}}),
+        "no hooks",
+    ),
+    "probe": (lambda p: target(p).update(startupProbe={"exec": {"command": ["id"]}}), "no hooks"),
+    "host port": (lambda p: target(p).update(ports=[{"containerPort": 80, "hostPort": 80}]), "no hooks"),
+    "system priority": (
+        lambda p: spec(p).update(priorityClassName="system-node-critical"),
+        "no system priority class",
+    ),
+    "restarts": (lambda p: spec(p).update(restartPolicy="Always"), "never restarted"),
+}
+
+
+@pytest.mark.parametrize("shape", ALTERED)
+def test_no_other_pod_of_ours_passes(cluster: Cluster, namespace: str, shape: str) -> None:
+    change, words = ALTERED[shape]
+    pod = puller(namespace)
+    change(pod)
+    said = refusal(cluster, CONTROLLER, namespace, pod)
+    assert words in said
+    assert "prewarm-pullers" in said
+
+
+def test_nobody_elses_pods_are_judged(cluster: Cluster, namespace: str) -> None:
+    """No policy of ours may keep a workload's pod out, nor break the server on any shape of it."""
+    pods = []
+    for number, (change, _) in enumerate(ALTERED.values()):
+        pod = puller(namespace)
+        change(pod)
+        pod["metadata"]["name"] = f"shape-{number}"
+        pods.append(json.dumps(pod))
+    made = cluster.kubectl("create", "--dry-run=server", "-o", "name", "-f", "-", manifest="---\n".join(pods))
+    assert len(made.split()) == len(ALTERED)
+
+
+def test_only_pullers_are_deleted(cluster: Cluster, namespace: str) -> None:
+    ours, others = puller(namespace), copy.deepcopy(puller(namespace))
+    others["metadata"]["name"] = "of-somebody-else"
+    others["metadata"]["labels"] = {"app": "web"}
+    others["metadata"].pop("ownerReferences")
+    for pod in (ours, others):
+        spec(pod).pop("nodeName")
+        cluster.kubectl("create", "-f", "-", manifest=json.dumps(pod))
+    delete = ("delete", "pod", "--wait=false", "-n", namespace, *as_user(CONTROLLER))
+    assert "deletes only pods with the label" in attempt(cluster, *delete, "of-somebody-else")
+    assert attempt(cluster, *delete, ours["metadata"]["name"]) == ""
+    assert attempt(cluster, "delete", "pod", "of-somebody-else", "-n", namespace, "--force") == ""
+
+
+def test_the_controller_writes_plans_and_changes_no_ones_cache(cluster: Cluster, namespace: str) -> None:
+    lists = (ImageList((APP,), ("node-1",)),)
+    written = ImageCache(namespace, "written", lists=lists)
+    planned = ImageCache(namespace, "planned", lists=lists, planned=True, workload=f"deployment/{namespace}/web")
+    assert refusal(cluster, CONTROLLER, namespace, image_cache_manifest(planned)) == ""
+    assert "planned ImageCaches only" in refusal(cluster, CONTROLLER, namespace, image_cache_manifest(written))
+    cluster.kubectl("create", "-f", "-", manifest=json.dumps(image_cache_manifest(written)))
+    apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-", *as_user(CONTROLLER))
+    changed = image_cache_manifest(replace(written, suspend=True))
+    assert "does not change the spec" in attempt(cluster, *apply, manifest=json.dumps(changed))
+    taken = image_cache_manifest(replace(written, suspend=True, planned=True))
+    assert "does not change the spec" in attempt(cluster, *apply, manifest=json.dumps(taken))
+    delete = ("delete", "imagecaches.prewarm.dev", "written", "--dry-run=server", "-n", namespace, *as_user(CONTROLLER))
+    assert "prewarm deletes planned ImageCaches" in attempt(cluster, *delete)
+
+
+def test_policies_type_check(cluster: Cluster) -> None:
+    """The server checks expressions against the kinds that they speak of, and warns of what can never be true."""
+    for name in ("prewarm-imagecaches", "prewarm-pullers", "prewarm-plans"):
+        status = get(cluster, "validatingadmissionpolicy", name).get("status", {})
+        assert isinstance(status, dict)
+        assert not status.get("typeChecking", {}).get("expressionWarnings"), name

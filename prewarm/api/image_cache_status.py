@@ -79,7 +79,8 @@ class StatusFields(ApiModel):
         ),
     ] = Field(default_factory=list)
     """Ready: all that can be there is there. Progressing: pulls are under way or waiting. Degraded: some failed.
-    Finished: with completion Once, the work has ended, well or not; the reason says which."""
+    Finished: with completion Once, the work has ended, well or not; the reason says which. Purged: what was to be
+    removed from nodes is gone; the reason says why not."""
     desired: Count = 0
     """Pairs that should be there."""
     active: Count = 0
@@ -113,7 +114,16 @@ class StatusFields(ApiModel):
     refresh_handled: Annotated[str, Field(max_length=MAX_REQUEST)] = ""
     """The last value of the annotation prewarm.dev/refresh that was acted on; <empty> until an empty one is removed."""
     purge_handled: Annotated[str, Field(max_length=MAX_REQUEST)] = ""
-    """The last value of the annotation prewarm.dev/purge that was acted on."""
+    """The last value of the annotation prewarm.dev/purge that was acted on; <empty> until an empty one is removed."""
+    purged_at: Time | None = None
+    """When the last purge by the annotation prewarm.dev/purge began. Nothing is pulled again until a refresh by
+    annotation or another spec; then the field goes."""
+    purged_generation: Count = 0
+    """The generation of the spec that was purged."""
+    removal_round: Annotated[str, Field(max_length=16)] = ""
+    """Which round of removals removalTotal speaks of: a purge, or what one edit no longer asks for."""
+    removal_total: Count = 0
+    """Pairs of image and node that were to be removed in that round."""
 
 
 def decode_status(raw: object) -> ImageCacheStatus:
@@ -143,6 +153,10 @@ def decode_status(raw: object) -> ImageCacheStatus:
         requested_at=unix(fields.requested_at),
         refresh_handled=fields.refresh_handled,
         purge_handled=fields.purge_handled,
+        purged_at=unix(fields.purged_at),
+        purged_generation=fields.purged_generation,
+        removal_round=fields.removal_round,
+        removal_total=fields.removal_total,
     )
 
 
@@ -168,6 +182,10 @@ def bounded_status(status: ImageCacheStatus) -> ImageCacheStatus:
         requested_at=_microseconds(status.requested_at),
         refresh_handled=status.refresh_handled[:MAX_REQUEST],
         purge_handled=status.purge_handled[:MAX_REQUEST],
+        purged_at=_microseconds(status.purged_at),
+        purged_generation=status.purged_generation,
+        removal_round=status.removal_round[:16],
+        removal_total=status.removal_total,
     )
     while (bounded.failures or bounded.reasons) and _size(bounded) > MAX_STATUS_BYTES:
         if bounded.failures:
@@ -212,10 +230,17 @@ def _fields(status: ImageCacheStatus) -> dict[str, Json]:
         "completedAt": status.completed_at,
         "refreshedAt": status.refreshed_at,
         "requestedAt": status.requested_at,
+        "purgedAt": status.purged_at,
     }
     fields.update({name: api_time(time) for name, time in times.items() if time is not None})
-    handled = {"refreshHandled": status.refresh_handled, "purgeHandled": status.purge_handled}
-    fields.update({name: value for name, value in handled.items() if value})
+    others: dict[str, Json] = {
+        "refreshHandled": status.refresh_handled,
+        "purgeHandled": status.purge_handled,
+        "purgedGeneration": status.purged_generation,
+        "removalRound": status.removal_round,
+        "removalTotal": status.removal_total,
+    }
+    fields.update({name: value for name, value in others.items() if value})
     return fields
 
 

@@ -16,6 +16,7 @@ from prewarm.api.metadata import decode_metadata
 from prewarm.model.images import MAX_REFERENCE_LENGTH
 from prewarm.model.intents import Json, Manifest
 from prewarm.model.nodes import Evidence, FailedPull, NodeImages, PresentImage
+from prewarm.model.removals import RemovalResult
 
 MAX_PRESENT_IMAGES = 256
 """Images of one node that are kept: about 60 KB at usual lengths."""
@@ -47,6 +48,10 @@ class PresentImageFields(ApiModel):
     """Namespace, service account and names of the pull secrets under which it was pulled; empty for none."""
     used_at: Time | None = None
     """When a workload's container first used it after prewarm's pull."""
+    stays: Literal["", "InUse", "Pinned", "OtherNames", "Wanted", "Held", "Failed", "Invalid"] = ""
+    """Why it stayed when it was to be removed."""
+    stays_in: Annotated[str, Field(max_length=16)] = ""
+    """In which round of removals that was, as in the ImageCache's status.removalRound."""
 
 
 class FailedPullFields(ApiModel):
@@ -124,6 +129,8 @@ def _present(fields: PresentImageFields) -> PresentImage:
         pull_seconds=fields.pull_seconds,
         pull_identity=fields.pull_identity,
         used_at=unix(fields.used_at),
+        stays=RemovalResult(fields.stays) if fields.stays else None,
+        stays_in=fields.stays_in,
     )
 
 
@@ -185,6 +192,8 @@ def _bounded(image: PresentImage) -> PresentImage:
         pull_seconds=None if image.pull_seconds is None else max(0.0, round(image.pull_seconds, 6)),
         pull_identity=image.pull_identity[:_MAX_IDENTITY],
         used_at=None if image.used_at is None else round(image.used_at, 6),
+        stays=image.stays,
+        stays_in=image.stays_in[:16],
     )
 
 
@@ -234,6 +243,8 @@ def _fields(image: PresentImage) -> dict[str, Json]:
         "sizeBytes": image.size_bytes,
         "cache": image.cache,
         "pullIdentity": image.pull_identity,
+        "stays": image.stays.value if image.stays is not None else None,
+        "staysIn": image.stays_in,
     }
     fields.update({name: value for name, value in optional.items() if value})
     if image.pull_seconds is not None:

@@ -103,6 +103,14 @@ class ImageCacheStatus(Struct, frozen=True):
     """The last value of prewarm.dev/refresh that was acted on."""
     purge_handled: str = ""
     """The last value of prewarm.dev/purge that was acted on."""
+    purged_at: float | None = None
+    """When the last purge by annotation began; None once the images are wanted again."""
+    purged_generation: int = 0
+    """The generation of the spec that was purged: another one wants its images again."""
+    removal_round: str = ""
+    """Which round of removals the next number speaks of."""
+    removal_total: int = 0
+    """Pairs of image and node that were to be removed in that round."""
 
 
 class ImageCache(Struct, frozen=True):

@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from prewarm.model.pods import Resources, Taint, TaintEffect, Toleration
+from prewarm.model.removals import RemovalResult
 
 
 class NodeImageStatus(Struct, frozen=True):
@@ -128,6 +129,10 @@ class PresentImage(Struct, frozen=True):
     """Under which credentials it was pulled (namespace, service account, secrets): see pull_identity()."""
     used_at: float | None = None
     """When a workload's container first used it after our pull."""
+    stays: RemovalResult | None = None
+    """Why it stayed when it was to be removed."""
+    stays_in: str = ""
+    """In which round of removals that was."""
 
 
 class FailedPull(Struct, frozen=True):

@@ -33,6 +33,7 @@ from prewarm.model.image_caches import (
 from prewarm.model.images import PullPolicy
 from prewarm.model.nodes import Evidence, FailedPull, NodeImages, PresentImage
 from prewarm.model.pods import OwnerReference, Toleration
+from prewarm.model.removals import RemovalResult
 from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
 
 names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12)
@@ -134,6 +135,10 @@ statuses = st.builds(
     refreshed_at=st.none() | times,
     refresh_handled=anything,
     purge_handled=anything,
+    purged_at=st.none() | times,
+    purged_generation=st.integers(0, 2**31),
+    removal_round=st.text("0123456789abcdef", max_size=12),
+    removal_total=st.integers(0, 2**31),
 )
 present = st.builds(
     PresentImage,
@@ -146,6 +151,8 @@ present = st.builds(
     pull_seconds=st.none() | st.integers(0, 10**9).map(lambda n: n / 1e6),
     pull_identity=names | st.just(""),
     used_at=st.none() | times,
+    stays=st.none() | st.sampled_from([result for result in RemovalResult if not result.gone]),
+    stays_in=st.text("0123456789abcdef", max_size=12),
 )
 failed = st.builds(
     FailedPull,

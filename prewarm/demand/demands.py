@@ -1,28 +1,47 @@
 """All that a covered workload will need."""
 
-from prewarm.demand.coverage import coverage
+from prewarm.demand.coverage import Coverage, coverage
+from prewarm.demand.daemon_set import daemon_set_demand
 from prewarm.demand.rollout import rollout_demand, stage
 from prewarm.demand.scale_out import scale_out_demand
+from prewarm.demand.stateful_set import stateful_set_demand
 from prewarm.history import History
 from prewarm.model.image_caches import Policy
-from prewarm.model.plans import Demand
+from prewarm.model.plans import Demand, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.workloads import WorkloadKey
+from prewarm.model.workloads import Workload, WorkloadKey
 
 
 def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, history: History) -> tuple[Demand, ...]:
     """What a workload will need: its rollout while one is under way, else its next scale-out.
 
-    A workload that is gone, or of a kind other than Deployment, needs nothing. A question what would be if is answered
+    A workload that is gone, or of a kind that is not predicted, needs nothing. A question what would be if is answered
     even where the policy leaves out rollouts or scale-outs.
 
     Raises:
         ValueError: if maxSurge or maxUnavailable cannot be read.
     """
     found = snapshot.workloads.get(workload)
-    if found is None or workload.kind != "Deployment" or found.deleted_at is not None:
+    if found is None or found.deleted_at is not None:
         return ()
     wishes = coverage(snapshot, found)
+    match workload.kind:
+        case "Deployment":
+            return _of_deployment(snapshot, found, wishes, policy, history)
+        case "StatefulSet":
+            ahead = stateful_set_demand(snapshot, found, wishes.excluded, history)
+        case "DaemonSet":
+            ahead = daemon_set_demand(snapshot, found, wishes.excluded, history)
+        case _:
+            ahead = None
+    wanted = policy.scale_out if ahead is not None and ahead.trigger is Trigger.SCALE_OUT else policy.rollout
+    return () if ahead is None or not (wanted or workload in snapshot.asked) else (ahead,)
+
+
+def _of_deployment(
+    snapshot: ClusterSnapshot, found: Workload, wishes: Coverage, policy: Policy, history: History
+) -> tuple[Demand, ...]:
+    workload = found.key
     at = stage(snapshot, found)
     under_way = rollout_demand(snapshot, at, wishes.excluded, history)
     if under_way is not None:

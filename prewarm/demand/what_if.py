@@ -9,6 +9,8 @@ from prewarm.model.images import parse_reference
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
 
+PREDICTED_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
+"""Kinds of which the next pods are predicted."""
 MAX_REPLICAS = 1_000_000
 
 
@@ -28,14 +30,16 @@ def what_if(
         images: new image by container name; an image volume goes by its volume's name.
 
     Raises:
-        ValueError: if the workload is no Deployment, it or a container is not there, an image is no reference, or
-            replicas are negative.
+        ValueError: if the workload's kind is not predicted, it or a container is not there, an image is no reference,
+            or replicas are negative or asked of a DaemonSet.
     """
-    if workload.kind != "Deployment":
-        raise ValueError(f"{workload} cannot be planned: give a Deployment, the one kind whose next pods are predicted")
+    if workload.kind not in PREDICTED_KINDS:
+        raise ValueError(f"{workload} cannot be planned: give one of {', '.join(PREDICTED_KINDS)}")
     found = snapshot.workloads.get(workload)
     if found is None:
         raise ValueError(f"{workload} is not in the cluster")
+    if workload.kind == "DaemonSet" and replicas is not None:
+        raise ValueError(f"{workload} has no replicas: a DaemonSet has one pod on each of its nodes")
     if replicas is not None and not 0 <= replicas <= MAX_REPLICAS:
         raise ValueError(f"replicas {replicas}: give a number from 0 to {MAX_REPLICAS}")
     changed = found if replicas is None else replace(found, replicas=replicas)
@@ -52,5 +56,7 @@ def what_if(
     if containers != found.template.shape.containers:
         shape = replace(found.template.shape, containers=containers)
         digest = sha256(repr((found.template_hash, sorted(wanted.items()))).encode()).hexdigest()
-        changed = replace(changed, template=replace(found.template, shape=shape), template_hash=digest[:16])
+        changed = replace(
+            changed, template=replace(found.template, shape=shape), template_hash=digest[:16], update_revision=""
+        )
     return replace(snapshot, workloads={**snapshot.workloads, workload: changed}, asked=snapshot.asked | {workload})

@@ -26,6 +26,8 @@ class Batch(Struct, frozen=True):
     pods: int
     leaving: int = 0
     """How many of the demand's `leaving`, beyond those before earlier batches, go before these pods come."""
+    nodes: tuple[str, ...] = ()
+    """Where they come, if that is certain: one node for each pod. Empty: the scheduler chooses."""
 
 
 class Demand(Struct, frozen=True):
@@ -44,6 +46,8 @@ class Demand(Struct, frozen=True):
     """Keys of pods that go as the new ones come, in the order in which they go; empty for a scale-out."""
     leaving_first: int = 0
     """How many of `leaving` go before the first pod comes (maxUnavailable, Recreate)."""
+    leaves_in_order: bool = False
+    """Whether pods leave exactly in the order of `leaving`, whatever lands where meanwhile (StatefulSets)."""
     revision_labels: tuple[tuple[str, str], ...] = ()
     """Labels that the pods get beyond the template's (pod-template-hash, once known)."""
     confidence: float = 1.0
@@ -52,6 +56,11 @@ class Demand(Struct, frozen=True):
     def pods(self) -> int:
         """Pods still to come."""
         return sum(batch.pods for batch in self.batches)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the node of every pod is certain."""
+        return bool(self.batches) and all(batch.nodes for batch in self.batches)
 
 
 class RejectReason(StrEnum):

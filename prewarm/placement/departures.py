@@ -54,7 +54,8 @@ class Departures:
         copies = len(most)
         self._pods = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
         self._columns: Ints = np.array([cluster.column.get(pod.node_name, -1) for pod in self._pods], dtype=np.int64)
-        self._tiers: Ints = np.array([_tier(pod) for pod in self._pods], dtype=np.int64)
+        tiers = range(len(self._pods)) if demand.leaves_in_order else map(_tier, self._pods)
+        self._tiers: Ints = np.array([*tiers], dtype=np.int64)
         may_go = [sum(key in snapshot.pods for key in demand.leaving[:number]) for number in most]
         self._most: Ints = np.repeat(np.array(may_go, dtype=np.int64), rows)
         self._stays: Mask = np.arange(len(self._pods)) >= self._most[:, np.newaxis]
@@ -70,6 +71,9 @@ class Departures:
         self._said = any(batch.leaving for batch in demand.batches)
         self._pace = np.tile(random.uniform(QUICKEST_PACE, SLOWEST_PACE, rows), copies)
         self._lag = np.tile(random.uniform(EARLIEST_SECONDS, LATEST_SECONDS, rows), copies)
+        if demand.leaves_in_order:
+            # Its successor is created once a pod has ended, never before.
+            self._pace, self._lag = np.ones_like(self._pace), np.zeros_like(self._lag)
         # Last, and pod by pod: fewer pods draw the same.
         luck = random.random((len(self._pods), rows)).T
         positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, luck)

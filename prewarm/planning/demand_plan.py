@@ -4,7 +4,7 @@ from math import ceil
 
 from msgspec import Struct
 
-from prewarm.demand import never_pulled
+from prewarm.demand import never_pulled, pods_of_revision
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.images import PullPolicy, parse_reference
@@ -12,7 +12,7 @@ from prewarm.model.nodes import pull_identity, pull_obstacle
 from prewarm.model.plans import Demand, DemandPlan, PlannedNode, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ClusterArrays
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, first_later, landing, pods_of_revision
+from prewarm.planning.landing import IMMINENT_SECONDS, Landing, first_later, landing
 from prewarm.planning.selection import Limits, Prospect, is_unpredictable, new_nodes_allowed, select
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
@@ -65,13 +65,18 @@ def plan_demand(
     selection = select(prospects, limits, unpredictable=unpredictable)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)
+    turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
+
+    def order(prospect: Prospect) -> tuple[tuple[bool, float, float], int, str]:
+        return (_order(prospect, demand, snapshot.taken_at, history), turns.get(prospect.name, 0), prospect.name)
+
     late = sorted(node.name for node in where.candidates.nodes if needs.images and node.name not in weighed)
     return DemandPlan(
         demand=demand,
         candidates=where.candidates,
         nodes=tuple(
             PlannedNode(prospect.name, prospect.probability, _to_pull(prospect))
-            for prospect in sorted(chosen, key=lambda prospect: _order(prospect, demand, snapshot.taken_at, history))
+            for prospect in sorted(chosen, key=order)
         ),
         skips=(
             *skips,
@@ -128,7 +133,7 @@ def _to_pull(prospect: Prospect) -> tuple[str, ...]:
     return () if prospect.obstacle is not None or (prospect.pod_pulls and not prospect.ours) else prospect.missing
 
 
-def _order(prospect: Prospect, demand: Demand, now: float, history: History) -> tuple[bool, float, float, str]:
+def _order(prospect: Prospect, demand: Demand, now: float, history: History) -> tuple[bool, float, float]:
     """Nodes to pull on by falling value, then warm ones by falling probability.
 
     value = probability x min(pull / lead, lead / pull), with the seconds that pulling what is missing takes and the
@@ -137,8 +142,8 @@ def _order(prospect: Prospect, demand: Demand, now: float, history: History) -> 
     """
     missing = _to_pull(prospect)
     if not missing:
-        return (True, 0.0, -prospect.probability, prospect.name)
+        return (True, 0.0, -prospect.probability)
     pull = max(0.1, sum(history.pull_seconds(image, prospect.name) or DEFAULT_PULL_SECONDS for image in missing))
     lead = max(IMMINENT_SECONDS, first_later(demand, now) - now)
     value = prospect.probability * min(pull / lead, lead / pull)
-    return (False, -round(value, 9), -prospect.probability, prospect.name)
+    return (False, -round(value, 9), -prospect.probability)

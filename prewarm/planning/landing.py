@@ -1,14 +1,14 @@
 """Where do a demand's pods land, and for which of those landings can a pull still be ahead?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import takewhile
 
 from msgspec import Struct
 
+from prewarm.demand import pods_of_revision
 from prewarm.history import DEFAULT_PULL_SECONDS, History
-from prewarm.model.plans import Batch, Candidates, Demand
-from prewarm.model.pods import Pod
-from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.model.plans import Batch, CandidateNode, Candidates, Demand
+from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ClusterArrays, ExpectedImage, place, place_both_ways, place_in_turn, reachable
 from prewarm.planning.underway import Underway
 
@@ -18,7 +18,6 @@ SCHEDULING_SECONDS = 5.0
 """A pod without a node for longer than this is not about to get one."""
 REPORT_SECONDS = 20.0
 """From an image's arrival until its node lists it, by which the scheduler scores: 2 to 38 s on real kubelets."""
-_NO_PODS: Mapping[ObjectKey, Pod] = {}
 
 
 class Landing(Struct, frozen=True):
@@ -70,6 +69,8 @@ def landing(
     While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
     a new one): certain are only nodes that some pod takes either way. Whichever it is, its image is not pulled in vain.
     """
+    if demand.is_fixed:
+        return _fixed(demand)
     imminent = _imminent(demand, snapshot.taken_at)
     later = demand.pods - sum(batch.pods for batch in imminent)
     settled = not imminent and not _being_scheduled(demand, snapshot)
@@ -91,6 +92,13 @@ def landing(
     least = _probabilities(fewer_gone)
     certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
     return Landing(candidates, _after(candidates, first), certain, later, settled)
+
+
+def _fixed(demand: Demand) -> Landing:
+    """Every pod's node is known: no scheduler decides, and which of them comes next does not matter to the set."""
+    chances = {name: 1.0 for batch in demand.batches for name in batch.nodes}
+    nodes = tuple(CandidateNode(name, 1.0) for name in sorted(chances))
+    return Landing(Candidates(nodes), chances, chances, demand.pods, settled=True)
 
 
 def _probabilities(candidates: Candidates) -> dict[str, float]:
@@ -130,15 +138,6 @@ def expected_images(
     nodes = frozenset(name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at)
     sizes = ((image, history.image_size(image)) for image in demand.images)
     return {image: ExpectedImage(size, nodes) for image, size in sizes if size is not None}
-
-
-def pods_of_revision(demand: Demand, snapshot: ClusterSnapshot) -> Iterator[Pod]:
-    """Pods of the wanted revision that exist and stay."""
-    for replica_set in snapshot.replica_sets_by_owner.get(demand.workload_uid, {}).values():
-        if replica_set.template_hash == demand.revision:
-            for pod in snapshot.pods_by_owner.get(replica_set.uid, _NO_PODS).values():
-                if not pod.finished and pod.deleted_at is None:
-                    yield pod
 
 
 def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:

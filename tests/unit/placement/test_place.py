@@ -36,11 +36,11 @@ def test_the_emptiest_nodes_are_certain() -> None:
 
 def test_our_own_pullers_are_gone_when_the_pods_come() -> None:
     """Else a node that is being warmed for these pods would look worse for that alone, and lose a tie of scores."""
-    puller = pod("a", shape=requests(500, 512 * MIB))
-    snapshot = cluster([node("a"), node("b", cpu=7900)], [puller])
-    assert [n.name for n in place(demand(1), snapshot).nodes] == ["b"]
+    puller, ours = pod("a", shape=requests(500, 512 * MIB)), requests(500, 512 * MIB)
+    snapshot = cluster([node("a"), node("b")], [puller])
+    assert [n.name for n in place(demand(1, ours), snapshot).nodes] == ["b"]
     known = msgspec.structs.replace(snapshot, puller_pods={puller.key: puller})
-    assert [n.name for n in place(demand(1), known).nodes] == ["a"]
+    assert [n.name for n in place(demand(1, ours), known).nodes] == ["a", "b"]
 
 
 def test_equal_nodes_share_the_probability_and_predictability_says_so() -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable
+from heapq import nsmallest
 
 from prewarm.controller.execution import Execution
 from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent, RemoveAnnotation
 
 _Key = tuple[str, ...]
+AT_ONCE = 12
+"""Written at the same time: fewer than the writer can, so that a create never waits for all of them."""
 
 
 class Scribe:
@@ -36,8 +39,26 @@ class Scribe:
         while True:
             await self._more.wait()
             self._more.clear()
-            batch, self._waiting = tuple(self._waiting.values()), {}
-            await self._execution.execute(batch)
+            while self._waiting:
+                await self._execution.execute(self._next())
+
+    def _next(self) -> tuple[Intent, ...]:
+        """The next few to write, what people wait for first: a thousand records must not keep a status back."""
+        first = nsmallest(AT_ONCE, self._waiting.items(), key=lambda item: _rank(item[1]))
+        for key, _ in first:
+            del self._waiting[key]
+        return tuple(intent for _, intent in first)
+
+
+def _rank(intent: Intent) -> int:
+    """What goes first; those of one rank keep their order."""
+    match intent:
+        case Apply(subresource="status"):
+            return 0
+        case Delete():
+            return 2
+        case _:
+            return 1
 
 
 def _key(intent: Intent) -> _Key:

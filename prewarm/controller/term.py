@@ -37,6 +37,9 @@ REFRESH_SECONDS = 300.0
 """How often measurements alone are stored, while no plan and no judgement changes."""
 PULL_GAP_SECONDS = 0.25
 """Between two looks at the pulls for no other reason than that pods and nodes come and go, as they always do."""
+PULL_REST = 3
+"""Looks at the pulls begin at least so many times apart as the last one took: a thousand pods that change one by one
+would otherwise have each of them looked at a thousand times."""
 INLINE_SECONDS = 0.5
 """After a plan that took longer, the next one leaves the event loop to probes, lease and reflectors."""
 SEED = 0
@@ -93,6 +96,8 @@ class Term:
         self._wasted_at = 0.0
         self._plan_seconds = 0.0
         self._pulled_at = 0.0
+        self._pull_seconds = 0.0
+        self._pulls_concerned = False
         self._surroundings_changed = False
         self._looked = False
         self._scribe = Scribe(services.execution)
@@ -135,6 +140,8 @@ class Term:
         wake_at = self._pace.wake_at()
         if self._surroundings_changed:
             wake_at = min(wake_at, self._pulled_at + PULL_GAP_SECONDS)
+        if self._pulls_concerned:
+            wake_at = min(wake_at, self._pulled_at + PULL_REST * self._pull_seconds)
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
         if self._ledger.open:
@@ -170,9 +177,11 @@ class Term:
     def _pull_is_due(self, planned: bool, changes: Changes, snapshot: ClusterSnapshot) -> bool:
         """Whether to look after the pulls: at once for what concerns them, now and then for what may."""
         clocks = self._services.clocks
-        if planned or changes.image_caches or self._pulled_at == 0.0:
+        if planned or self._pulled_at == 0.0:
             return True
-        if self._puller_wakes_at is not None and clocks.wall() >= self._puller_wakes_at:
+        self._pulls_concerned |= bool(changes.image_caches)
+        self._pulls_concerned |= self._puller_wakes_at is not None and clocks.wall() >= self._puller_wakes_at
+        if self._pulls_concerned and clocks.steady() >= self._pulled_at + PULL_REST * self._pull_seconds:
             return True
         if snapshot.image_caches or snapshot.puller_pods or snapshot.node_images:
             self._surroundings_changed |= bool(changes.nodes or changes.used_nodes or changes.quotas)
@@ -181,9 +190,10 @@ class Term:
     async def _pull(self) -> None:
         services = self._services
         self._pulled_at = services.clocks.steady()
-        self._surroundings_changed = False
+        self._surroundings_changed = self._pulls_concerned = False
         snapshot = services.store.snapshot(services.clocks.wall())
         decision = reconcile(snapshot, self._puller_settings, self._history, self._puller_memory)
+        self._pull_seconds = services.clocks.steady() - self._pulled_at
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
         creates = tuple(intent for intent in decision.intents if isinstance(intent, Create))

@@ -98,6 +98,9 @@ class Admission:
         for pair in due:
             if (pair.node, pair.image) in taken:
                 continue
+            if len(self._orders) >= self._settings.orders_at_once:
+                self._look_again(now)
+                return
             reason = self._obstacle(cache, pair, at_once)
             if reason is not None:
                 self._withheld[reason] = self._withheld.get(reason, 0) + 1

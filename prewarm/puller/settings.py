@@ -20,6 +20,8 @@ class PullerSettings(Struct, frozen=True):
     """Puller pods at work at once that pull from one registry."""
     silent_registry_pulls: int = 1
     """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
+    orders_at_once: int = 100
+    """Pods ordered in one look: their creates are awaited, and nothing else is decided meanwhile."""
     small_seconds: float = 2.0
     """Images whose pull takes no longer, by history, may share a puller pod."""
     images_per_pod: int = 5

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +105,16 @@ class ControllerProcess:
         """
         if self._process is not None:
             self._process.check()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.running
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, such as SIGSTOP and SIGCONT to let it stall."""
+        if self._process is not None:
+            self._process.signal(number)
 
     def kill(self) -> None:
         """End it as kill -9 does."""

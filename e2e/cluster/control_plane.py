@@ -104,6 +104,11 @@ class ControlPlane:
         return f"https://127.0.0.1:{self._ports.apiserver}"
 
     @property
+    def etcd(self) -> str:
+        """Address of etcd's client port, which serves its metrics, too."""
+        return f"http://127.0.0.1:{self._ports.etcd_client}"
+
+    @property
     def kubernetes_version(self) -> str:
         """Version of the Kubernetes components, as `v1.36.3`."""
         return self.binaries.kubernetes_version

@@ -122,7 +122,7 @@ def running_cluster(selection: Selection) -> Iterator[Cluster]:
     match selection.lane:
         case Lane.LOCAL:
             with running_control_plane() as plane:
-                yield Cluster(Lane.LOCAL, plane.kubeconfig, plane.context, plane.binaries.kubectl, plane)
+                yield cluster_of(plane)
         case Lane.KIND:
             with _kind() as cluster:
                 yield cluster
@@ -130,6 +130,11 @@ def running_cluster(selection: Selection) -> Iterator[Cluster]:
             if selection.kubeconfig is None or selection.context is None:
                 raise SelectionError("an existing cluster needs a kubeconfig and a context")
             yield Cluster(Lane.EXISTING, selection.kubeconfig, selection.context, _program("kubectl"))
+
+
+def cluster_of(plane: ControlPlane) -> Cluster:
+    """A control plane of one's own as a cluster to test against."""
+    return Cluster(Lane.LOCAL, plane.kubeconfig, plane.context, plane.binaries.kubectl, plane)
 
 
 @contextmanager

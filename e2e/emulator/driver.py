@@ -41,7 +41,7 @@ from prewarm.simulation.outputs import (
     PullFinished,
 )
 from prewarm.simulation.registry import Registries
-from prewarm.simulation.specs import NodeProfile
+from prewarm.simulation.specs import NodeProfile, PodSpec
 
 _log = logging.getLogger(__name__)
 SECRETS = Resource("", "v1", "secrets", "Secret")
@@ -62,6 +62,7 @@ class EmulatorOptions:
         writers: requests in flight to the API server.
         pull_log: file to which each pull is appended, one JSON object a line: the kubelets' own account.
         delete_nodes: whether to delete the nodes at the end.
+        events: whether to write Events; a thousand kubelets on one machine would spend most of its time on them.
     """
 
     nodes: NodePlan
@@ -70,6 +71,7 @@ class EmulatorOptions:
     writers: int = 64
     pull_log: Path | None = None
     delete_nodes: bool = False
+    events: bool = True
 
 
 class Emulator:
@@ -98,6 +100,7 @@ class Emulator:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         self._generations: dict[str, int] = {}
+        self._bound: dict[str, PodSpec] = {}
         self._nodes: dict[str, ObservedNode] = {}
         self._created: dict[str, str] = {}
         self._deleting: set[str] = set()
@@ -291,6 +294,9 @@ class Emulator:
                 if found is not None:
                     for name in found[0]:
                         kubelet.preload(name, found[1])
+            # A kubelet takes the pods that are bound to its node's name, whoever bore the name before.
+            for spec in [spec for spec in self._bound.values() if spec.node_name == profile.name]:
+                self.fleet.pod_bound(spec)
 
         self.feed(start)
 
@@ -317,6 +323,7 @@ class Emulator:
             except ValueError as error:
                 _log.warning("emulator: pod %s/%s is left alone: %s", meta.namespace, meta.name, error)
                 return
+            self._bound[uid] = spec
             if first:
                 known: tuple[ContainerStatus, ...] = ()
                 started = None
@@ -347,6 +354,7 @@ class Emulator:
 
     def _pod_gone(self, meta: Metadata) -> None:
         self._generations.pop(meta.uid, None)
+        self._bound.pop(meta.uid, None)
         self._deleting.discard(meta.uid)
         self._seen_ready.discard(meta.uid)
         self._shown.pop(meta.uid, None)
@@ -375,6 +383,8 @@ class Emulator:
                     lambda: api.strategic_patch(PODS, pod.namespace, pod.name, body, "status"),
                     replace=True,
                 )
+            case PodFinallyDeleted() if output.uid not in self._generations:
+                pass  # Its object is gone already; a kubelet sees that, too.
             case PodFinallyDeleted():
                 gone = output
                 put(
@@ -384,7 +394,8 @@ class Emulator:
                 )
             case EventEmitted():
                 event = output
-                put(("events", event.uid), "event", lambda: self._write_event(event))
+                if self._options.events:
+                    put(("events", event.uid), "event", lambda: self._write_event(event))
             case NodeImagesChanged():
                 node, images = output.node, wire.images_patch(output.images)
                 put(

@@ -56,6 +56,10 @@ e2e: setup ## Tests on a real control plane (skipped, with the reason, where non
 	@echo "== tests on a control plane"
 	@$(BIN)/pytest e2e $(ARGS)
 
+.PHONY: survive
+survive: setup ## Kill, stall and confuse the controller on a real control plane, over many seeds (ARGS="KILL --seeds 5")
+	@$(PYTHON) -m e2e.survival $(ARGS)
+
 .PHONY: bench
 bench: setup ## Benchmarks, each beside its baseline
 	@$(PYTHON) -m e2e.bench $(ARGS)

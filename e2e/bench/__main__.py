@@ -11,6 +11,8 @@ BENCHMARKS = {
     "plan_snapshot": "`prewarm plan --snapshot` on a large cluster, start of Python included",
     "placement": "predictions beside the real kube-scheduler and simpler guesses",
     "emulator": "the node emulator beside the control plane that it serves: 1,000 nodes, 5,000 pods",
+    "pulling": "an ImageCache on 1,000 nodes: pulls a second, what they cost, beside the ideal and others",
+    "rest": "200 warm ImageCaches on 1,000 nodes: what nothing costs",
     "reaction": "from a template change to the first puller pod, on a real control plane",
 }
 """Modules of this package and what they measure, in the order in which they run."""

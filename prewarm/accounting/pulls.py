@@ -10,7 +10,7 @@ from prewarm.model.images import canonical
 from prewarm.model.nodes import Evidence, Node, PresentImage
 from prewarm.model.pods import ContainerPhase, ContainerStatus, Pod
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.presence.evidence import PULL_CONTAINER_PREFIX, proves_presence, record_holds
+from prewarm.presence.evidence import proves_presence, pulled_images, record_holds
 
 SAME_SECONDS = 5.0
 """Reports of the end of one pull that are closer together than this are about the same pull."""
@@ -98,12 +98,10 @@ def _of_puller(pod: Pod, heard: tuple[Heard, ...]) -> Iterator[tuple[str, OurPul
     statuses = {status.name: status for status in pod.containers}
     helpers_done = max((status.finished_at or 0.0 for status in pod.containers if status.init), default=0.0)
     first = helpers_done or pod.sandbox_ready_at or pod.scheduled_at or pod.created_at
-    for shape in pod.shape.containers:
-        if not shape.name.startswith(PULL_CONTAINER_PREFIX):
-            continue
-        image = canonical(shape.image)
-        words = [word for word in heard if word.image == image and word.container in {"", shape.name}]
-        status = statuses.get(shape.name)
+    for name, spelling in pulled_images(pod):
+        image = canonical(spelling)
+        words = [word for word in heard if word.image == image and word.container in {"", name}]
+        status = statuses.get(name)
         pull = _judge_puller(first, status, words, gone=pod.finished or pod.deleted_at is not None)
         first = pull.ended or first
         yield image, pull

@@ -1,6 +1,6 @@
 """What is on each node? Evidence of images per node, exact in identity and honest about credentials."""
 
-from prewarm.presence.evidence import PULL_CONTAINER_PREFIX, Sighting, our_pulls, record_holds
+from prewarm.presence.evidence import PULL_CONTAINER_PREFIX, Sighting, our_pulls, pulled_images, pulls_for, record_holds
 from prewarm.presence.records import MAX_RECORDED_IMAGES, forgotten, observe
 from prewarm.presence.wanted import Wanted
 from prewarm.presence.warmth import Warmth, WarmthMemory, warmth
@@ -15,6 +15,8 @@ __all__ = [
     "forgotten",
     "observe",
     "our_pulls",
+    "pulled_images",
+    "pulls_for",
     "record_holds",
     "warmth",
 ]

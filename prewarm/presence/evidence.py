@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
+from prewarm.api.names import ANNOTATION_REFRESHED_AT
 from prewarm.model.images import canonical
 from prewarm.model.nodes import Evidence, Node, NodeImages, PresentImage, pull_identity
 from prewarm.model.pods import ContainerKind, ContainerPhase, ContainerStatus, Pod
@@ -11,6 +12,9 @@ from prewarm.presence.names import by_digest, digest_among, digest_of, keys
 
 PULL_CONTAINER_PREFIX = "pull-"
 """Containers of a puller pod with such names run target images; others are helpers or were injected."""
+
+_LATEST_SECONDS = 3600.0
+"""How far a pod may come after the time for which it says it pulls: people may edit annotations."""
 
 LISTED_IMAGES = 50
 """Images in status.images by default (kubelet nodeStatusMaxImages): a shorter list is taken for complete."""
@@ -95,31 +99,82 @@ def images_started(pod: Pod) -> Iterator[tuple[str, ContainerStatus]]:
             yield said, status
 
 
+def pulls_for(pod: Pod) -> float:
+    """Beginning of the refresh for which a puller pod pulls, Unix seconds; 0 where the annotation does not say."""
+    text = pod.annotations.get(ANNOTATION_REFRESHED_AT, "")
+    at = float(text) if text.isascii() and text.isdigit() and len(text) < 13 else 0.0
+    return at if at <= pod.created_at + _LATEST_SECONDS else 0.0
+
+
+def pulled_images(pod: Pod) -> tuple[tuple[str, str], ...]:
+    """Container and image of everything that a puller pod pulls, in order, as the spec spells it.
+
+    In form Volume a container of ours mounts the image, which is a volume with the container's name.
+    """
+    volumes = {shape.name: shape.image for shape in pod.shape.containers if shape.kind is ContainerKind.IMAGE_VOLUME}
+    return tuple(
+        (shape.name, volumes.get(shape.name, shape.image))
+        for shape in pod.shape.containers
+        if shape.kind is ContainerKind.MAIN and shape.name.startswith(PULL_CONTAINER_PREFIX)
+    )
+
+
+def mounts_its_images(pod: Pod) -> bool:
+    """Whether a puller pod has form Volume: then a container's imageID is our own image's."""
+    return any(shape.kind is ContainerKind.IMAGE_VOLUME for shape in pod.shape.containers)
+
+
 def our_pulls(pod: Pod) -> Iterator[tuple[str, Sighting]]:
     """What the containers of one of our puller pods prove, by the image as the pod's spec spells it."""
     identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
-    shapes = {shape.name: shape.image for shape in pod.shape.containers}
+    images = dict(pulled_images(pod))
+    mounted = mounts_its_images(pod)
     cache = f"{pod.namespace}/{pod.owner.name}" if pod.owner is not None else ""
+    begun = pulls_for(pod)
     ready_at = max((status.finished_at or 0.0 for status in pod.containers if status.init), default=0.0)
+    if mounted:
+        # All images come before the first container: of several, nobody knows how long each took.
+        ready_at = (pod.sandbox_ready_at or pod.created_at) if len(images) == 1 else 0.0
     for status in pod.containers:
-        image = shapes.get(status.name)
-        if image is None or not status.name.startswith(PULL_CONTAINER_PREFIX) or not proves_presence(status):
+        image = images.get(status.name)
+        if image is None or not proves_presence(status):
             continue
         # A container that could not start reports the year 1970.
         started = status.started_at or status.finished_at or pod.created_at
         took = max(0.0, started - ready_at) if ready_at and status.started_at else None
-        ready_at = status.finished_at or ready_at
+        ready_at = 0.0 if mounted else status.finished_at or ready_at
         yield (
             image,
             Sighting(
                 Evidence.OUR_PULL,
-                since=started,
+                # A node whose clock is behind must not have to pull again and again for one refresh.
+                since=max(started, begun),
                 identity=identity,
-                digest=digest_of(status.image_id),
+                digest="" if mounted else digest_of(status.image_id),
                 cache=cache,
                 pull_seconds=took,
             ),
         )
+
+
+def pulls_shown(pullers: Iterable[Pod], record: NodeImages | None, node: Node) -> Iterator[tuple[str, Sighting]]:
+    """What our puller pods on a node show beyond the record.
+
+    Where the record speaks of a pull, it alone counts: a finished pod that is held says the same for hours, whatever
+    became of the image. So does one from before the node was created or became ready, as it does after a boot.
+    """
+    recorded = {
+        (entry.image, entry.pull_identity): entry.since
+        for entry in (record.images if record is not None and record_holds(record, node) else ())
+        if entry.evidence is Evidence.OUR_PULL
+    }
+    for pod in sorted(pullers, key=lambda pod: (pod.created_at, pod.key)):
+        if pod.created_at < node.created_at:
+            continue
+        for image, pull in our_pulls(pod):
+            known = recorded.get((canonical(image), pull.identity or ""))
+            if pull.since >= node.ready_since and (known is None or known < pull.since):
+                yield image, pull
 
 
 def _of_record(entry: PresentImage) -> Sighting:
@@ -148,9 +203,8 @@ def gather(node: Node, record: NodeImages | None, pods: Iterable[Pod], pullers: 
     listed = listed_names(node)
     pullers = tuple(pullers)
     ours = {pod.key for pod in pullers}
-    for pod in pullers:
-        for image, sighting in our_pulls(pod):
-            add(image, sighting)
+    for image, sighting in pulls_shown(pullers, record, node):
+        add(image, sighting)
     if record is not None and record_holds(record, node):
         for known in record.images:
             if not vanished(known, node, listed):

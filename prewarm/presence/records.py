@@ -1,6 +1,6 @@
 """What is to be remembered of each node's images: the NodeImage records, written on change only."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -8,7 +8,15 @@ from prewarm.model.images import canonical
 from prewarm.model.nodes import Evidence, Node, NodeImages, PresentImage, pull_identity
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.presence.evidence import images_started, listed_names, our_pulls, record_holds, vanished
+from prewarm.presence.evidence import (
+    Sighting,
+    images_started,
+    listed_names,
+    our_pulls,
+    pulls_shown,
+    record_holds,
+    vanished,
+)
 from prewarm.presence.names import by_digest, digest_among, digest_of, keys
 from prewarm.presence.wanted import Wanted
 from prewarm.presence.warmth import Warmth, warmth
@@ -71,12 +79,15 @@ def observe_node(
     holds = record is not None and record_holds(record, node)
     before = record if holds else None
     listed = listed_names(node)
-    entries: _Entries = {
-        (entry.image, entry.pull_identity): entry
-        for entry in (before.images if before is not None else ())
-        if not vanished(entry, node, listed)
+    known: _Entries = {
+        (entry.image, entry.pull_identity): entry for entry in (before.images if before is not None else ())
     }
-    _add_our_pulls(entries, pullers)
+    entries = {key: entry for key, entry in known.items() if not vanished(entry, node, listed)}
+    _add_our_pulls(entries, pulls_shown(pullers, record, node))
+    if len(entries) < len(known):
+        # While a finished pod says that it pulled what vanished since, only the record knows better.
+        said = {(canonical(image), pull.identity or "") for pod in pullers for image, pull in our_pulls(pod)}
+        entries |= {key: entry for key, entry in known.items() if key not in entries and key in said}
     _add_running(entries, pods, pullers, asked)
     _add_listed(entries, node, listed, asked, now)
     images = _bounded(entries.values(), asked)
@@ -89,25 +100,24 @@ def observe_node(
     return NodeImages(node.name, node.uid, node.boot_id, images, failures, version)
 
 
-def _add_our_pulls(entries: _Entries, pullers: Collection[Pod]) -> None:
-    for pod in sorted(pullers, key=lambda pod: (pod.created_at, pod.key)):
-        for image, pull in our_pulls(pod):
-            name = canonical(image)
-            key = (name, pull.identity or "")
-            old = entries.get(key)
-            if old is not None and old.evidence is Evidence.OUR_PULL and old.since >= pull.since:
-                continue
-            same = old is not None and old.digest == pull.digest
-            entries[key] = PresentImage(
-                image=name,
-                evidence=Evidence.OUR_PULL,
-                since=pull.since,
-                digest=pull.digest,
-                size_bytes=old.size_bytes if old is not None and same else 0,
-                cache=pull.cache,
-                pull_seconds=pull.pull_seconds,
-                pull_identity=pull.identity or "",
-            )
+def _add_our_pulls(entries: _Entries, pulls: Iterable[tuple[str, Sighting]]) -> None:
+    for image, pull in pulls:
+        name = canonical(image)
+        key = (name, pull.identity or "")
+        old = entries.get(key)
+        if old is not None and old.evidence is Evidence.OUR_PULL and old.since >= pull.since:
+            continue
+        same = old is not None and old.digest == pull.digest
+        entries[key] = PresentImage(
+            image=name,
+            evidence=Evidence.OUR_PULL,
+            since=pull.since,
+            digest=pull.digest,
+            size_bytes=old.size_bytes if old is not None and same else 0,
+            cache=pull.cache,
+            pull_seconds=pull.pull_seconds,
+            pull_identity=pull.identity or "",
+        )
 
 
 def _add_running(entries: _Entries, pods: Collection[Pod], pullers: Collection[Pod], asked: frozenset[str]) -> None:

@@ -8,7 +8,7 @@ from prewarm.model.images import PullPolicy, canonical
 from prewarm.model.nodes import Evidence, Node, NodeImages, pull_identity
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
-from prewarm.presence.evidence import Sighting, Sightings, gather, images_started, our_pulls, record_holds, vanished
+from prewarm.presence.evidence import Sighting, Sightings, gather, images_started, pulls_shown, record_holds, vanished
 from prewarm.presence.names import by_digest, digest_of, keys
 
 _NO_PODS: Mapping[ObjectKey, Pod] = {}
@@ -171,9 +171,8 @@ def _names_on(
                     names.setdefault(key, _NOBODY_KNOWS)
             else:
                 _add(names, entry.image, entry.digest, entry.pull_identity)
-    for pod in pullers:
-        for image_name, pull in our_pulls(pod):
-            _add(names, image_name, pull.digest, pull.identity or "")
+    for image_name, pull in pulls_shown(pullers, record, node) if pullers else ():
+        _add(names, image_name, pull.digest, pull.identity or "")
     ours = {pod.key for pod in pullers}
     for pod in pods.values():
         if pod.key not in ours:

@@ -39,6 +39,13 @@ class ApiModel(BaseModel):
     )
 
 
+def build_models(parent: type[ApiModel] = ApiModel) -> None:
+    """Build the validators of all loaded models: who runs for long should not pause at the first object."""
+    for model in parent.__subclasses__():
+        model.model_rebuild()
+        build_models(model)
+
+
 def cel(rule: str, message: str) -> dict[str, str]:
     """One entry of x-kubernetes-validations; `message` says what would be right."""
     return {"rule": rule, "message": message}

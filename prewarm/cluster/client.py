@@ -6,7 +6,7 @@ half a second. So it lends us its kubeconfig handling only.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -88,12 +88,14 @@ class Client:
         limits: Limits | None = None,
         field_manager: str = FIELD_MANAGER,
         compressed: bool = False,
+        heard: Callable[[str], None] | None = None,
     ) -> None:
-        """`compressed` answers save bandwidth to a distant server and cost both sides time."""
+        """`compressed` answers save bandwidth to a distant server and cost both sides time; `heard` gets their Date."""
         self.connection = connection
         self.field_manager = field_manager
         self._limits = limits or Limits()
         self._encoding = "gzip" if compressed else "identity"
+        self._heard = heard
         self._session: aiohttp.ClientSession | None = None
         self._reload_lock = asyncio.Lock()
         self._reloads = 0
@@ -290,6 +292,8 @@ class Client:
                 server_hostname=self.connection.server_name,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect, sock_read=silence),
             ) as response:
+                if self._heard is not None:
+                    self._heard(response.headers.get("Date", ""))
                 yield response
         except (aiohttp.ClientError, OSError) as error:
             words = " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
+from msgspec.structs import replace
 from prometheus_client import disable_created_metrics
 
 from prewarm import __version__
@@ -20,6 +21,7 @@ from prewarm.cluster.connection import Connection
 from prewarm.cluster.feeds import feeds
 from prewarm.cluster.lease import LeaderLease, LeaseTimes
 from prewarm.cluster.mirror import Mirror
+from prewarm.cluster.server_clock import ServerClock
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import Writer
 from prewarm.controller.execution import Execution
@@ -62,7 +64,9 @@ class Controller:
     def __init__(self, settings: Settings, connection: Connection, *, clocks: Clocks | None = None) -> None:
         self._settings = settings
         self._connection = connection
-        self._clocks = clocks or Clocks(time.time, time.monotonic)
+        clocks = clocks or Clocks(time.time, time.monotonic)
+        self._clock = ServerClock(clocks.wall, clocks.steady)
+        self._clocks = replace(clocks, wall=self._clock.now)
         self._stop = asyncio.Event()
         self.http_port = 0
         """Port of the HTTP server, once it serves."""
@@ -82,7 +86,7 @@ class Controller:
         metrics = Metrics(version=__version__, workload_labels=settings.workload_metrics)
         heartbeat = Heartbeat(clocks.steady, settings.stall_seconds)
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(Client(self._connection))
+            client = await stack.enter_async_context(Client(self._connection, heard=self._clock.heard))
             mirror = Mirror(client)
             watch_reflectors(metrics, mirror)
             store = mirror.store

@@ -22,6 +22,9 @@ QUICKEST_PACE, SLOWEST_PACE = 0.0, 2.0
 they become ready, and each that does lets one old pod go."""
 
 
+_Kind = tuple[int, tuple[tuple[str, str], ...], bool]
+
+
 class Departed(Struct, frozen=True):
     """Equal pods that leave in several replays, each from its own node."""
 
@@ -65,7 +68,13 @@ class Departures:
         siblings = self._crowd[0][self._columns]
         self._before: Ints = self._crowd[0][self._columns]
         self._at_once = demand.leaving_first or next((batch.leaving for batch in demand.batches if batch.leaving), 0)
-        self._kinds = [(id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods]
+        self._nodes: list[int] = [
+            -1 if pod.finished else column for pod, column in zip(self._pods, self._columns.tolist(), strict=True)
+        ]
+        """Column of the room that each frees; -1: none."""
+        self._kinds: list[_Kind] = [
+            (id(pod.shape), tuple(sorted(pod.labels.items())), pod.deleted_at is None) for pod in self._pods
+        ]
         self._first = demand.leaving_first
         self._ends = _expected_ends(demand)
         self._said = any(batch.leaving for batch in demand.batches)
@@ -95,10 +104,10 @@ class Departures:
         """Let pods go until as many have gone in each replay as `numbers` says."""
         missing = np.minimum(numbers, self._most) - self._gone.sum(axis=1)
         while (missing > 0).any():
-            rows: Ints = np.flatnonzero(missing > 0)
-            chosen = self._next(rows)
+            waiting: Ints = np.flatnonzero(missing > 0)
+            rows, chosen = self._next(waiting, missing[waiting])
             self._gone[rows, chosen] = True
-            missing[rows] -= 1
+            missing -= np.bincount(rows, minlength=len(missing))
             yield from self._departed(rows, chosen)
 
     @property
@@ -106,23 +115,34 @@ class Departures:
         """Whether none is left that may go, in any replay."""
         return bool((self._gone | self._stays).all())
 
-    def _next(self, rows: Ints) -> Ints:
-        """The pod that goes next in each of some replays: by tier, from crowded nodes first, then as drawn."""
+    def _next(self, rows: Ints, wanted: Ints) -> tuple[Ints, Ints]:
+        """The pods that go next in some replays, as pairs of replay and pod.
+
+        By tier, from crowded nodes first, then as drawn. As many as are wanted, unless what counts as crowded changes
+        in between, after those that go at once.
+        """
         count = len(self._pods)
-        at_once = self._gone[rows].sum(axis=1, keepdims=True) < self._at_once
-        crowd = np.where(at_once, self._before, self._crowd[rows[:, np.newaxis], self._columns])
+        gone = self._gone[rows].sum(axis=1)
+        at_once = gone < self._at_once
+        numbers = np.where(at_once, np.minimum(wanted, self._at_once - gone), wanted)
+        crowd = np.where(at_once[:, np.newaxis], self._before, self._crowd[rows[:, np.newaxis], self._columns])
         crowd[:, self._columns < 0] = 0
         highest = int(crowd.max(initial=0)) + 1
         order = (self._tiers * highest + highest - 1 - crowd) * count + self._positions[rows]
         order[self._gone[rows] | self._stays[rows]] = np.iinfo(np.int64).max
-        chosen: Ints = order.argmin(axis=1)
-        return chosen
+        if (numbers == 1).all():
+            return rows, order.argmin(axis=1)
+        return np.repeat(rows, numbers), order.argsort(axis=1)[np.arange(count) < numbers[:, np.newaxis]]
 
     def _departed(self, rows: Ints, chosen: Ints) -> Iterator[Departed]:
-        groups: dict[tuple[int, tuple[tuple[str, str], ...], bool], list[int]] = {}
-        for position, index in enumerate(chosen.tolist()):
-            if self._columns[index] >= 0 and not self._pods[index].finished:
-                groups.setdefault(self._kinds[index], []).append(position)
+        groups: dict[tuple[int, _Kind], list[int]] = {}
+        turns: dict[tuple[int, int], int] = {}
+        for position, (row, index) in enumerate(zip(rows.tolist(), chosen.tolist(), strict=True)):
+            column = self._nodes[index]
+            if column >= 0:
+                # Two pods of one node go one after the other: the cells of one group are all different.
+                turn = turns[row, column] = turns.get((row, column), -1) + 1
+                groups.setdefault((turn, self._kinds[index]), []).append(position)
         for positions in groups.values():
             indices = chosen[positions]
             yield Departed(self._pods[indices[0]], rows[positions], self._columns[indices])

@@ -1,19 +1,26 @@
 """PrewarmPolicy: which workloads are covered, and how far prewarming goes for them."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from prewarm.api import names
 from prewarm.api.errors import explain
-from prewarm.api.fields import HEADROOM_PATTERN, ApiModel
+from prewarm.api.fields import HEADROOM_PATTERN, ApiModel, LabelMap, cel, rules
 from prewarm.api.metadata import decode_metadata
 from prewarm.api.selectors import Selector, label_selector, selector_manifest
-from prewarm.model.image_caches import Policy, PolicyMode
+from prewarm.model.image_caches import Limits, Policy, PolicyMode
 from prewarm.model.intents import Json, Manifest
+from prewarm.model.quantities import whole
 
 _DEFAULTS = Policy()
+
+
+def _cel_text(pattern: str) -> str:
+    """A pattern within quotes of CEL, where a backslash escapes."""
+    return pattern.replace("\\", "\\\\")
 
 
 class RolloutFields(ApiModel):
@@ -47,6 +54,59 @@ class PlacementFields(ApiModel):
     """Nodes to make warm at most, as a multiple of the pods that are still to come, from 1."""
 
 
+_BYTES = "write bytes as a quantity, such as 500Gi or 2T"
+_BYTES_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?([kMGTPE]|[KMGTPE]i)?$"
+_REGISTRY = "write a registry or a repository below it, such as docker.io or registry.example:5000/team"
+_REGISTRY_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
+
+
+def _bytes(value: str) -> str:
+    if re.fullmatch(_BYTES_PATTERN, value, re.ASCII) is None:
+        raise ValueError(_BYTES)
+    return value
+
+
+def _registry(value: str) -> str:
+    if re.fullmatch(_REGISTRY_PATTERN, value, re.ASCII) is None:
+        raise ValueError(_REGISTRY)
+    return value
+
+
+class LimitsFields(ApiModel):
+    """What the ImageCaches of one namespace may have together, planned and hand-written ones alike."""
+
+    images: Annotated[int | None, Field(strict=True, ge=0, le=100_000)] = None
+    """Different images."""
+    nodes: Annotated[int | None, Field(strict=True, ge=0, le=100_000)] = None
+    """Nodes that have images for the namespace."""
+    bytes: Annotated[
+        Annotated[str, AfterValidator(_bytes)] | None,
+        Field(max_length=20, json_schema_extra=rules(cel(f"self.matches('{_cel_text(_BYTES_PATTERN)}')", _BYTES))),
+    ] = None
+    """Sum over pairs of image and node, such as 500Gi. An image of which nothing is known counts after its first
+    pull."""
+    priority: Annotated[int | None, Field(strict=True, ge=-1000, le=1000)] = None
+    """The highest priority that counts: a higher spec.priority counts as this one."""
+    registries: Annotated[
+        list[
+            Annotated[
+                str,
+                AfterValidator(_registry),
+                Field(
+                    max_length=255,
+                    json_schema_extra=rules(cel(f"self.matches('{_cel_text(_REGISTRY_PATTERN)}')", _REGISTRY)),
+                ),
+            ]
+        ]
+        | None,
+        Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = None
+    """Registries, or repositories below them, that images may come from, such as docker.io or registry.example/team.
+    Absent: any. Empty: none."""
+    node_selector: LabelMap = Field(default_factory=dict)
+    """Labels that a node must have."""
+
+
 class PolicySpec(ApiModel):
     """Which workloads are covered, and how far prewarming goes for them."""
 
@@ -62,6 +122,9 @@ class PolicySpec(ApiModel):
     """Prewarming ahead of an autoscaler's next step."""
     placement: PlacementFields = Field(default_factory=PlacementFields, json_schema_extra={"default": {}})
     """How many nodes are made warm."""
+    limits: LimitsFields | None = None
+    """What the ImageCaches of each matching namespace may have, whatever the mode. Of several policies with limits
+    whose namespaceSelector matches, the first by name counts; where none matches, those of the policy `default`."""
 
 
 class PolicyResource(ApiModel):
@@ -93,8 +156,34 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
         max_overprovision=spec.placement.max_overprovision,
+        limits=_limits(spec.limits),
         resource_version=metadata.resource_version,
     )
+
+
+def _limits(fields: LimitsFields | None) -> Limits | None:
+    if fields is None:
+        return None
+    return Limits(
+        images=fields.images,
+        nodes=fields.nodes,
+        bytes=None if fields.bytes is None else whole(fields.bytes),
+        priority=fields.priority,
+        registries=None if fields.registries is None else tuple(fields.registries),
+        node_selector=tuple(sorted(fields.node_selector.items())),
+    )
+
+
+def _limits_manifest(limits: Limits) -> dict[str, Json]:
+    fields: dict[str, Json] = {
+        "images": limits.images,
+        "nodes": limits.nodes,
+        "bytes": None if limits.bytes is None else str(limits.bytes),
+        "priority": limits.priority,
+        "registries": None if limits.registries is None else list(limits.registries),
+        "nodeSelector": dict(limits.node_selector) or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def policy_manifest(policy: Policy) -> Manifest:
@@ -109,6 +198,8 @@ def policy_manifest(policy: Policy) -> Manifest:
         spec["namespaceSelector"] = selector_manifest(policy.namespace_selector)
     if policy.workload_selector is not None:
         spec["workloadSelector"] = selector_manifest(policy.workload_selector)
+    if policy.limits is not None:
+        spec["limits"] = _limits_manifest(policy.limits)
     return {
         "apiVersion": names.API_VERSION,
         "kind": "PrewarmPolicy",

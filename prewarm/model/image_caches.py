@@ -9,6 +9,35 @@ from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.selectors import LabelSelector, NodeSelectorTerm
 
 
+class Limits(Struct, frozen=True):
+    """spec.limits of a PrewarmPolicy: what the ImageCaches of one namespace may have together; None: no limit."""
+
+    images: int | None = None
+    """Different images."""
+    nodes: int | None = None
+    """Nodes that have images for the namespace."""
+    bytes: int | None = None
+    """Sum over pairs of image and node."""
+    priority: int | None = None
+    """The highest spec.priority that counts."""
+    registries: tuple[str, ...] | None = None
+    """Registries, or repositories below them, that images may come from; empty: none may."""
+    node_selector: tuple[tuple[str, str], ...] = ()
+    """Labels that a node must have."""
+
+
+class Allowance(Struct, frozen=True):
+    """What the limits of its namespace leave of one ImageCache; images are in canonical spelling."""
+
+    limits: Limits
+    images: frozenset[str] = frozenset()
+    """Those within limits.images."""
+    nodes: frozenset[str] = frozenset()
+    """Those within limits.nodes."""
+    too_large: frozenset[tuple[str, str]] = frozenset()
+    """Node and image of pairs that are beyond limits.bytes."""
+
+
 class ImageList(Struct, frozen=True):
     """One entry of spec.cacheSpec; without names and selectors: every node that takes ordinary pods."""
 
@@ -160,6 +189,8 @@ class ImageCache(Struct, frozen=True):
     resource_version: str = ""
     error: str = ""
     """Why the spec cannot be acted on; "" if it can."""
+    allowance: Allowance | None = None
+    """What the limits of the namespace leave of it, as the puller finds out; never stored. None: all of it."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -192,5 +223,7 @@ class Policy(Struct, frozen=True):
     """Share of the predicted pods whose nodes should be warm."""
     max_overprovision: float = 1.5
     """Nodes to warm at most, as a multiple of the pods that are still to come."""
+    limits: Limits | None = None
+    """For each namespace that it concerns; None: it sets none."""
     resource_version: str = ""
     error: str = ""

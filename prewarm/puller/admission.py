@@ -12,6 +12,7 @@ from prewarm.model.pods import ContainerPhase, Pod, PodPhase
 from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth
+from prewarm.puller.order import precedence
 from prewarm.puller.pairs import Pair, Pairs, PairState
 from prewarm.puller.pods import REQUEST_MEMORY, REQUEST_MILLI_CPU, Order, order_for
 from prewarm.puller.reasons import WithheldReason
@@ -33,12 +34,6 @@ class Admitted(Struct, frozen=True):
     """Pairs that are due and wait, by reason."""
     look_again_at: float | None = None
     """When a reason that no change in the cluster lifts will have passed."""
-
-
-def precedence(cache: ImageCache) -> tuple[int, float, float, tuple[str, str]]:
-    """Order of caches: higher priority, sooner needed, older, by name."""
-    needed = cache.needed_by if cache.needed_by is not None else float("inf")
-    return (-cache.priority, needed, cache.created_at, cache.key)
 
 
 def nodes_at_once(cache: ImageCache, nodes: int) -> int:

@@ -10,6 +10,7 @@ from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Wanted, Warmth, WarmthMemory
 from prewarm.puller.defaults import Defaults
+from prewarm.puller.limits import LimitsMemory
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.pods import Order
 from prewarm.puller.refusals import Refusal
@@ -54,6 +55,7 @@ class PullerMemory:
         """`warmth` may be shared with the planner's, so that every node is read once for both."""
         self.warmth = warmth if warmth is not None else WarmthMemory()
         self.defaults = Defaults()
+        self.limits = LimitsMemory()
         self._orders: dict[ObjectKey, Order] = {}
         self._refusals: dict[ObjectKey, Refusal] = {}
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}

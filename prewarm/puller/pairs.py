@@ -11,6 +11,7 @@ from prewarm.model.images import PullPolicy, canonical, parse_reference
 from prewarm.model.nodes import FailedPull, Node
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth, record_holds
+from prewarm.puller.limits import refusal as limit_of
 from prewarm.puller.pods import identity_of
 from prewarm.puller.reasons import FailureReason, WithheldReason
 from prewarm.puller.refusals import Refusal
@@ -91,6 +92,8 @@ class Pairs:
             flaw = _flaw(image)
             if flaw:
                 pairs.append(Pair(name, image, PairState.FAILED, FailureReason.INVALID_IMAGE, flaw))
+            elif (limit := limit_of(cache.allowance, node, name, image)) is not None:
+                pairs.append(Pair("", image, PairState.SKIPPED, limit))
             elif node is None:
                 pairs.append(Pair("", image, PairState.SKIPPED, WithheldReason.NODE_NOT_FOUND))
             elif self.is_done(cache, name, image, identity):

@@ -52,7 +52,7 @@ def reconcile(
         memory: kept by the caller from one call to the next; tell it of refused and lost creates.
     """
     memory = memory if memory is not None else PullerMemory()
-    snapshot = memory.defaults.apply(snapshot, settings)
+    snapshot = memory.limits.apply(memory.defaults.apply(snapshot, settings), history)
     memory.catch_up(snapshot)
     known = warmth(snapshot, memory.warmth)
     work = Work(snapshot, memory.orders, memory.failed_at)

@@ -12,11 +12,12 @@ from prewarm.api.node_image import decode_node_images
 from prewarm.cluster.decoding.pods import WirePod
 from prewarm.cluster.decoding.pods import pod as decode_pod
 from prewarm.history import History
-from prewarm.model.image_caches import ImageCache
+from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.intents import IMAGE_CACHES, NODE_IMAGES, PODS, Apply, Create, Delete, Intent, RecordEvent
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import ContainerStatus, Pod, PodPhase
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.model.workloads import Namespace
 from prewarm.puller import PullerMemory, PullerSettings, reconcile
 from prewarm.simulation.fleet import Fleet
 from prewarm.simulation.manifests import pod_from_manifest
@@ -51,6 +52,8 @@ class World:
     registries: Registries
     nodes: dict[str, Node] = field(default_factory=dict)
     caches: dict[ObjectKey, ImageCache] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
+    namespaces: dict[str, Namespace] = field(default_factory=dict)
     settings: PullerSettings = field(default_factory=PullerSettings)
     history: History = field(default_factory=History)
     memory: PullerMemory = field(default_factory=PullerMemory)
@@ -107,6 +110,8 @@ class World:
             now=self.now,
             image_caches=self.caches.values(),
             node_images=self.records.values(),
+            policies=self.policies.values(),
+            namespaces=self.namespaces.values(),
         )
 
     def restart_controller(self) -> None:

@@ -1,0 +1,191 @@
+"""What may the ImageCaches of a namespace have together? The limits of the policy that concerns it, shared out."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from prewarm.api.names import DEFAULT_POLICY
+from prewarm.history import History
+from prewarm.model.image_caches import Allowance, ImageCache, Limits, Policy
+from prewarm.model.images import canonical, parse_reference
+from prewarm.model.nodes import Node
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.puller.order import precedence
+from prewarm.puller.reasons import WithheldReason
+from prewarm.puller.targets import Targets
+
+
+def limits_for(namespace: str, snapshot: ClusterSnapshot) -> Limits | None:
+    """Limits of a namespace: of the first policy by name that has some and selects it, else of `default`."""
+    found = snapshot.namespaces.get(namespace)
+    labels = found.labels if found is not None else {}
+    for name in sorted(snapshot.policies):
+        policy = snapshot.policies[name]
+        if policy.limits is not None and _selects(policy, labels):
+            return policy.limits
+    default = snapshot.policies.get(DEFAULT_POLICY)
+    return default.limits if default is not None else None
+
+
+def _selects(policy: Policy, labels: Mapping[str, str]) -> bool:
+    return policy.namespace_selector is not None and policy.namespace_selector.matches(labels)
+
+
+def refusal(allowance: Allowance | None, node: Node | None, node_name: str, image: str) -> WithheldReason | None:
+    """Why the limits of the namespace keep an image from a node; `node` is None if there is none of the name."""
+    if allowance is None:
+        return None
+    limits = allowance.limits
+    if not _is_registry_allowed(limits, image):
+        return WithheldReason.REGISTRY_NOT_ALLOWED
+    if node is not None and not _is_node_allowed(limits, node):
+        return WithheldReason.NODES_NOT_ALLOWED
+    spelling = canonical(image)
+    if limits.images is not None and spelling not in allowance.images:
+        return WithheldReason.LIMIT_IMAGES
+    if node is not None and limits.nodes is not None and node_name not in allowance.nodes:
+        return WithheldReason.LIMIT_NODES
+    if (node_name, spelling) in allowance.too_large:
+        return WithheldReason.LIMIT_BYTES
+    return None
+
+
+def _is_registry_allowed(limits: Limits, image: str) -> bool:
+    if limits.registries is None:
+        return True
+    try:
+        name = parse_reference(image).name
+    except ValueError:
+        return False
+    # Whole components: registry.example/team is no leave for registry.example/teammate.
+    return any(name == allowed or name.startswith(f"{allowed}/") for allowed in limits.registries)
+
+
+def _is_node_allowed(limits: Limits, node: Node) -> bool:
+    return all(node.labels.get(key) == value for key, value in limits.node_selector)
+
+
+class _Shares:
+    """Shares out the limits of one namespace, cache by cache."""
+
+    def __init__(self, limits: Limits, snapshot: ClusterSnapshot, history: History) -> None:
+        self._limits = limits
+        self._snapshot = snapshot
+        self._history = history
+        self._images: set[str] = set()
+        self._nodes: set[str] = set()
+        self._pairs: set[tuple[str, str]] = set()
+        self._too_large: set[tuple[str, str]] = set()
+        self._bytes = 0
+
+    def take(self, cache: ImageCache) -> Allowance:
+        """What is left for a cache, which is then taken."""
+        limits = self._limits
+        if limits.images is not None:
+            for image in _images(cache):
+                if _is_registry_allowed(limits, image) and len(self._images) < limits.images:
+                    self._images.add(canonical(image))
+        if limits.nodes is not None or limits.bytes is not None:
+            for node, images in self._places(cache):
+                self._take_node(node, images)
+        return Allowance(
+            limits,
+            images=frozenset(self._images),
+            nodes=frozenset(self._nodes),
+            too_large=frozenset(self._too_large),
+        )
+
+    def _places(self, cache: ImageCache) -> Iterator[tuple[str, Sequence[str]]]:
+        """Nodes that exist and are allowed, in the cache's order, with the images in question there."""
+        targets = Targets(cache)
+        for name in sorted(targets.all_candidates(self._snapshot), key=targets.rank):
+            node = self._snapshot.nodes.get(name)
+            if node is None or not _is_node_allowed(self._limits, node):
+                continue
+            images = [
+                canonical(image)
+                for image in targets.images_on(name, self._snapshot)
+                if _is_registry_allowed(self._limits, image)
+                and (self._limits.images is None or canonical(image) in self._images)
+            ]
+            if images:
+                yield name, images
+
+    def _take_node(self, node: str, images: Sequence[str]) -> None:
+        if self._limits.nodes is not None and node not in self._nodes:
+            if len(self._nodes) >= self._limits.nodes:
+                return
+            self._nodes.add(node)
+        if self._limits.bytes is None:
+            return
+        for image in images:
+            pair = (node, image)
+            if pair in self._pairs:
+                continue
+            size = self._history.image_size(image) or 0
+            if self._bytes + size > self._limits.bytes:
+                self._too_large.add(pair)
+            else:
+                self._pairs.add(pair)
+                self._bytes += size
+
+
+def _images(cache: ImageCache) -> Iterator[str]:
+    for entry in cache.lists:
+        yield from entry.images
+
+
+class _Applied(Struct, frozen=True):
+    """A cache as it came, and as the limits left it."""
+
+    cache: ImageCache
+    limited: ImageCache
+
+
+class LimitsMemory:
+    """Applies limits to one snapshot after the other; a cache of which they leave the same stays the same object."""
+
+    def __init__(self) -> None:
+        self._applied: dict[ObjectKey, _Applied] = {}
+
+    def apply(self, snapshot: ClusterSnapshot, history: History) -> ClusterSnapshot:
+        """The snapshot with priorities capped, and each cache's allowance set where its namespace has limits."""
+        if not any(policy.limits is not None for policy in snapshot.policies.values()):
+            self._applied = {}
+            return snapshot
+        by_namespace: dict[str, list[ImageCache]] = {}
+        for cache in snapshot.image_caches.values():
+            by_namespace.setdefault(cache.namespace, []).append(cache)
+        caches = dict(snapshot.image_caches)
+        applied: dict[ObjectKey, _Applied] = {}
+        for namespace in sorted(by_namespace):
+            limits = limits_for(namespace, snapshot)
+            if limits is None:
+                continue
+            for cache, limited in _limited(by_namespace[namespace], limits, snapshot, history):
+                known = self._applied.get(cache.key)
+                if known is None or known.cache is not cache or known.limited != limited:
+                    known = _Applied(cache, limited)
+                applied[cache.key] = known
+                caches[cache.key] = known.limited
+        self._applied = applied
+        return replace(snapshot, image_caches=caches)
+
+
+def _limited(
+    caches: Iterable[ImageCache], limits: Limits, snapshot: ClusterSnapshot, history: History
+) -> Iterator[tuple[ImageCache, ImageCache]]:
+    capped = [(cache, _capped(cache, limits)) for cache in caches]
+    shares = _Shares(limits, snapshot, history)
+    for cache, limited in sorted(capped, key=lambda entry: precedence(entry[1])):
+        if cache.error or cache.deleted_at is not None:
+            yield cache, limited
+        else:
+            yield cache, replace(limited, allowance=shares.take(limited))
+
+
+def _capped(cache: ImageCache, limits: Limits) -> ImageCache:
+    if limits.priority is None or cache.priority <= limits.priority:
+        return cache
+    return replace(cache, priority=limits.priority)

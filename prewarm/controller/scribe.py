@@ -8,8 +8,8 @@ from prewarm.controller.execution import Execution
 from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent, RemoveAnnotation
 
 _Key = tuple[str, ...]
-AT_ONCE = 12
-"""Written at the same time: fewer than the writer can, so that a create never waits for all of them."""
+AT_ONCE = 4
+"""Written at the same time: a quarter of what the writer can, so that pulls are ordered before they are written up."""
 
 
 class Scribe:

@@ -2,11 +2,34 @@
 
 from msgspec import Struct
 
-from prewarm.model.image_caches import PullerForm
+from prewarm.model.image_caches import PodRetention, PullerForm
 from prewarm.model.images import PullPolicy
 
 HELPER_DIRECTORY = "/prewarm"
 """Where the helper's static binary lies in every container of a puller pod."""
+
+
+class PurgeSettings(Struct, frozen=True):
+    """Removing images. It takes the runtime's socket, which is root on the node: off unless the operator wants it.
+
+    None of it can be set by an ImageCache: a socket's path is a path on the node.
+    """
+
+    enabled: bool = False
+    namespace: str = "prewarm-system"
+    """Where the pods run that remove images: prewarm's own."""
+    image: str = ""
+    """Image of those pods: prewarm's own."""
+    pull_secrets: tuple[str, ...] = ()
+    """Secrets in that namespace with which the kubelet pulls it."""
+    priority_class: str = ""
+    """PriorityClass of those pods; "" for the cluster's default."""
+    socket: str = ""
+    """Path of the container runtime's socket on every node; "" tries the usual ones of the node's runtime."""
+    host_network: bool = False
+    """Whether those pods use their node's network, where pods get no other."""
+    nodes_at_once: int = 20
+    """Nodes from which images are removed at once."""
 
 
 class PullerSettings(Struct, frozen=True):
@@ -20,7 +43,7 @@ class PullerSettings(Struct, frozen=True):
     """Puller pods at work at once that pull from one registry."""
     silent_registry_pulls: int = 1
     """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
-    orders_at_once: int = 100
+    orders_at_once: int = 50
     """Pods ordered in one look: their creates are awaited, and nothing else is decided meanwhile."""
     small_seconds: float = 2.0
     """Images whose pull takes no longer, by history, may share a puller pod."""
@@ -32,6 +55,13 @@ class PullerSettings(Struct, frozen=True):
     """Puts the binary into the shared directory; busybox tells by the file's name which applet it is to be."""
     hold_command: tuple[str, ...] = (f"{HELPER_DIRECTORY}/true",)
     """What a target container runs: it has to end at once with exit code 0."""
+    mount_command: tuple[str, ...] = ("/bin/busybox", "true")
+    """What a container of ours runs that mounts an image (form Volume): it has to end at once with exit code 0."""
+    hold_limit: int = 1000
+    """Finished pods at once that hold images against garbage collection: kube-controller-manager deletes finished pods,
+    other people's too, beyond a number of its own (--terminated-pod-gc-threshold, 12,500)."""
+    free_pod_slots: int = 3
+    """Pod slots of a node that are left to pods that wait to be scheduled."""
     priority_class: str = ""
     """PriorityClass of puller pods; "" for the cluster's default."""
     service_account: str = ""
@@ -44,7 +74,13 @@ class PullerSettings(Struct, frozen=True):
     """Seconds after which a pull counts as failed, where the cache says nothing."""
     refresh_seconds: float = 900.0
     """Seconds between two refreshes of a cache that says nothing; 0 for none. kube-fledged's default."""
+    pod_retention: PodRetention = PodRetention.NEVER
+    """Which finished puller pods are kept for a while, where the cache's annotation says nothing."""
+    pod_retention_seconds: float = 600.0
+    """How long those are kept."""
     pod_waiting_seconds: float = 600.0
     """How long a pod that waits for its images may keep pulls off its node."""
+    purge: PurgeSettings = PurgeSettings()
+    """How images are removed from nodes."""
     status_interval: float = 1.0
     """Seconds between two writes of one ImageCache's status that change nothing but counts."""

@@ -14,9 +14,10 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth
 from prewarm.puller.order import precedence
 from prewarm.puller.pairs import Pair, Pairs, PairState
-from prewarm.puller.pods import REQUEST_MEMORY, REQUEST_MILLI_CPU, Order, order_for
+from prewarm.puller.pods import Order, order_for
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.refusals import Refusal
+from prewarm.puller.resources import REQUEST_MEMORY, REQUEST_MILLI_CPU
 from prewarm.puller.retry import registry_quiet_until, silent_registries
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.standing import Standing
@@ -77,7 +78,7 @@ class Admission:
     def admit(self, standings: Iterable[Standing]) -> Admitted:
         """Order what fits, cache by cache in order of precedence, pair by pair in the cache's order."""
         for standing in sorted(standings, key=lambda standing: precedence(standing.cache)):
-            if not standing.cache.suspend:
+            if not standing.cache.suspend and not (standing.course is not None and standing.course.rests):
                 self._admit_cache(standing)
         return Admitted(tuple(self._orders), self._withheld, self._look_again_at)
 
@@ -87,6 +88,8 @@ class Admission:
         due = [pair for pair in standing.open_pairs() if pair.is_due(now)]
         if not due:
             return
+        # What is there can wait for what is not.
+        due.sort(key=lambda pair: pair.there)
         at_once = nodes_at_once(cache, standing.nodes)
         small = self._small_by_node(due)
         taken: set[tuple[str, str]] = set()
@@ -103,12 +106,16 @@ class Admission:
             images = self._together(cache, pair, small.get(pair.node, ()))
             taken.update((pair.node, image) for image in images)
             watched = pair.attempts > 0 or not all(standing.sound[image] for image in images)
-            self._order(cache, pair, images, watched=watched)
+            self._order(standing, pair, images, watched=watched)
 
-    def _order(self, cache: ImageCache, pair: Pair, images: tuple[str, ...], *, watched: bool) -> None:
+    def _order(self, standing: Standing, pair: Pair, images: tuple[str, ...], *, watched: bool) -> None:
+        cache, course = standing.cache, standing.course
         node = self._snapshot.nodes[pair.node]
         now = self._snapshot.taken_at
-        order = order_for(cache, node.name, node.uid, images, pair.attempts + 1, now, watched=watched)
+        refreshed_at = course.refresh.at if course is not None else 0.0
+        order = order_for(
+            cache, node.name, node.uid, images, pair.attempts + 1, now, refreshed_at=refreshed_at, watched=watched
+        )
         if order.key in self._work.pods:
             # The pod of this very attempt still stands, its evidence already void: it is removed first.
             self._withheld[WithheldReason.NODE_BUSY] = self._withheld.get(WithheldReason.NODE_BUSY, 0) + 1

@@ -15,11 +15,18 @@ def complete(cache: ImageCache, settings: PullerSettings) -> ImageCache:
         attempt_timeout_seconds=(
             settings.attempt_timeout_seconds if cache.attempt_timeout_seconds is None else cache.attempt_timeout_seconds
         ),
-        refresh_seconds=settings.refresh_seconds if cache.refresh_seconds is None else cache.refresh_seconds,
+        refresh_seconds=_interval(cache, settings),
         service_account=cache.service_account or settings.service_account,
         puller_form=settings.puller_form if cache.puller_form is None else cache.puller_form,
         priority_class=cache.priority_class or settings.priority_class,
     )
+
+
+def _interval(cache: ImageCache, settings: PullerSettings) -> float:
+    """Who gives times and no interval wants refreshes at these times only."""
+    if cache.refresh_seconds is not None:
+        return cache.refresh_seconds
+    return settings.refresh_seconds if cache.schedule is None else 0.0
 
 
 class Defaults:

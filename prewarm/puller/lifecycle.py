@@ -5,8 +5,6 @@ ends when every pair is settled or the deadline has passed. Then nothing is pull
 until the next run.
 """
 
-from collections import Counter
-
 from msgspec import Struct
 
 from prewarm.model.image_caches import Condition, ImageCache
@@ -122,12 +120,12 @@ def _waited(cache: ImageCache, course: Course, now: float) -> bool:
     return begun is not None and now >= begun + SKIPPING_SECONDS
 
 
-def wake_at(cache: ImageCache, course: Course, counts: Counter[str], now: float) -> float | None:
-    """When time alone changes something about a run; None if nothing does."""
+def wake_at(cache: ImageCache, course: Course, now: float, *, skipped: bool) -> float | None:
+    """When time alone changes something about a run; None if nothing does. `skipped`: whether it waits for nodes."""
     if course.finished_at is not None:
         return deletion_at(cache, course)
     begun = started_at(cache, course.refresh)
     if begun is None or cache.suspend:
         return None
-    times = [deadline_of(cache, course.refresh), begun + SKIPPING_SECONDS if counts["Skipped"] else None]
+    times = [deadline_of(cache, course.refresh), begun + SKIPPING_SECONDS if skipped else None]
     return min((time for time in times if time is not None and time > now), default=None)

@@ -10,9 +10,12 @@ from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Wanted, Warmth, WarmthMemory
 from prewarm.puller.defaults import Defaults
+from prewarm.puller.doubt import Doubts
+from prewarm.puller.lifecycle import Course, course_of
 from prewarm.puller.limits import LimitsMemory
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.pods import Order
+from prewarm.puller.refresh import Refreshes
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.standing import Changed, Standing
 
@@ -60,6 +63,8 @@ class PullerMemory:
         self._refusals: dict[ObjectKey, Refusal] = {}
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
         self.failed_at: dict[str, float] = {}
+        self.refreshes = Refreshes()
+        self.doubts = Doubts()
         self._observed: dict[str, _Observed] = {}
         self._unrecorded: set[str] = set()
         self._standings: dict[str, Standing] = {}
@@ -181,14 +186,27 @@ class PullerMemory:
         if len(self._observed) > len(snapshot.nodes):
             self._observed = {name: seen for name, seen in self._observed.items() if name in snapshot.nodes}
         self._unrecorded.clear()
+        self.doubts.changed(judged)
         return Changed(
             frozenset(judged),
             frozenset(observed),
             {namespace: frozenset(names) for namespace, names in peopled.items()},
         )
 
+    def courses(self, snapshot: ClusterSnapshot) -> dict[str, Course]:
+        """By uid, where every ImageCache stands in its life."""
+        now = snapshot.taken_at
+        caches = snapshot.image_caches.values()
+        self.refreshes.forget_others({cache.uid for cache in caches})
+        return {cache.uid: course_of(cache, now, self.refreshes.of(cache, now)) for cache in caches}
+
     def standings(
-        self, snapshot: ClusterSnapshot, pairs: Pairs, changed: Changed, restless: Collection[str]
+        self,
+        snapshot: ClusterSnapshot,
+        pairs: Pairs,
+        changed: Changed,
+        restless: Collection[str],
+        courses: Mapping[str, Course],
     ) -> list[Standing]:
         """How every cache stands, in order of key.
 
@@ -197,18 +215,29 @@ class PullerMemory:
             pairs: judges on it.
             changed: nodes that changed since the last call.
             restless: nodes on which pulls are under way, ordered or refused: time alone changes how they stand.
+            courses: by uid, where every cache stands in its life.
         """
         restless, self._restless = {*restless, *self._restless}, frozenset(restless)
         standings: dict[str, Standing] = {}
         for key in sorted(snapshot.image_caches):
             cache = snapshot.image_caches[key]
             known = self._standings.get(cache.uid)
-            if known is None or not known.speaks_of(cache):
+            course = courses[cache.uid]
+            before = known.course if known is not None else None
+            if known is None or before is None or not known.speaks_of(cache) or _begins_again(before, course):
                 standing = Standing(cache)
-                standing.judge_all(cache, pairs)
+                standing.course = course
+                if course.finished_at is None:
+                    standing.judge_all(cache, pairs)
+            elif course.finished_at is not None:
+                standing = known
+                standing.course = course
+                standing.follow(cache)
             else:
                 standing = known
                 standing.judge_changed(cache, pairs, changed, restless)
+                if before != course:
+                    standing.judge_course(cache, pairs, course, self.doubts.nodes(snapshot))
             standings[cache.uid] = standing
         self._standings = standings
         return list(standings.values())
@@ -226,6 +255,11 @@ class PullerMemory:
         """When something asked for is to be asked for again."""
         for order in self._orders.values():
             yield order.ordered_at + ORDER_SECONDS
+
+
+def _begins_again(before: Course, now: Course) -> bool:
+    """Whether a new run began: while a finished one rested, nothing was judged."""
+    return before.finished_at is not None and now.finished_at is None
 
 
 def _changed_namespaces(before: Mapping[ObjectKey, Pod], now: Mapping[ObjectKey, Pod]) -> set[str]:

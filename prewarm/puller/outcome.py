@@ -6,9 +6,10 @@ from enum import StrEnum
 from msgspec import Struct
 
 from prewarm.model.images import canonical
-from prewarm.model.pods import ContainerPhase, ContainerStatus, Pod, PodPhase
-from prewarm.presence.evidence import proves_presence
-from prewarm.puller.pods import HELPER_CONTAINER, images_of
+from prewarm.model.pods import ContainerKind, ContainerPhase, ContainerStatus, Pod, PodPhase
+from prewarm.presence.evidence import mounts_its_images, proves_presence
+from prewarm.puller.alterations import is_ours, targets
+from prewarm.puller.pods import HELPER_CONTAINER
 from prewarm.puller.reasons import FailureReason
 
 MAX_MESSAGE = 512
@@ -124,30 +125,53 @@ def words(message: str) -> str:
     return _BACK_OFF.sub("", message).strip()[:MAX_MESSAGE]
 
 
-def read(pod: Pod, now: float, timeout_seconds: float) -> Reading:
+def read(pod: Pod, now: float, timeout_seconds: float, missing_secret: str = "") -> Reading:
     """Judge every image of a puller pod by the pod's own status.
 
     Args:
         pod: a pod of ours.
         now: Unix seconds.
         timeout_seconds: how long an attempt may take (attempts.timeoutSeconds).
+        missing_secret: what the kubelet said of image pull secrets that it did not find, which no status tells.
     """
     statuses = {status.name: status for status in pod.containers}
     helper = statuses.get(HELPER_CONTAINER)
+    shapes = {shape.name: shape.image for shape in pod.shape.containers if shape.kind is ContainerKind.MAIN}
+    mounted = mounts_its_images(pod)
     ended = _ended(pod, helper, now, timeout_seconds)
-    results = tuple(_result(image, statuses.get(name), ended, pod) for name, image in images_of(pod))
+    results = []
+    for name, image, actual in targets(pod):
+        if canonical(image) != canonical(actual):
+            message = f"admission changed the image of container {name} to {actual}"
+            results.append(ImageResult(image, PullState.FAILED, FailureReason.ALTERED, message[:MAX_MESSAGE]))
+            continue
+        result = _result(image, statuses.get(name), ended, pod, shapes.get(name, "") if mounted else "")
+        results.append(_with_secret(result, missing_secret))
     begun = helper is not None and helper.phase is ContainerPhase.TERMINATED
-    return Reading(pod, results, begun or any(result.state is not PullState.PULLING for result in results))
+    # In form Volume nothing comes before the pulls but the sandbox.
+    begun = begun or (mounted and (pod.sandbox_ready_at is not None or bool(pod.containers)))
+    return Reading(pod, tuple(results), begun or any(result.state is not PullState.PULLING for result in results))
+
+
+def _with_secret(result: ImageResult, missing_secret: str) -> ImageResult:
+    if not missing_secret or result.reason not in {FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND}:
+        return result
+    message = f"{missing_secret.rstrip('.')}. {result.message}"[:MAX_MESSAGE]
+    return ImageResult(result.image, result.state, FailureReason.MISSING_SECRET, message, result.at)
 
 
 def _result(
-    image: str, status: ContainerStatus | None, ended: tuple[FailureReason, str] | None, pod: Pod
+    image: str, status: ContainerStatus | None, ended: tuple[FailureReason, str] | None, pod: Pod, helper_image: str
 ) -> ImageResult:
+    """What became of one image; `helper_image` is the image of the container that mounts it, "" in form Container."""
     if status is not None:
         if proves_presence(status):
             return ImageResult(image, PullState.PULLED, at=status.started_at or pod.created_at)
         if status.phase is ContainerPhase.WAITING and status.reason in _PULL_FAILURES:
             message = words(status.message) or status.reason
+            if helper_image and _speaks_of(status.message, helper_image) and not _speaks_of(status.message, image):
+                said = f"helper image {helper_image}: {message}"[:MAX_MESSAGE]
+                return ImageResult(image, PullState.FAILED, FailureReason.HELPER_FAILED, said)
             reason = classify(message, image)
             if status.reason == "InvalidImageName":
                 reason = FailureReason.INVALID_IMAGE
@@ -158,25 +182,51 @@ def _result(
     return ImageResult(image, PullState.PULLING)
 
 
+def _speaks_of(message: str, image: str) -> bool:
+    return f'"{image}"' in message or f'"{canonical(image)}"' in message
+
+
+_REJECTED = "Pod was rejected"
+_EVICTIONS = frozenset({"Evicted", "Preempting", "Terminated", "NodeShutdown", "Shutdown"})
+"""status.reason of pods that a node took and ended (pkg/kubelet: eviction, preemption, nodeshutdown)."""
+_CREATED = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunContainerError"})
+
+
 def _ended(
     pod: Pod, helper: ContainerStatus | None, now: float, timeout_seconds: float
 ) -> tuple[FailureReason, str] | None:
     """Why nothing more will come from the pod for images without a verdict of their own; None if something may."""
-    if helper is not None:
-        if helper.phase is ContainerPhase.WAITING and helper.reason in _PULL_FAILURES:
-            return FailureReason.HELPER_FAILED, f"helper image {helper.image or ''}: {words(helper.message)}".strip()
-        if helper.phase is ContainerPhase.TERMINATED and helper.exit_code not in {0, None} and not pod.reason:
-            detail = helper.message or helper.reason
-            return FailureReason.HELPER_FAILED, f"helper container ended with {helper.exit_code}: {detail}"[
-                :MAX_MESSAGE
-            ]
+    stopped = _before_ours(pod, helper)
+    if stopped is not None:
+        return stopped
     if pod.phase is PodPhase.FAILED:
         said = pod.message or pod.reason or "the pod failed without a message"
         reason = FailureReason.DEADLINE if pod.reason == "DeadlineExceeded" else FailureReason.REJECTED
+        if pod.reason in _EVICTIONS and not pod.message.startswith(_REJECTED):
+            reason = FailureReason.EVICTED
         prefix = f"{pod.reason}: " if pod.reason and pod.message else ""
         return reason, f"{prefix}{said}"[:MAX_MESSAGE]
     if pod.phase is PodPhase.SUCCEEDED:
         return FailureReason.UNKNOWN, "the pod succeeded without a status for this image"
     if now > pod.created_at + timeout_seconds + GRACE_SECONDS:
         return FailureReason.DEADLINE, f"no verdict from the kubelet within {timeout_seconds:g} s"
+    return None
+
+
+def _before_ours(pod: Pod, helper: ContainerStatus | None) -> tuple[FailureReason, str] | None:
+    """What keeps our containers from starting: the helper, or an init container that admission added."""
+    for status in pod.containers:
+        added = status.init and not is_ours(status.name)
+        if not (added or status is helper):
+            continue
+        who = f"added init container {status.name}" if added else "helper"
+        reason = FailureReason.ALTERED if added else FailureReason.HELPER_FAILED
+        if status.phase is ContainerPhase.WAITING and status.reason in _PULL_FAILURES | _CREATED:
+            said = words(status.message) or status.reason
+            what = f"{who}: {said}" if added else f"helper image {status.image or ''}: {said}".strip()
+            return reason, what[:MAX_MESSAGE]
+        ended = status.phase is ContainerPhase.TERMINATED and status.exit_code not in {0, None}
+        if ended and not pod.reason:
+            what = who if added else "helper container"
+            return reason, f"{what} ended with {status.exit_code}: {status.message or status.reason}"[:MAX_MESSAGE]
     return None

@@ -11,13 +11,18 @@ from prewarm.model.images import PullPolicy, canonical, parse_reference
 from prewarm.model.nodes import FailedPull, Node
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth, record_holds
+from prewarm.puller.doubt import Doubts
+from prewarm.puller.lifecycle import Course, course_of
 from prewarm.puller.limits import refusal as limit_of
 from prewarm.puller.pods import identity_of
 from prewarm.puller.reasons import FailureReason, WithheldReason
+from prewarm.puller.refresh import Refresh, asks_again
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.retry import retry_at, wait_seconds
 from prewarm.puller.targets import obstacle
 from prewarm.puller.work import Work
+
+_OVER = "not done when completion.activeDeadlineSeconds had passed"
 
 
 class PairState(StrEnum):
@@ -44,7 +49,14 @@ class Pair(Struct, frozen=True):
     """Attempts that failed so far, also while the next one is under way."""
     failed_at: float = 0.0
     due_at: float | None = None
-    """Of a failed one: when it is tried again; None if no pod would help."""
+    """Of a failed one: when it is tried again; None if no pod would help, or it was tried often enough."""
+    there: bool = False
+    """It is on the node, but a refresh has the registry or the node asked again."""
+
+    @property
+    def counted(self) -> PairState:
+        """The state as which it counts: what is there and waits to be asked for again is there."""
+        return PairState.SUCCEEDED if self.there and self.state is PairState.PENDING else self.state
 
     @property
     def is_failing(self) -> bool:
@@ -66,8 +78,38 @@ class Pair(Struct, frozen=True):
 class Pairs:
     """Judges pairs on one snapshot."""
 
-    def __init__(self, snapshot: ClusterSnapshot, known: Warmth, work: Work, refusals: Iterable[Refusal] = ()) -> None:
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        known: Warmth,
+        work: Work,
+        refusals: Iterable[Refusal] = (),
+        courses: Mapping[str, Course] | None = None,
+        doubts: Doubts | None = None,
+    ) -> None:
+        """Prepare to judge.
+
+        Args:
+            snapshot: the cluster.
+            known: warmth of the same snapshot.
+            work: pulls under way on it.
+            refusals: pods that the API server did not take.
+            courses: by uid, where ImageCaches stand between two refreshes, if it is known already.
+            doubts: nodes with images that they do not list, told of all that changed; None reads them all.
+        """
         self.snapshot = snapshot
+        self._courses = dict(courses or {})
+        if doubts is None:
+            doubts = Doubts()
+            doubts.changed(snapshot.nodes)
+        self._doubts = doubts
+        refusals = tuple(refusals)
+        self._refused_for_good = {
+            (refusal.order.cache_uid, canonical(image)): refusal
+            for refusal in refusals
+            for image in refusal.order.images
+            if self._is_final(work.caches.get(refusal.order.cache_uid), refusal.times)
+        }
         self._known = known
         self._work = work
         self._refusals = {
@@ -85,6 +127,7 @@ class Pairs:
         node = self.snapshot.nodes.get(name)
         if not images:
             return ()
+        course = self._course_of(cache)
         identity = identity_of(cache)
         blocked: str | None = None
         pairs = []
@@ -96,14 +139,19 @@ class Pairs:
                 pairs.append(Pair("", image, PairState.SKIPPED, limit))
             elif node is None:
                 pairs.append(Pair("", image, PairState.SKIPPED, WithheldReason.NODE_NOT_FOUND))
-            elif self.is_done(cache, name, image, identity):
-                pairs.append(Pair("", image, PairState.SUCCEEDED))
             else:
-                blocked = (obstacle(node, cache) or "") if blocked is None else blocked
-                if blocked:
+                there = self.is_done(cache, name, image, identity)
+                rests = there and (course.over or not self.is_asked_again(cache, node, image, identity))
+                if not rests:
+                    blocked = (obstacle(node, cache) or "") if blocked is None else blocked
+                if rests or (there and blocked):
+                    pairs.append(Pair("", image, PairState.SUCCEEDED))
+                elif blocked:
                     pairs.append(Pair("", image, PairState.SKIPPED, blocked))
+                elif course.over:
+                    pairs.append(Pair(name, image, PairState.FAILED, FailureReason.DEADLINE, _OVER))
                 else:
-                    pairs.append(self._undone(cache, node, image, identity))
+                    pairs.append(self._undone(cache, node, image, identity, course.refresh, there=there))
         return tuple(pairs)
 
     def is_done(self, cache: ImageCache, node_name: str, image: str, identity: str) -> bool:
@@ -115,12 +163,34 @@ class Pairs:
         always = cache.pull_policy is PullPolicy.ALWAYS
         if not always and self._known.is_warm(node_name, image, pull_identity=identity):
             return True
+        return self._pulled_since(cache, node_name, image, identity, float(int(cache.created_at)))
+
+    def is_asked_again(self, cache: ImageCache, node: Node, image: str, identity: str) -> bool:
+        """Whether the last refresh has something to ask about an image that is there, and was not answered yet."""
+        refresh = self._course_of(cache).refresh
+        if refresh.at <= float(int(cache.created_at)):
+            return False
+        if asks_again(cache, image):
+            return not self._pulled_since(cache, node.name, image, identity, refresh.at)
+        return self._doubts.concerns(self.snapshot, node, image, refresh.at)
+
+    def _pulled_since(self, cache: ImageCache, node_name: str, image: str, identity: str, since: float) -> bool:
         own = f"{cache.namespace}/{cache.name}"
-        since = float(int(cache.created_at))
         return any(
             sighting.since >= since and (sighting.cache == own or sighting.identity in {identity, ""})
             for sighting in self._known.our_pulls(node_name, image)
         )
+
+    def _course_of(self, cache: ImageCache) -> Course:
+        course = self._courses.get(cache.uid)
+        if course is None:
+            course = self._courses[cache.uid] = course_of(cache, self.snapshot.taken_at)
+        return course
+
+    @staticmethod
+    def _is_final(cache: ImageCache | None, attempts: int) -> bool:
+        """Whether nothing more is tried after so many attempts."""
+        return cache is not None and cache.completion.once and attempts >= cache.attempt_limit
 
     def failures(self, node_name: str) -> Mapping[tuple[str, str], FailedPull]:
         """Failed pulls of a node by cache uid and image, those of live pods that are not on record yet included."""
@@ -134,15 +204,17 @@ class Pairs:
             merged = {(failure.cache_uid, failure.image): failure for failure in recorded}
             for reading in self._work.readings_by_node.get(node_name, ()):
                 for failure in self._work.failures_of(reading, recorded):
-                    old = merged.get((failure.cache_uid, failure.image))
-                    if old is None or failure.attempts > old.attempts:
-                        merged[failure.cache_uid, failure.image] = failure
+                    merged[failure.cache_uid, failure.image] = failure
             known = self._failures[node_name] = merged
         return known
 
-    def _undone(self, cache: ImageCache, node: Node, image: str, identity: str) -> Pair:
-        refusal = self._refusals.get((cache.uid, node.name, canonical(image)))
-        if refusal is not None and not self._work.is_active(node.name, image, identity, cache.uid):
+    def _undone(
+        self, cache: ImageCache, node: Node, image: str, identity: str, refresh: Refresh, *, there: bool
+    ) -> Pair:
+        active = self._work.is_active(node.name, image, identity, cache.uid)
+        key = (cache.uid, canonical(image))
+        refusal = self._refusals.get((cache.uid, node.name, key[1])) or self._refused_for_good.get(key)
+        if refusal is not None and refusal.at >= refresh.anew_at and not active:
             due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
             return Pair(
                 node.name,
@@ -152,14 +224,15 @@ class Pairs:
                 refusal.message,
                 attempts=refusal.order.attempt - 1,
                 failed_at=refusal.at,
-                due_at=due,
+                due_at=None if key in self._refused_for_good else due_after(refusal.at, due, refresh),
+                there=there,
             )
         failure = self.failures(node.name).get((cache.uid, canonical(image)))
         # A ServiceAccount may have added its secrets to what the cache declares; other credentials begin anew.
         attempts = failure.attempts if failure is not None and failure.pull_identity.startswith(identity) else 0
-        active = self._work.is_active(node.name, image, identity, cache.uid)
-        if failure is None or not attempts:
-            return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING)
+        if failure is None or not attempts or failure.at < refresh.anew_at:
+            return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING, there=there)
+        due_at = due_after(failure.at, retry_at(failure, cache.attempt_limit, node.name), refresh)
         return Pair(
             node.name,
             image,
@@ -168,8 +241,14 @@ class Pairs:
             failure.message,
             attempts=attempts,
             failed_at=failure.at,
-            due_at=retry_at(failure, cache.attempt_limit, node.name),
+            due_at=None if self._is_final(cache, attempts) else due_at,
+            there=there,
         )
+
+
+def due_after(failed_at: float, due_at: float, refresh: Refresh) -> float:
+    """When something that failed is tried again: a refresh that began since does not wait."""
+    return min(due_at, refresh.at) if failed_at < refresh.at else due_at
 
 
 @lru_cache(maxsize=4096)

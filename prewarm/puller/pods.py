@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from prewarm.api import names
-from prewarm.model.image_caches import ImageCache
+from prewarm.model.image_caches import ImageCache, PullerForm
 from prewarm.model.images import PullPolicy, canonical
 from prewarm.model.intents import IMAGE_CACHES, PODS, Create, Json
 from prewarm.model.nodes import pull_identity
-from prewarm.model.pods import ContainerKind, Pod, Toleration
+from prewarm.model.pods import Pod, Toleration
 from prewarm.model.snapshot import ObjectKey
 from prewarm.presence import PULL_CONTAINER_PREFIX
+from prewarm.puller.refresh import moves
+from prewarm.puller.resources import USUAL, ContainerResources
 from prewarm.puller.settings import HELPER_DIRECTORY, PullerSettings
 from prewarm.puller.targets import POD_TOLERATIONS
 
@@ -49,18 +51,7 @@ _NO_SIDECAR_LABELS: Mapping[str, str] = {
 }
 """The same for those that look at labels."""
 
-_RESOURCES: Json = {
-    # Requests are what quotas and the scheduler count. The limits are what starting a container at all takes: runc's
-    # own start runs inside them, takes seconds at 10m and is killed at 16Mi.
-    "requests": {"cpu": "10m", "memory": "16Mi"},
-    "limits": {"cpu": "100m", "memory": "64Mi"},
-}
 _MOUNT: Mapping[str, Json] = {"name": _VOLUME, "mountPath": HELPER_DIRECTORY}
-REQUEST_MILLI_CPU = 10
-"""What each container of a puller pod requests."""
-REQUEST_MEMORY = 16 * 2**20
-"""What each container of a puller pod requests, in bytes."""
-
 _RESTRICTED: Json = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -82,8 +73,16 @@ class Order(Struct, frozen=True):
     pull_identity: str
     attempt: int
     ordered_at: float
+    refreshed_at: float = 0.0
+    """Beginning of the refresh for which it pulls."""
     watched: bool = True
     """Whether it has a sentinel, as it should unless its images are known to be sound: that costs 0.4 s a pod."""
+    form: PullerForm = PullerForm.CONTAINER
+
+    @property
+    def containers(self) -> int:
+        """Containers of the pod, the init container aside."""
+        return len(self.images) + self.watched
 
     @property
     def key(self) -> ObjectKey:
@@ -96,7 +95,7 @@ def identity_of(cache: ImageCache) -> str:
     return pull_identity(cache.namespace, cache.service_account, cache.pull_secrets)
 
 
-def pod_name(cache: ImageCache, node_uid: str, images: tuple[str, ...], attempt: int) -> str:
+def pod_name(cache: ImageCache, node_uid: str, images: tuple[str, ...], attempt: int, refreshed_at: float = 0.0) -> str:
     """Name of the pod for one attempt: the same for the same pull, so a repeated create changes nothing."""
     # The policy belongs to what is inside: after an edit to Always, a finished pod of before is not the same pull.
     parts = (
@@ -106,6 +105,8 @@ def pod_name(cache: ImageCache, node_uid: str, images: tuple[str, ...], attempt:
         identity_of(cache),
         cache.pull_policy or "",
         str(attempt),
+        # A pod that was kept from before a refresh stands in nobody's way.
+        str(int(refreshed_at)),
     )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     readable = cache.name[:40].replace(".", "-").strip("-")
@@ -120,12 +121,14 @@ def order_for(
     attempt: int,
     now: float,
     *,
+    refreshed_at: float = 0.0,
     watched: bool = True,
+    form: PullerForm = PullerForm.CONTAINER,
 ) -> Order:
     """One attempt of a cache at images on a node."""
     return Order(
         namespace=cache.namespace,
-        name=pod_name(cache, node_uid, images, attempt),
+        name=pod_name(cache, node_uid, images, attempt, refreshed_at),
         cache=cache.name,
         cache_uid=cache.uid,
         node=node_name,
@@ -133,12 +136,23 @@ def order_for(
         pull_identity=identity_of(cache),
         attempt=attempt,
         ordered_at=now,
+        refreshed_at=refreshed_at,
         watched=watched,
+        form=form,
     )
 
 
-def create(order: Order, cache: ImageCache, settings: PullerSettings) -> Create:
-    """The intent that makes an order true."""
+def annotations_of(order: Order) -> dict[str, str]:
+    """What a pod says of its order, read back by `attempt_of` and others."""
+    return {
+        names.ANNOTATION_IMAGES: json.dumps(list(order.images)),
+        names.ANNOTATION_ATTEMPT: str(order.attempt),
+        names.ANNOTATION_REFRESHED_AT: str(int(order.refreshed_at)),
+    }
+
+
+def create(order: Order, cache: ImageCache, settings: PullerSettings, resources: ContainerResources = USUAL) -> Create:
+    """The intent that makes an order true; `resources` are each container's."""
     metadata: dict[str, Json] = {
         "namespace": order.namespace,
         "name": order.name,
@@ -152,8 +166,7 @@ def create(order: Order, cache: ImageCache, settings: PullerSettings) -> Create:
             **_NO_SIDECARS,
             # A bare pod would keep the cluster autoscaler from removing its node.
             "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
-            names.ANNOTATION_IMAGES: json.dumps(list(order.images)),
-            names.ANNOTATION_ATTEMPT: str(order.attempt),
+            **annotations_of(order),
         },
         # "controller" because kubectl drain refuses pods that nobody manages.
         "ownerReferences": [
@@ -170,12 +183,12 @@ def create(order: Order, cache: ImageCache, settings: PullerSettings) -> Create:
         "apiVersion": PODS.api_version,
         "kind": PODS.kind,
         "metadata": metadata,
-        "spec": _spec(order, cache, settings),
+        "spec": _spec(order, cache, settings, resources.manifest()),
     }
     return Create(PODS, order.namespace, order.name, manifest)
 
 
-def _spec(order: Order, cache: ImageCache, settings: PullerSettings) -> Json:
+def _spec(order: Order, cache: ImageCache, settings: PullerSettings, resources: Json) -> Json:
     spec: dict[str, Json] = {
         "nodeName": order.node,
         "restartPolicy": "Never",
@@ -192,11 +205,7 @@ def _spec(order: Order, cache: ImageCache, settings: PullerSettings) -> Json:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "tolerations": [_toleration(toleration) for toleration in (*POD_TOLERATIONS, *cache.tolerations)],
-        "volumes": [{"name": _VOLUME, "emptyDir": {"sizeLimit": "32Mi"}}],
-        "initContainers": [
-            {**_container(HELPER_CONTAINER, settings.helper_image, settings.helper_command), "volumeMounts": [_MOUNT]}
-        ],
-        "containers": _containers(order, cache, settings),
+        **(_mounting if order.form is PullerForm.VOLUME else _running)(order, cache, settings, resources),
     }
     if cache.service_account:
         spec["serviceAccountName"] = cache.service_account
@@ -208,29 +217,68 @@ def _spec(order: Order, cache: ImageCache, settings: PullerSettings) -> Json:
     return spec
 
 
-def _containers(order: Order, cache: ImageCache, settings: PullerSettings) -> list[Json]:
+def _policy(image: str, cache: ImageCache, settings: PullerSettings) -> PullPolicy:
+    # As the kubelet does for pods that name no policy: what is there by such a name may be old.
+    return PullPolicy.ALWAYS if moves(image) else cache.pull_policy or settings.pull_policy
+
+
+def _running(order: Order, cache: ImageCache, settings: PullerSettings, resources: Json) -> dict[str, Json]:
+    """Form Container: the target images run a static binary that an init container copied."""
+    helper = _container(HELPER_CONTAINER, settings.helper_image, settings.helper_command, resources, _MOUNT)
+    mount = {**_MOUNT, "readOnly": True}
     containers: list[Json] = [
         _container(
-            f"{PULL_CONTAINER_PREFIX}{number}", image, settings.hold_command, cache.pull_policy or settings.pull_policy
+            f"{PULL_CONTAINER_PREFIX}{number}",
+            image,
+            settings.hold_command,
+            resources,
+            mount,
+            policy=_policy(image, cache, settings),
         )
         for number, image in enumerate(order.images)
     ]
     if order.watched:
-        containers.append(_container(SENTINEL_CONTAINER, settings.helper_image, settings.hold_command))
-    return containers
+        sentinel = _container(SENTINEL_CONTAINER, settings.helper_image, settings.hold_command, resources, mount)
+        containers.append(sentinel)
+    return {
+        "volumes": [{"name": _VOLUME, "emptyDir": {"sizeLimit": "32Mi"}}],
+        "initContainers": [helper],
+        "containers": containers,
+    }
+
+
+def _mounting(order: Order, cache: ImageCache, settings: PullerSettings, resources: Json) -> dict[str, Json]:
+    """Form Volume: containers of ours mount the target images. An unmounted volume would prove nothing."""
+    volumes: list[Json] = []
+    containers: list[Json] = []
+    for number, image in enumerate(order.images):
+        name = f"{PULL_CONTAINER_PREFIX}{number}"
+        policy = _policy(image, cache, settings)
+        volumes.append({"name": name, "image": {"reference": image, "pullPolicy": policy.value}})
+        mount: Mapping[str, Json] = {"name": name, "mountPath": HELPER_DIRECTORY, "readOnly": True}
+        containers.append(_container(name, settings.helper_image, settings.mount_command, resources, mount))
+    if order.watched:
+        containers.append(_container(SENTINEL_CONTAINER, settings.helper_image, settings.mount_command, resources))
+    return {"volumes": volumes, "containers": containers}
 
 
 def _container(
-    name: str, image: str, command: tuple[str, ...], policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    name: str,
+    image: str,
+    command: tuple[str, ...],
+    resources: Json,
+    mount: Mapping[str, Json] | None = None,
+    *,
+    policy: PullPolicy = PullPolicy.IF_NOT_PRESENT,
 ) -> dict[str, Json]:
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": policy.value,
         "command": list(command),
-        "resources": _RESOURCES,
+        "resources": resources,
         "securityContext": _RESTRICTED,
-        "volumeMounts": [{**_MOUNT, "readOnly": True}],
+        "volumeMounts": [] if mount is None else [mount],
     }
 
 
@@ -242,18 +290,6 @@ def _toleration(toleration: Toleration) -> Json:
         "effect": toleration.effect,
     }
     return {name: value for name, value in fields.items() if value}
-
-
-def images_of(pod: Pod) -> tuple[tuple[str, str], ...]:
-    """Container name and image of what a puller pod pulls, in order.
-
-    The spec counts, not the annotation: the kubelet acts on the spec, and people may edit annotations.
-    """
-    return tuple(
-        (shape.name, shape.image)
-        for shape in pod.shape.containers
-        if shape.kind is ContainerKind.MAIN and shape.name.startswith(PULL_CONTAINER_PREFIX)
-    )
 
 
 def attempt_of(pod: Pod) -> int:

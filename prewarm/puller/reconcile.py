@@ -5,17 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from prewarm.api.image_cache_status import status_manifest
+from prewarm.api.names import ANNOTATION_REFRESH
 from prewarm.history import History
-from prewarm.model.intents import IMAGE_CACHES, Apply, Intent
+from prewarm.model.intents import IMAGE_CACHES, Apply, Delete, Intent, RemoveAnnotation
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import warmth
 from prewarm.puller.admission import Admission, Admitted
+from prewarm.puller.lifecycle import deletion_at, wake_at
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import GRACE_SECONDS
 from prewarm.puller.pairs import Pairs, PairState
 from prewarm.puller.pods import create
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.records import Records
+from prewarm.puller.refresh import Request, is_removable, request_of
+from prewarm.puller.retention import Retention
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.standing import Standing
 from prewarm.puller.status import event_for, status_of, verdict
@@ -56,21 +60,27 @@ def reconcile(
     memory.catch_up(snapshot)
     known = warmth(snapshot, memory.warmth)
     work = Work(snapshot, memory.orders, memory.failed_at)
-    pairs = Pairs(snapshot, known, work, memory.refusals)
+    courses = memory.courses(snapshot)
+    pairs = Pairs(snapshot, known, work, memory.refusals, courses, memory.doubts)
     changed = memory.read_nodes(snapshot, known)
     restless = {*work.nodes, *(refusal.order.node for refusal in memory.refusals)}
-    standings = memory.standings(snapshot, pairs, changed, restless)
+    standings = memory.standings(snapshot, pairs, changed, restless, courses)
     admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals)
     admitted = admission.admit(standings)
     intents: list[Intent] = []
     for order in admitted.orders:
         memory.remember(order)
         intents.append(create(order, work.caches[order.cache_uid], settings))
-    records = Records(snapshot, known, work)
+    resting = frozenset(uid for uid, course in courses.items() if course.rests)
+    retention = Retention(work, settings, snapshot.taken_at)
+    records = Records(snapshot, known, work, resting, retention.kept)
     intents.extend(records.writes(memory, changed.observed))
     intents.extend(records.deletions(memory))
     wake_times = [*_wake_times(snapshot, standings, admitted, work), *memory.wake_times()]
+    wake_times.extend(_course_times(standings, memory, snapshot))
+    wake_times.extend(retention.wake_times)
     for standing in standings:
+        intents.extend(_follow_up(standing, memory, snapshot.taken_at))
         written, again_at = _tell(standing, admitted, settings, memory, snapshot.taken_at)
         intents.extend(written)
         if again_at is not None:
@@ -86,11 +96,13 @@ def _tell(
     ordered = {
         (order.node, image) for order in admitted.orders if order.cache_uid == cache.uid for image in order.images
     }
-    known = standing.told
+    known, course = standing.told, standing.course
+    # Of a run that goes on, time alone may change the verdict.
     right = not ordered and known is not None and known[0] == standing.revision and known[1] is cache
+    right = right and (not cache.completion.once or (course is not None and course.finished_at is not None))
     if cache.deleted_at is not None or right:
         return [], None
-    status = status_of(standing, ordered, now)
+    status = status_of(standing, ordered, now, _request(standing, memory, now))
     if status == cache.status:
         standing.told = None if ordered else (standing.revision, cache)
         return [], None
@@ -110,6 +122,44 @@ def _tell(
     return intents, None
 
 
+def _request(standing: Standing, memory: PullerMemory, now: float) -> Request | None:
+    """A refresh that is asked for: it begins once the status shows that it was heeded, so that none is repeated."""
+    cache = standing.cache
+    mark = request_of(cache)
+    if mark is None or cache.error:
+        return None
+    return Request(mark, memory.refreshes.begun_at(cache, mark, now))
+
+
+def _follow_up(standing: Standing, memory: PullerMemory, now: float) -> Iterator[Intent]:
+    """Remove an empty request that was heeded, and an ImageCache whose time after its end is over."""
+    cache = standing.cache
+    if cache.deleted_at is not None:
+        return
+    if is_removable(cache) and memory.is_new("Refresh", cache.namespace, cache.name, cache.uid, now):
+        yield RemoveAnnotation(IMAGE_CACHES, cache.namespace, cache.name, ANNOTATION_REFRESH, uid=cache.uid)
+    deletion = deletion_at(cache, standing.course) if standing.course is not None else None
+    over = deletion is not None and deletion <= now and request_of(cache) is None
+    if over and memory.is_new("Deletion", cache.namespace, cache.name, cache.uid, now):
+        yield Delete(IMAGE_CACHES, cache.namespace, cache.name, cache.uid)
+
+
+def _course_times(standings: Sequence[Standing], memory: PullerMemory, snapshot: ClusterSnapshot) -> Iterator[float]:
+    """When a refresh begins that has something to do, and when time alone changes how a run stands."""
+    now = snapshot.taken_at
+    doubtful = bool(memory.doubts.nodes(snapshot))
+    for standing in standings:
+        cache, course = standing.cache, standing.course
+        if course is None or cache.suspend or cache.deleted_at is not None:
+            continue
+        at = wake_at(cache, course, now, skipped=standing.counts[PairState.SKIPPED] > 0)
+        if at is not None:
+            yield at
+        next_at = course.refresh.next_at
+        if next_at is not None and (doubtful or cache.completion.once or standing.is_refreshed):
+            yield next_at
+
+
 def _wake_times(
     snapshot: ClusterSnapshot,
     standings: Sequence[Standing],
@@ -120,7 +170,7 @@ def _wake_times(
     if admitted.look_again_at is not None:
         yield admitted.look_again_at
     for standing in standings:
-        if standing.cache.suspend:
+        if standing.cache.suspend or (standing.course is not None and standing.course.rests):
             continue
         for pair in standing.open_pairs():
             if pair.state is PairState.FAILED and pair.due_at is not None and pair.due_at > now:

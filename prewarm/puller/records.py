@@ -1,6 +1,6 @@
 """What of the puller's work is to be remembered on NodeImage records, and which pods have done their duty by that?"""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
@@ -8,24 +8,43 @@ from prewarm.api.node_image import MAX_FAILED_PULLS, bounded_node_images, node_i
 from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete, Intent
 from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, NodeState, pull_identity, pull_obstacle
 from prewarm.model.pods import Pod
-from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Warmth, forgotten, observe
+from prewarm.puller.alterations import targets
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import Reading
-from prewarm.puller.pods import identity_of, images_of
+from prewarm.puller.pods import identity_of
 from prewarm.puller.reasons import FailureReason
 from prewarm.puller.targets import POD_TOLERATIONS, obstacle
 from prewarm.puller.work import Work
 
 _TROUBLED = frozenset({NodeState.NOT_READY, NodeState.LEAVING, NodeState.DISK_PRESSURE})
 """States in which a kubelet ends pods, or says nothing of them, whatever they are."""
-_OF_THE_NODE = frozenset({FailureReason.DEADLINE.value, FailureReason.REJECTED.value})
+_OF_THE_NODE = frozenset({FailureReason.DEADLINE.value, FailureReason.REJECTED.value, FailureReason.EVICTED.value})
 
 
 class Records:
     """Keeps NodeImage records true on one snapshot: evidence first, then the pod that gave it may go."""
 
-    def __init__(self, snapshot: ClusterSnapshot, known: Warmth, work: Work) -> None:
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        known: Warmth,
+        work: Work,
+        resting: Collection[str] = (),
+        kept: Collection[ObjectKey] = (),
+    ) -> None:
+        """Prepare to write.
+
+        Args:
+            snapshot: the cluster.
+            known: warmth of the same snapshot.
+            work: pulls under way on it.
+            resting: uids of ImageCaches for which nothing more is to be pulled.
+            kept: pods that have done their duty and stay for people to look at.
+        """
+        self._resting = resting
+        self._kept = kept
         self._snapshot = snapshot
         self._known = known
         self._work = work
@@ -56,7 +75,7 @@ class Records:
         now = self._snapshot.taken_at
         for reading in self._work.readings:
             pod = reading.pod
-            if pod.deleted_at is not None or not self._is_done(reading, memory):
+            if pod.deleted_at is not None or pod.key in self._kept or not self._is_done(reading, memory):
                 continue
             if memory.is_new(PODS.kind, pod.namespace, pod.name, pod.uid, now):
                 yield Delete(PODS, pod.namespace, pod.name, pod.uid, grace_seconds=0)
@@ -79,12 +98,12 @@ class Records:
         Where the node is cordoned, silent or the like, its pod would wait; a new one is ordered when the node returns.
         """
         cache = self._work.caches.get(pod.owner.uid) if pod.owner is not None else None
-        if cache is None or obstacle(node, cache) is not None:
+        if cache is None or cache.uid in self._resting or obstacle(node, cache) is not None:
             return False
         identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
         if not identity.startswith(identity_of(cache)):
             return False
-        return any(memory.wants(cache.uid, node.name, image) for _, image in images_of(pod))
+        return any(memory.wants(cache.uid, node.name, image) for _, image, _ in targets(pod))
 
     def _blamed(self, reading: Reading, recorded: tuple[FailedPull, ...]) -> list[FailedPull]:
         """Failures of a pod that count as attempts: not those of a node in trouble, nor of a deleted cache."""
@@ -110,9 +129,7 @@ class Records:
         failures = {(failure.cache_uid, failure.image): failure for failure in recorded}
         for reading in self._work.readings_by_node.get(name, ()):
             for failure in self._blamed(reading, recorded):
-                old = failures.get((failure.cache_uid, failure.image))
-                if old is None or failure.attempts > old.attempts:
-                    failures[failure.cache_uid, failure.image] = failure
+                failures[failure.cache_uid, failure.image] = failure
         present = base.images if base is not None else ()
         pulled = {entry.image: entry.since for entry in present if entry.evidence is Evidence.OUR_PULL}
         kept = [

@@ -8,6 +8,7 @@ may have moved since.
 import hashlib
 from collections.abc import Collection
 from datetime import datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -36,6 +37,15 @@ class Refresh(Struct, frozen=True):
     """When the last one began after which failures do not count any more: by request or schedule, or the creation."""
     next_at: float | None = None
     """When the next one is due; None if only a request begins one."""
+
+
+class Request(Struct, frozen=True):
+    """A refresh that is asked for by annotation."""
+
+    mark: str
+    """What is recorded of it."""
+    at: float
+    """When it begins, Unix seconds."""
 
 
 def refresh_of(cache: ImageCache, now: float) -> Refresh:
@@ -103,6 +113,7 @@ def is_removable(cache: ImageCache) -> bool:
     return cache.refresh_request == "" and cache.status.refresh_handled == EMPTY
 
 
+@lru_cache(maxsize=4096)
 def moves(image: str) -> bool:
     """Whether the reference may come to name another image: the tag is `latest` or missing, and there is no digest."""
     try:

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from prewarm.model.image_caches import ImageCache, ImageCacheStatus
 from prewarm.model.images import canonical
+from prewarm.puller.lifecycle import Course
 from prewarm.puller.pairs import Pair, Pairs, PairState
+from prewarm.puller.refresh import asks_again
 from prewarm.puller.targets import Targets
 
 
@@ -35,6 +37,10 @@ class Standing:
         """Nodes on which an image, as written, is."""
         self.revision = 0
         """Grows whenever a pair changes."""
+        self.course: Course | None = None
+        """Where the cache stood in its life when it was judged last."""
+        self.again: Counter[PairState] = Counter()
+        """Pairs that are there and about which a refresh has something to ask."""
         self.told: tuple[int, ImageCache] | None = None
         """Revision and cache at which the status was found right."""
         self._targets = Targets(cache)
@@ -42,6 +48,7 @@ class Standing:
         self._meant: dict[str, tuple[int, ...]] = {}
         self._nodes_of_entry: Counter[int] = Counter()
         self._open: set[str] = set()
+        self._moves = any(asks_again(cache, image) for entry in cache.lists for image in entry.images)
         self._shared: dict[tuple[Pair, ...], tuple[Pair, ...]] = {}
 
     @property
@@ -54,6 +61,12 @@ class Standing:
         """Indexes of entries of cacheSpec with images that mean no node."""
         lists = self.cache.lists
         return [index for index, entry in enumerate(lists) if entry.images and not self._nodes_of_entry[index]]
+
+    @property
+    def is_refreshed(self) -> bool:
+        """Whether a refresh has anything to do whatever the nodes say: failures, or images that may have moved."""
+        tried = (pair.state is not PairState.FAILED or pair.due_at is not None for pair in self.open_pairs())
+        return self._moves or any(tried)
 
     def speaks_of(self, cache: ImageCache) -> bool:
         """Whether it was made for this spec, whatever became of the status."""
@@ -76,6 +89,25 @@ class Standing:
         if self._targets.follows_pods:
             names.extend(self._targets.candidates(changed.peopled.get(cache.namespace, ())))
         self._judge(cache, pairs, names)
+
+    def judge_course(self, cache: ImageCache, pairs: Pairs, course: Course, doubtful: Collection[str]) -> None:
+        """Bring it up to date after a refresh began or a deadline passed: what failed, and what is to be asked again.
+
+        Args:
+            cache: the cache as it is now, with the same spec.
+            pairs: judges on the present snapshot.
+            course: the new course.
+            doubtful: nodes with evidence that may be in doubt.
+        """
+        self.course = course
+        if self._moves:
+            self.judge_all(cache, pairs)
+        else:
+            self._judge(cache, pairs, [*self._open, *(name for name in doubtful if name in self._by_node)])
+
+    def follow(self, cache: ImageCache) -> None:
+        """Take over a new status of a cache for which nothing is to be judged."""
+        self.cache = cache
 
     def _judge(self, cache: ImageCache, pairs: Pairs, names: Iterable[str]) -> None:
         """Judge these nodes anew."""
@@ -137,8 +169,10 @@ class Standing:
 
     def _count(self, pairs: tuple[Pair, ...], sign: int) -> None:
         for pair in pairs:
-            self.counts[pair.state] += sign
-            if pair.state is PairState.SUCCEEDED:
+            self.counts[pair.counted] += sign
+            if pair.there:
+                self.again[pair.state] += sign
+            if pair.counted is PairState.SUCCEEDED:
                 self.sound[pair.image] += sign
             elif pair.reason:
                 self.reasons[pair.reason] += sign

@@ -3,16 +3,20 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from msgspec.structs import replace
+
 from prewarm.api.image_cache_status import MAX_FAILURES, bounded_status
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, PullFailure
 from prewarm.model.intents import IMAGE_CACHES, RecordEvent
+from prewarm.puller.lifecycle import FINISHED, Course, Tally, course_of, finished, started_at
 from prewarm.puller.pairs import Pair, PairState
+from prewarm.puller.refresh import Request, handled_of
 from prewarm.puller.standing import Standing
 
 READY = "Ready"
 PROGRESSING = "Progressing"
 DEGRADED = "Degraded"
-_OURS = frozenset({READY, PROGRESSING, DEGRADED})
+_OURS = frozenset({READY, PROGRESSING, DEGRADED, FINISHED})
 """Conditions that follow from pairs."""
 _SETTLED = frozenset({"Warm", "NoImages", "NoNodes", "AllSkipped"})
 """Reasons of Ready with which the work rests."""
@@ -20,53 +24,101 @@ _MAX_NAMED = 5
 """Entries of cacheSpec named in a message."""
 
 
-def status_of(standing: Standing, ordered: Collection[tuple[str, str]], now: float) -> ImageCacheStatus:
+def status_of(
+    standing: Standing, ordered: Collection[tuple[str, str]], now: float, request: Request | None = None
+) -> ImageCacheStatus:
     """The status as it should be, bounded; it equals the cache's own if nothing changed.
 
     Args:
         standing: the cache and its pairs; what its present status says of times is kept where it still holds.
         ordered: node and image of pairs for which a pod is being ordered now.
         now: Unix seconds.
+        request: a refresh that is asked for, and begins by being written down.
     """
     now = float(int(now))
     cache = standing.cache
-    counts = standing.counts.copy()
+    course = standing.course if standing.course is not None else course_of(cache, now)
+    if course.finished_at is not None:
+        return bounded_status(_noted(cache, cache.status, request, now))
+    counts, again = standing.counts.copy(), standing.again.copy()
     open_pairs = list(standing.open_pairs())
     for pair in open_pairs:
         if (pair.node, pair.image) in ordered:
-            counts[pair.state] -= 1
+            counts[pair.counted] -= 1
             counts[PairState.ACTIVE] += 1
+            if pair.there:
+                again[pair.state] -= 1
+                again[PairState.ACTIVE] += 1
     failing = [pair for pair in open_pairs if pair.is_failing]
     before = cache.status
     working = counts[PairState.ACTIVE] > 0
     settled = not working and not counts[PairState.PENDING]
     same = before.observed_generation == cache.generation
-    started = before.started_at if same else None
+    started = started_at(cache, course.refresh) if cache.completion.once else before.started_at if same else None
     completed = before.completed_at if same else None
-    return bounded_status(
-        ImageCacheStatus(
-            observed_generation=cache.generation,
-            conditions=(
-                *(_since(condition, before, now) for condition in _conditions(standing, failing, counts)),
-                *(condition for condition in before.conditions if condition.type not in _OURS),
-            ),
-            desired=counts.total(),
-            active=counts[PairState.ACTIVE],
-            succeeded=counts[PairState.SUCCEEDED],
-            failed=counts[PairState.FAILED],
-            skipped=counts[PairState.SKIPPED],
-            reasons=tuple(sorted((reason, count) for reason, count in standing.reasons.items() if count > 0)),
-            failures=_failures(failing),
-            started_at=started if started is not None or not working else now,
-            completed_at=(completed if completed is not None else now) if settled and counts.total() else None,
-            refreshed_at=before.refreshed_at,
-            refresh_handled=before.refresh_handled,
-            purge_handled=before.purge_handled,
-        )
+    conditions = _conditions(standing, failing, counts, again)
+    end = None if cache.error else finished(cache, course, _tally(open_pairs, counts), now)
+    fresh = ImageCacheStatus(
+        observed_generation=cache.generation,
+        conditions=(
+            *(_since(condition, before, now) for condition in conditions),
+            *(() if end is None else (_end_since(end, before, course, now),)),
+            *(condition for condition in before.conditions if condition.type not in _OURS),
+        ),
+        desired=counts.total(),
+        active=counts[PairState.ACTIVE],
+        succeeded=counts[PairState.SUCCEEDED],
+        failed=counts[PairState.FAILED],
+        skipped=counts[PairState.SKIPPED],
+        reasons=tuple(sorted((reason, count) for reason, count in standing.reasons.items() if count > 0)),
+        failures=_failures(failing),
+        started_at=started if started is not None or not (working or cache.completion.once) else now,
+        completed_at=(completed if completed is not None else now) if settled and counts.total() else None,
+        refreshed_at=_refreshed_at(before, course, open_pairs, cache.created_at),
+        requested_at=before.requested_at,
+        refresh_handled=before.refresh_handled,
+        purge_handled=before.purge_handled,
+    )
+    return bounded_status(_noted(cache, fresh, request, now))
+
+
+def _refreshed_at(
+    before: ImageCacheStatus, course: Course, open_pairs: Sequence[Pair], created_at: float
+) -> float | None:
+    """When the last refresh began that had anything to do: the others are not worth a write."""
+    at = course.refresh.at
+    return at if open_pairs and at > max(created_at, before.refreshed_at or 0.0) else before.refreshed_at
+
+
+def _noted(cache: ImageCache, status: ImageCacheStatus, request: Request | None, now: float) -> ImageCacheStatus:
+    """The status with what became of the last request; one that is heeded begins a new run."""
+    if request is None:
+        return replace(status, refresh_handled=handled_of(cache))
+    begun = Condition(FINISHED, False, "Running", "the work has not ended", now)
+    conditions = tuple(begun if condition.type == FINISHED else condition for condition in status.conditions)
+    return replace(
+        status,
+        conditions=conditions,
+        refreshed_at=request.at,
+        requested_at=request.at,
+        refresh_handled=request.mark,
     )
 
 
-def _conditions(standing: Standing, failing: Sequence[Pair], counts: Counter[PairState]) -> list[Condition]:
+def _tally(open_pairs: Sequence[Pair], counts: Counter[PairState]) -> Tally:
+    for_good = sum(1 for pair in open_pairs if pair.state is PairState.FAILED and pair.due_at is None)
+    return Tally(counts[PairState.SUCCEEDED], counts[PairState.SKIPPED], for_good, len(open_pairs) - for_good)
+
+
+def _end_since(end: Condition, before: ImageCacheStatus, course: Course, now: float) -> Condition:
+    """When the present run ended: the end of an earlier one does not count for it."""
+    told = _since(end, before, now)
+    return told if not end.status or told.since >= course.refresh.anew_at else replace(told, since=now)
+
+
+def _conditions(
+    standing: Standing, failing: Sequence[Pair], counts: Counter[PairState], again: Counter[PairState]
+) -> list[Condition]:
     cache = standing.cache
     if cache.error:
         return [
@@ -74,23 +126,31 @@ def _conditions(standing: Standing, failing: Sequence[Pair], counts: Counter[Pai
             Condition(PROGRESSING, False, "InvalidSpec", "nothing is pulled until the spec is mended", 0.0),
             Condition(DEGRADED, True, "InvalidSpec", cache.error, 0.0),
         ]
-    said = _progress(counts)
-    return [_ready(standing, counts, said), _progressing(cache, counts, said), _degraded(failing)]
+    said = _progress(counts, again)
+    # What is there stays there while it is asked for again, whatever comes of that.
+    missing = counts - Counter({state: again[state] for state in (PairState.ACTIVE, PairState.FAILED)})
+    missing[PairState.SUCCEEDED] = _there(counts, again)
+    return [_ready(standing, missing, said), _progressing(standing, counts, said), _degraded(failing)]
 
 
-def _progress(counts: Counter[PairState]) -> str:
+def _there(counts: Counter[PairState], again: Counter[PairState]) -> int:
+    return counts[PairState.SUCCEEDED] + again[PairState.ACTIVE] + again[PairState.FAILED]
+
+
+def _progress(counts: Counter[PairState], again: Counter[PairState]) -> str:
     """How far it is, in words; a percentage is rounded down, so that 100 % says that all is there."""
-    total, there = counts.total(), counts[PairState.SUCCEEDED]
+    total, there = counts.total(), _there(counts, again)
     percent = f" ({100 * there // total} %)" if total else ""
     said = f"{there} of {total} image and node pairs are there{percent}"
     words = (
-        (PairState.ACTIVE, "being pulled"),
-        (PairState.PENDING, "waiting"),
-        (PairState.FAILED, "failed"),
-        (PairState.SKIPPED, "skipped"),
+        (counts[PairState.ACTIVE] - again[PairState.ACTIVE], "being pulled"),
+        (again[PairState.ACTIVE], "being asked for again"),
+        (counts[PairState.PENDING], "waiting"),
+        (counts[PairState.FAILED], "failed"),
+        (counts[PairState.SKIPPED], "skipped"),
     )
-    for state, word in words:
-        said += f", {counts[state]} {word}" if counts[state] else ""
+    for count, word in words:
+        said += f", {count} {word}" if count else ""
     return said
 
 
@@ -120,7 +180,8 @@ def _no_nodes(cache: ImageCache, idle: Sequence[int]) -> str:
     return f"no node matches {named}{more}; those that come are taken up"
 
 
-def _progressing(cache: ImageCache, counts: Counter[PairState], said: str) -> Condition:
+def _progressing(standing: Standing, counts: Counter[PairState], said: str) -> Condition:
+    cache = standing.cache
     active = counts[PairState.ACTIVE] > 0
     if cache.suspend:
         return Condition(PROGRESSING, active, "Suspended", "spec.suspend: no further pulls are ordered", 0.0)
@@ -163,6 +224,8 @@ def verdict(status: ImageCacheStatus) -> tuple[object, ...]:
     """What has to be told at once; all else in a status are counts on their way."""
     return (
         status.observed_generation,
+        status.requested_at,
+        status.refresh_handled,
         tuple((condition.type, condition.status, condition.reason) for condition in status.conditions),
         status.failures[:1],
     )

@@ -8,6 +8,7 @@ from prewarm.model.images import canonical, registry_of
 from prewarm.model.nodes import FailedPull, NodeState, pull_identity, pull_obstacle
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.presence import pulls_for
 from prewarm.puller.outcome import MAX_MESSAGE, PullState, Reading, read
 from prewarm.puller.pods import Order, attempt_of
 from prewarm.puller.targets import POD_TOLERATIONS
@@ -37,6 +38,7 @@ class Work:
         self.caches: Mapping[str, ImageCache] = {cache.uid: cache for cache in snapshot.image_caches.values()}
         self.readings: tuple[Reading, ...] = tuple(self._read(snapshot))
         self.readings_by_node: dict[str, list[Reading]] = {}
+        """In the order in which they were tried."""
         self._active: dict[tuple[str, str], set[str]] = {}
         self._per_node: dict[str, int] = {}
         self._per_registry: dict[str, int] = {}
@@ -49,8 +51,9 @@ class Work:
             self.readings_by_node.setdefault(reading.pod.node_name, []).append(reading)
             pod = reading.pod
             if any(result.state is PullState.FAILED for result in reading.results):
-                # Whole seconds: what is read back from the API has to equal what was written.
-                self._failed_at.setdefault(pod.uid, float(int(snapshot.taken_at)))
+                # Whole seconds: what is read back from the API has to equal what was written. Not before the refresh
+                # for which it was tried, or a clock that was set back would have it tried at once for ever.
+                self._failed_at.setdefault(pod.uid, max(float(int(snapshot.taken_at)), pulls_for(pod)))
             if reading.settled:
                 continue
             images = [result.image for result in reading.results if result.state is PullState.PULLING]
@@ -66,6 +69,8 @@ class Work:
                 identity=pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets),
                 holds_place=holds_place,
             )
+        for readings in self.readings_by_node.values():
+            readings.sort(key=lambda reading: (pulls_for(reading.pod), attempt_of(reading.pod), reading.pod.key))
         for order in orders:
             if order.key not in self.pods:
                 self.add(order)
@@ -139,14 +144,22 @@ class Work:
         """Nodes on which pods of a cache are under way."""
         return frozenset(self._nodes_of_cache.get(cache_uid, ()))
 
+    def failed_at(self, pod: Pod) -> float:
+        """When a pod was first seen to have failed."""
+        return self._failed_at.get(pod.uid, 0.0)
+
     def failures_of(self, reading: Reading, recorded: Iterable[FailedPull]) -> list[FailedPull]:
-        """Failed images of a pod, as they are to be recorded; an attempt that is on record keeps its time."""
+        """Failed images of a pod, as they are to be recorded; an attempt that is on record keeps its time.
+
+        Of an attempt after which another one was recorded, nothing: its pod is only kept for people to look at.
+        """
         pod = reading.pod
         if pod.owner is None:
             return []
         attempt = attempt_of(pod)
         identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
-        known = {(failure.cache_uid, failure.image, failure.attempts): failure for failure in recorded}
+        known = {failure.image: failure for failure in recorded if failure.cache_uid == pod.owner.uid}
+        begun = pulls_for(pod)
         found = []
         for result in reading.results:
             if result.state is not PullState.FAILED or result.reason is None:
@@ -162,5 +175,9 @@ class Work:
                 at=self._failed_at.get(pod.uid, 0.0),
                 pull_identity=identity,
             )
-            found.append(known.get((pod.owner.uid, image, attempt), fresh))
+            before = known.get(image)
+            if before is None or before.at < begun or before.attempts < attempt:
+                found.append(fresh)
+            elif before.attempts == attempt:
+                found.append(before)
         return found

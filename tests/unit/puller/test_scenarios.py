@@ -85,7 +85,7 @@ def test_wrong_image_is_reported_in_the_kubelets_words_and_harms_no_other() -> N
 
 def test_wrong_image_is_tried_as_often_as_set_and_then_hourly() -> None:
     found = world(1)
-    found.add_cache(cache(WRONG, attempt_limit=3))
+    found.add_cache(cache(WRONG, attempt_limit=3, refresh_seconds=0.0))
     found.run(1800)
     assert len(found.created) == 3
     assert not found.snapshot().puller_pods
@@ -108,7 +108,7 @@ def test_image_pushed_later_is_pulled_at_the_next_attempt() -> None:
 
 def test_restart_counts_attempts_on() -> None:
     found = world(1)
-    found.add_cache(cache(WRONG, attempt_limit=3))
+    found.add_cache(cache(WRONG, attempt_limit=3, refresh_seconds=0.0))
     for _ in range(30):
         found.run(60)
         found.restart_controller()

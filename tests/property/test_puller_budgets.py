@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prewarm.model.image_caches import ImageCache, ImageList
 from prewarm.model.images import registry_of
 from prewarm.puller import PullerSettings
-from prewarm.puller.admission import precedence
+from prewarm.puller.order import precedence
 from prewarm.simulation.outputs import PullFinished
 from prewarm.simulation.registry import Behaviour, Registries, Registry, synthetic_image
 from prewarm.simulation.specs import NodeProfile

@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from prewarm.api.image_cache import CachePullPolicy
+from prewarm.model.image_caches import PodRetention, PullerForm
 from prewarm.model.images import MAX_REFERENCE_LENGTH
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -81,4 +83,18 @@ class Settings(BaseSettings):
     )
     """Image that puller pods take their static binary from; it has to hold a static /bin/busybox."""
     puller_priority_class: str = Field(default="", max_length=253)
-    """priorityClassName of puller pods; "" takes the cluster's default."""
+    """priorityClassName of puller pods; "" takes the cluster's default. An ImageCache may name another one."""
+    puller_service_account: str = Field(default="", max_length=253)
+    """ServiceAccount of puller pods where the ImageCache names none; "" takes the namespace's own `default`."""
+    puller_form: PullerForm = PullerForm.CONTAINER
+    """How puller pods pull where the ImageCache says nothing."""
+    pull_policy: CachePullPolicy = CachePullPolicy.IF_NOT_PRESENT
+    """imagePullPolicy where the ImageCache says nothing: Always has every node ask the registry at every refresh."""
+    attempt_timeout_seconds: int = Field(default=600, ge=10, le=86_400)
+    """After this long a pull counts as failed, where the ImageCache says nothing."""
+    refresh_seconds: float = Field(default=900.0, ge=0.0, le=2_592_000.0)
+    """Between two refreshes of an ImageCache that gives neither interval nor schedule; 0 for none, else at least 10."""
+    pod_retention: PodRetention = PodRetention.NEVER
+    """Which finished puller pods are kept to look at, at most 100; an ImageCache's prewarm.dev/keep-pods goes first."""
+    pod_retention_seconds: float = Field(default=600.0, ge=1.0, le=86_400.0)
+    """How long those are kept."""

@@ -22,6 +22,7 @@ from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
 from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
+from prewarm.model.images import PullPolicy
 from prewarm.model.intents import PODS, Create, Delete
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
@@ -309,6 +310,13 @@ def puller_settings(settings: Settings) -> PullerSettings:
         registry_pulls=settings.registry_pulls,
         helper_image=settings.helper_image,
         priority_class=settings.puller_priority_class,
+        service_account=settings.puller_service_account,
+        puller_form=settings.puller_form,
+        pull_policy=PullPolicy(settings.pull_policy.value),
+        attempt_timeout_seconds=settings.attempt_timeout_seconds,
+        refresh_seconds=settings.refresh_seconds,
+        pod_retention=settings.pod_retention,
+        pod_retention_seconds=settings.pod_retention_seconds,
     )
 
 

@@ -8,12 +8,23 @@ import msgspec
 from msgspec.structs import replace
 
 from prewarm.api.image_cache_status import decode_status
+from prewarm.api.names import ANNOTATION_PURGE, ANNOTATION_REFRESH
 from prewarm.api.node_image import decode_node_images
 from prewarm.cluster.decoding.pods import WirePod
 from prewarm.cluster.decoding.pods import pod as decode_pod
 from prewarm.history import History
 from prewarm.model.image_caches import ImageCache, Policy
-from prewarm.model.intents import IMAGE_CACHES, NODE_IMAGES, PODS, Apply, Create, Delete, Intent, RecordEvent
+from prewarm.model.intents import (
+    IMAGE_CACHES,
+    NODE_IMAGES,
+    PODS,
+    Apply,
+    Create,
+    Delete,
+    Intent,
+    RecordEvent,
+    RemoveAnnotation,
+)
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import ContainerStatus, Pod, PodPhase
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
@@ -180,6 +191,9 @@ class World:
             case Delete(resource=resource, namespace=namespace, name=name, uid=uid):
                 if resource == NODE_IMAGES:
                     self.records.pop(name, None)
+                elif resource == IMAGE_CACHES:
+                    if self.caches[namespace, name].uid == uid:
+                        del self.caches[namespace, name]
                 elif (namespace, name) in self.pods and self.pods[namespace, name].uid == uid:
                     self.delete_pod((namespace, name))
             case Apply(resource=resource, namespace=namespace, name=name, manifest=manifest, subresource=subresource):
@@ -191,6 +205,9 @@ class World:
                     self.caches[namespace, name] = replace(cache, status=decode_status(manifest["status"]))
             case RecordEvent():
                 self.events.append(intent)
+            case RemoveAnnotation(namespace=namespace, name=name, annotation=annotation):
+                field = {ANNOTATION_REFRESH: "refresh_request", ANNOTATION_PURGE: "purge_request"}[annotation]
+                self.caches[namespace, name] = replace(self.caches[namespace, name], **{field: None})
 
     def _observe(self, output: Output) -> None:
         match output:

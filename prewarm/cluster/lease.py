@@ -101,6 +101,11 @@ class LeaderLease:
         self._metadata: dict[str, Json] = {}
         self.leading = asyncio.Event()
 
+    @property
+    def holds(self) -> bool:
+        """Whether it is ours beyond doubt at this moment, also for a process that was stopped for a while."""
+        return self.leading.is_set() and self._monotonic() < self._renewed_at + self._times.renew_deadline
+
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, then run `work` while renewing; returns when `work` does, and frees the Lease.
 

@@ -58,8 +58,17 @@ class WriteResult(Struct, frozen=True):
 class Writer:
     """Executes intents. Refusals are values, not exceptions: the next round decides anew from what is there."""
 
-    def __init__(self, client: Client, *, concurrency: int = 16, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        concurrency: int = 16,
+        clock: Callable[[], float] = time.time,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`allowed` is asked before every write: what was decided under a lease that has run out is not written."""
         self._client = client
+        self._allowed = allowed
         self._slots = asyncio.Semaphore(concurrency)
         self._recorder = EventRecorder(client, component=client.field_manager, clock=clock)
 
@@ -85,6 +94,10 @@ class Writer:
         return tuple(results[position] for position in range(len(ordered)))
 
     async def _execute(self, intent: Intent) -> WriteResult:
+        if not self._allowed():
+            return WriteResult(
+                intent, WriteOutcome.FAILED, message="not written: somebody else may hold the lease by now"
+            )
         try:
             return await self._write(intent)
         except ApiError as error:

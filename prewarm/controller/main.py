@@ -90,10 +90,6 @@ class Controller:
             mirror = Mirror(client)
             watch_reflectors(metrics, mirror)
             store = mirror.store
-            execution = Execution(Writer(client, clock=clocks.wall), store, feeds(store), metrics)
-            persistence = Persistence(client, settings.namespace)
-            services = Services(store, execution, persistence, metrics, clocks)
-            loop = Loop(settings, services, heartbeat)
             lease = LeaderLease(
                 client,
                 namespace=settings.namespace,
@@ -101,6 +97,11 @@ class Controller:
                 identity=settings.identity or default_identity(),
                 times=lease_times(settings.lease_duration_seconds),
             )
+            writer = Writer(client, clock=clocks.wall, allowed=lambda: lease.holds)
+            execution = Execution(writer, store, feeds(store), metrics)
+            persistence = Persistence(client, settings.namespace)
+            services = Services(store, execution, persistence, metrics, clocks)
+            loop = Loop(settings, services, heartbeat)
             leader = Leader(lease, loop, metrics, mirror.wait_synced)
             witness = Witness()
             probes = Probes(live=_liveness(heartbeat, witness, store, clocks), ready=lambda: _unready(mirror))

@@ -153,6 +153,18 @@ async def test_of_two_that_try_together_one_leads(server: FakeApiServer, client:
     await asyncio.gather(*running, *leading, return_exceptions=True)
 
 
+async def test_a_leader_that_slept_longer_than_its_lease_knows_that_it_may_be_lost(client: Client) -> None:
+    now = 100.0
+    lease = LeaderLease(
+        client, namespace="prewarm", name="prewarm", identity="us", times=PATIENT, monotonic=lambda: now
+    )
+    assert not lease.holds
+    await lease.acquire()
+    assert lease.holds
+    now += PATIENT.renew_deadline
+    assert not lease.holds
+
+
 def test_times_that_contradict_each_other_are_refused(client: object) -> None:
     with pytest.raises(ConfigurationError, match="lease times 10 > 10 > 2"):
         LeaderLease(client, namespace="a", name="a", identity="a", times=LeaseTimes(duration=10))  # type: ignore[arg-type]

@@ -78,6 +78,13 @@ async def test_a_proxys_page_in_place_of_an_answer_is_a_failure(server: FakeApiS
     assert "no Kubernetes object" in garbled.message
 
 
+async def test_nothing_is_written_once_it_is_not_allowed_any_more(server: FakeApiServer, client: Client) -> None:
+    writer = Writer(client, concurrency=1, allowed=lambda: not server.objects(PODS))
+    results = await writer.execute([create("a"), create("b")])
+    assert [result.outcome for result in results] == [WriteOutcome.CREATED, WriteOutcome.FAILED]
+    assert [name for _, name in server.objects(PODS)] == ["a"]
+
+
 async def test_one_that_fails_does_not_stop_the_others(server: FakeApiServer, client: Client) -> None:
     server.fail_next("create", PODS, *[UNAVAILABLE] * 5)
     results = await Writer(client, concurrency=1).execute([create("a"), create("b")])

@@ -23,6 +23,10 @@ TIME_WORDS = "write a time with its zone, such as 2026-01-31T12:00:00Z"
 DURATION_PATTERN = r"^([0-9]{1,10}(ms|s|m|h)){1,4}$"
 """Durations as Go writes them (time.ParseDuration), without signs, fractions and units below milliseconds."""
 DURATION_WORDS = "write a duration such as 30s, 15m or 1h30m"
+_IMAGE_CHARACTERS = r"^[\w.:/@+\[\]-]+$"
+"""Signs that references are made of: the whole grammar would cost the API server too much. We parse it afterwards."""
+_LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_LABEL_VALUE = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 HEADROOM_PATTERN = r"^(0|[1-9][0-9]{0,2}|1000)%$"
 
 
@@ -49,6 +53,11 @@ def build_models(parent: type[ApiModel] = ApiModel) -> None:
 def cel(rule: str, message: str) -> dict[str, str]:
     """One entry of x-kubernetes-validations; `message` says what would be right."""
     return {"rule": rule, "message": message}
+
+
+def cel_text(pattern: str) -> str:
+    """A pattern within quotes of CEL, where a backslash escapes."""
+    return pattern.replace("\\", "\\\\")
 
 
 def rules(*entries: dict[str, str]) -> dict[str, object]:
@@ -87,6 +96,19 @@ Duration = Annotated[
 """A length of time as text."""
 Count = Annotated[int, Field(strict=True, ge=0, json_schema_extra={"format": "int64"})]
 ObjectName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)]
+OptionalName = Annotated[
+    str,
+    Field(
+        max_length=NAME_LENGTH,
+        json_schema_extra=rules(
+            cel(
+                f"self == '' || self.matches('{NAME_PATTERN}')",
+                "write a name in lower case letters, digits, '-' and '.', with a letter or digit at both ends",
+            )
+        ),
+    ),
+]
+"""Name of an object; empty for none."""
 Reason = Annotated[str, Field(max_length=REASON_LENGTH)]
 Image = Annotated[
     str,
@@ -96,8 +118,9 @@ Image = Annotated[
         json_schema_extra=rules(
             cel("self != ''", "an image is never empty; to ask for none, write images: []"),
             cel(
-                "!self.contains(' ') && !self.contains('://')",
-                "write an image as registry.example/team/app:v1, without blanks and without https://",
+                f"self == '' || self.matches('{cel_text(_IMAGE_CHARACTERS)}') && !self.contains('://')",
+                "write an image as registry.example/team/app:v1, without blanks, quotes or other signs, and without "
+                "https://",
             ),
         ),
     ),
@@ -112,7 +135,15 @@ LabelMap = Annotated[
             cel(
                 f"self.all(key, size(key) >= 1 && size(key) <= {LABEL_KEY_LENGTH})",
                 f"a label key has 1 to {LABEL_KEY_LENGTH} characters",
-            )
+            ),
+            cel(
+                f"self.all(key, key.matches('{cel_text(_LABEL_KEY)}'))",
+                "write a label key as zone or topology.kubernetes.io/zone",
+            ),
+            cel(
+                f"self.all(key, self[key] == '' || self[key].matches('{_LABEL_VALUE}'))",
+                "write a label value in letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+            ),
         ),
     ),
 ]

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from prewarm.api import names
 from prewarm.api.errors import explain
-from prewarm.api.fields import HEADROOM_PATTERN, ApiModel, LabelMap, cel, rules
+from prewarm.api.fields import HEADROOM_PATTERN, ApiModel, LabelMap, cel, cel_text, rules
 from prewarm.api.metadata import decode_metadata
 from prewarm.api.selectors import Selector, label_selector, selector_manifest
 from prewarm.model.image_caches import Limits, Policy, PolicyMode
@@ -18,9 +18,15 @@ from prewarm.model.quantities import whole
 _DEFAULTS = Policy()
 
 
-def _cel_text(pattern: str) -> str:
-    """A pattern within quotes of CEL, where a backslash escapes."""
-    return pattern.replace("\\", "\\\\")
+_READY_PODS = "write minUpdatedReadyPods as a whole number from 0, or as a percentage from 0% to 100%"
+
+
+def _ready_pods(value: object) -> object:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    is_percentage = isinstance(value, str) and re.fullmatch(r"(100|[1-9]?[0-9])%", value, re.ASCII) is not None
+    if is_number or is_percentage:
+        return value
+    raise ValueError(_READY_PODS)
 
 
 class RolloutFields(ApiModel):
@@ -28,6 +34,20 @@ class RolloutFields(ApiModel):
 
     enabled: Annotated[bool, Field(strict=True)] = True
     """Pull new images ahead of the pods that a rollout has still to create."""
+    min_updated_ready_pods: Annotated[
+        int | str,
+        BeforeValidator(_ready_pods),
+        Field(
+            json_schema_extra={
+                "x-kubernetes-int-or-string": True,
+                "minimum": 0,
+                "maxLength": 4,
+                **rules(cel("type(self) == int || self.matches('^(100|[1-9]?[0-9])%$')", _READY_PODS)),
+            }
+        ),
+    ] = 0
+    """Pods of the new revision, as a number or a percentage of all (rounded up), that have to be ready before its
+    images spread: a rollout that never becomes healthy then costs no pulls. Announced images are not held back by it."""
 
 
 class ScaleOutFields(ApiModel):
@@ -81,7 +101,7 @@ class LimitsFields(ApiModel):
     """Nodes that have images for the namespace."""
     bytes: Annotated[
         Annotated[str, AfterValidator(_bytes)] | None,
-        Field(max_length=20, json_schema_extra=rules(cel(f"self.matches('{_cel_text(_BYTES_PATTERN)}')", _BYTES))),
+        Field(max_length=20, json_schema_extra=rules(cel(f"self.matches('{cel_text(_BYTES_PATTERN)}')", _BYTES))),
     ] = None
     """Sum over pairs of image and node, such as 500Gi. An image of which nothing is known counts after its first
     pull."""
@@ -94,7 +114,7 @@ class LimitsFields(ApiModel):
                 AfterValidator(_registry),
                 Field(
                     max_length=255,
-                    json_schema_extra=rules(cel(f"self.matches('{_cel_text(_REGISTRY_PATTERN)}')", _REGISTRY)),
+                    json_schema_extra=rules(cel(f"self.matches('{cel_text(_REGISTRY_PATTERN)}')", _REGISTRY)),
                 ),
             ]
         ]
@@ -152,6 +172,7 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         namespace_selector=label_selector(spec.namespace_selector),
         workload_selector=label_selector(spec.workload_selector),
         rollout=spec.rollout.enabled,
+        min_updated_ready_pods=spec.rollout.min_updated_ready_pods,
         scale_out=spec.scale_out.enabled,
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
@@ -190,7 +211,7 @@ def policy_manifest(policy: Policy) -> Manifest:
     """The object to apply, every field spelt out."""
     spec: dict[str, Json] = {
         "mode": policy.mode.value,
-        "rollout": {"enabled": policy.rollout},
+        "rollout": {"enabled": policy.rollout, "minUpdatedReadyPods": policy.min_updated_ready_pods},
         "scaleOut": {"enabled": policy.scale_out, "headroom": f"{policy.headroom_percent}%"},
         "placement": {"coverage": policy.coverage, "maxOverprovision": policy.max_overprovision},
     }

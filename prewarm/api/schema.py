@@ -64,7 +64,16 @@ KINDS: tuple[Kind, ...] = (
         ),
         status_subresource=True,
     ),
-    Kind(NODE_IMAGES, NodeImageResource, "pni", (_AGE,)),
+    Kind(
+        NODE_IMAGES,
+        NodeImageResource,
+        "pni",
+        (
+            Column("Images", "integer", ".status.imageCount", "Images that are known to be there."),
+            Column("Failures", "integer", ".status.failureCount", "Images that were tried in vain."),
+            _AGE,
+        ),
+    ),
     Kind(
         POLICIES,
         PolicyResource,

@@ -11,7 +11,7 @@ from prewarm.model.plans import Demand, DemandPlan, Trigger
 from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.snapshot import ObjectKey
 
-PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.SCALE_OUT: 10}
+PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.ANNOUNCED: 50, Trigger.SCALE_OUT: 10}
 """spec.priority by trigger: a rollout's pods come for sure and soon, a scale-out's may come. Hand-written caches have 0
 unless they say otherwise."""
 MAX_PULL_SECRETS = 32

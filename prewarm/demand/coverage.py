@@ -8,8 +8,10 @@ from prewarm.api.names import (
     ANNOTATION_ENABLED,
     ANNOTATION_EXCLUDE_CONTAINERS,
     ANNOTATION_HEADROOM,
+    ANNOTATION_NEXT_IMAGES,
     ANNOTATION_POLICY,
 )
+from prewarm.demand.announced import announced
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Namespace, Workload
@@ -31,6 +33,8 @@ class Coverage(Struct, frozen=True):
     """From the annotation, which also asks for headroom without an autoscaler; None = not set."""
     excluded: frozenset[str] = frozenset()
     """Names of containers whose images are left to the kubelet."""
+    announced: Workload | None = None
+    """The workload as its owner says it will be changed; None if nothing is announced."""
     problem: str = ""
 
 
@@ -61,7 +65,7 @@ def coverage(snapshot: ClusterSnapshot, workload: Workload) -> Coverage:
         if enabled is False or (enabled is None and selecting is None):
             return Coverage()
         policy = _policy(snapshot, workload, selecting)
-        return Coverage(policy, _headroom(workload), _excluded(workload))
+        return Coverage(policy, _headroom(workload), _excluded(workload), None if asked else _announced(workload))
     except _BadAnnotationError as problem:
         return Coverage(problem=str(problem))
 
@@ -121,6 +125,13 @@ def _headroom(workload: Workload) -> int | None:
             f"{MAX_HEADROOM_PERCENT}%"
         )
     return int(match[1])
+
+
+def _announced(workload: Workload) -> Workload | None:
+    try:
+        return announced(workload)
+    except ValueError as error:
+        raise _BadAnnotationError(f"annotation {ANNOTATION_NEXT_IMAGES} of {workload.key}: {error}") from None
 
 
 def _excluded(workload: Workload) -> frozenset[str]:

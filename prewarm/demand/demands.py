@@ -1,5 +1,7 @@
 """All that a covered workload will need."""
 
+from msgspec.structs import replace
+
 from prewarm.demand.coverage import Coverage, coverage
 from prewarm.demand.daemon_set import daemon_set_demand
 from prewarm.demand.rollout import rollout_demand, stage
@@ -13,7 +15,7 @@ from prewarm.model.workloads import Workload, WorkloadKey
 
 
 def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, history: History) -> tuple[Demand, ...]:
-    """What a workload will need: its rollout while one is under way, else its next scale-out.
+    """What a workload will need: its rollout while one is under way, else its next scale-out; and what is announced.
 
     A workload that is gone, or of a kind that is not predicted, needs nothing. A question what would be if is answered
     even where the policy leaves out rollouts or scale-outs.
@@ -25,6 +27,23 @@ def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, hi
     if found is None or found.deleted_at is not None:
         return ()
     wishes = coverage(snapshot, found)
+    now = _now(snapshot, found, wishes, policy, history)
+    if wishes.announced is None or not policy.rollout:
+        return now
+    later = replace(
+        snapshot,
+        workloads={**snapshot.workloads, workload: wishes.announced},
+        asked=snapshot.asked | {workload},
+    )
+    ahead = _now(later, wishes.announced, wishes, policy, history)
+    return (*now, *(replace(demand, trigger=Trigger.ANNOUNCED) for demand in ahead))
+
+
+def _now(
+    snapshot: ClusterSnapshot, found: Workload, wishes: Coverage, policy: Policy, history: History
+) -> tuple[Demand, ...]:
+    """What follows from the template and replicas as they are."""
+    workload = found.key
     match workload.kind:
         case "Deployment":
             return _of_deployment(snapshot, found, wishes, policy, history)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from prewarm.model.images import parse_reference
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.workloads import WorkloadKey
+from prewarm.model.workloads import Workload, WorkloadKey
 
 PREDICTED_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
 """Kinds of which the next pods are predicted."""
@@ -43,20 +43,29 @@ def what_if(
     if replicas is not None and not 0 <= replicas <= MAX_REPLICAS:
         raise ValueError(f"replicas {replicas}: give a number from 0 to {MAX_REPLICAS}")
     changed = found if replicas is None else replace(found, replicas=replicas)
-    wanted = dict(images or {})
-    names = [container.name for container in found.template.shape.containers]
-    for name, image in wanted.items():
-        if name not in names:
-            raise ValueError(f"{workload} has no container {name!r}; it has: {', '.join(names) or 'none'}")
-        parse_reference(image)
-    containers = tuple(
-        replace(container, image=wanted.get(container.name, container.image))
-        for container in found.template.shape.containers
-    )
-    if containers != found.template.shape.containers:
-        shape = replace(found.template.shape, containers=containers)
-        digest = sha256(repr((found.template_hash, sorted(wanted.items()))).encode()).hexdigest()
-        changed = replace(
-            changed, template=replace(found.template, shape=shape), template_hash=digest[:16], update_revision=""
-        )
+    changed = with_images(changed, images or {})
     return replace(snapshot, workloads={**snapshot.workloads, workload: changed}, asked=snapshot.asked | {workload})
+
+
+def with_images(workload: Workload, images: Mapping[str, str]) -> Workload:
+    """The workload with other images in its template, under a template hash that follows from them.
+
+    Args:
+        workload: as it is; it is returned as it is where nothing changes.
+        images: new image by container name; an image volume goes by its volume's name.
+
+    Raises:
+        ValueError: if a container is not there or an image is no reference.
+    """
+    shape = workload.template.shape
+    names = [container.name for container in shape.containers]
+    for name, image in images.items():
+        if name not in names:
+            raise ValueError(f"{workload.key} has no container {name!r}; it has: {', '.join(names) or 'none'}")
+        parse_reference(image)
+    containers = tuple(replace(found, image=images.get(found.name, found.image)) for found in shape.containers)
+    if containers == shape.containers:
+        return workload
+    digest = sha256(repr((workload.template_hash, sorted(images.items()))).encode()).hexdigest()
+    template = replace(workload.template, shape=replace(shape, containers=containers))
+    return replace(workload, template=template, template_hash=digest[:16], update_revision="")

@@ -216,6 +216,8 @@ class Policy(Struct, frozen=True):
     workload_selector: LabelSelector | None = None
     """Narrows the above by the workload's labels."""
     rollout: bool = True
+    min_updated_ready_pods: int | str = 0
+    """Pods of a new revision (number or percentage) that have to be ready before its images are pulled ahead."""
     scale_out: bool = True
     headroom_percent: int = 20
     """Replicas ahead of the current count for which a scaled workload is kept warm, in percent (rounded up)."""

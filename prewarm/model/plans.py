@@ -15,6 +15,8 @@ class Trigger(StrEnum):
     """The pod template changed, and pods of the new revision are still to come."""
     SCALE_OUT = "ScaleOut"
     """More replicas may come: headroom above the current count."""
+    ANNOUNCED = "Announced"
+    """The workload's owner says which images come next; nobody knows when."""
     WHAT_IF = "WhatIf"
     """Asked for by a person or a pipeline (`prewarm plan`, `prewarm warm`), not by the cluster."""
 
@@ -128,6 +130,8 @@ class SkipReason(StrEnum):
     """A pod that a pull could help lands there with a probability below 5 %."""
     UNPREDICTABLE = "Unpredictable"
     """Replays of the scheduler disagree so much that pulling would be guessing."""
+    AWAITING_READY_PODS = "AwaitingReadyPods"
+    """Fewer pods of the new revision are ready than the policy's rollout.minUpdatedReadyPods asks for."""
     NODE_LEAVING = "NodeLeaving"
     """The node is being removed."""
     NODE_NOT_READY = "NodeNotReady"

@@ -9,7 +9,8 @@ from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.images import PullPolicy, parse_reference
 from prewarm.model.nodes import pull_identity, pull_obstacle
-from prewarm.model.plans import Demand, DemandPlan, PlannedNode, Skip, SkipReason
+from prewarm.model.plans import Demand, DemandPlan, PlannedNode, Skip, SkipReason, Trigger
+from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ClusterArrays
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, first_later, landing
@@ -62,7 +63,8 @@ def plan_demand(
     )
     largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
     unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability)
-    selection = select(prospects, limits, unpredictable=unpredictable)
+    withheld = _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
+    selection = select(prospects, limits, withheld=withheld)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)
     turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
@@ -85,6 +87,21 @@ def plan_demand(
         ),
         shadow=policy.mode is PolicyMode.SHADOW,
     )
+
+
+def _withheld(demand: Demand, policy: Policy, snapshot: ClusterSnapshot) -> SkipReason | None:
+    """Whether a rollout has still to show that its new pods become ready before their image spreads.
+
+    Raises:
+        ValueError: if the policy's minUpdatedReadyPods cannot be read.
+    """
+    if demand.trigger is not Trigger.ROLLOUT or not policy.min_updated_ready_pods:
+        return None
+    updated = list(pods_of_revision(demand, snapshot))
+    total = len(updated) + demand.pods
+    asked = min(total, int_or_percent(policy.min_updated_ready_pods, total, round_up=True))
+    ready = sum(pod.ready_at is not None for pod in updated)
+    return SkipReason.AWAITING_READY_PODS if ready < asked else None
 
 
 def _needs(demand: Demand) -> tuple[Needs, tuple[Skip, ...]]:

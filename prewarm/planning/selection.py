@@ -79,12 +79,12 @@ def is_unpredictable(probabilities: list[float], nodes: int, predictability: flo
     return reached < UNPREDICTABLE * expected
 
 
-def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = False) -> Selection:
+def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | None = None) -> Selection:
     """Choose nodes.
 
     What is warm, pulled by us or being pulled stays chosen and counts as covered; so does, without being chosen, where
     a pod of the revision pulls. New nodes follow by falling probability until coverage is reached; those that are
-    LIKELY are taken beyond it; never more than allowed.
+    LIKELY are taken beyond it; never more than allowed, and none for a reason to withhold all.
     """
     ordered = sorted(prospects, key=lambda prospect: (-prospect.probability, prospect.name))
     target = limits.coverage * sum(prospect.probability for prospect in ordered) - 1e-9
@@ -105,8 +105,8 @@ def select(prospects: list[Prospect], limits: Limits, *, unpredictable: bool = F
             fresh.append(prospect)
     added = 0
     for prospect in fresh:
-        if unpredictable:
-            reasons[prospect.name] = SkipReason.UNPREDICTABLE
+        if withheld is not None:
+            reasons[prospect.name] = withheld
         elif prospect.probability < UNLIKELY:
             reasons[prospect.name] = SkipReason.UNLIKELY
         elif limits.sure is not None and not (_is_sure(prospect) and added < limits.sure):

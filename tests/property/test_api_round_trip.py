@@ -172,6 +172,7 @@ policies = st.builds(
     namespace_selector=st.none() | selectors,
     workload_selector=st.none() | selectors,
     rollout=st.booleans(),
+    min_updated_ready_pods=st.integers(0, 10**6) | st.integers(0, 100).map("{}%".format),
     scale_out=st.booleans(),
     headroom_percent=st.integers(0, 1000),
     coverage=st.floats(0, 1),

@@ -73,7 +73,7 @@ def test_before_the_burst_has_landed_only_certain_nodes_are_taken() -> None:
 
 
 def test_an_unpredictable_demand_warms_nothing_new() -> None:
-    found = select(prospects(0.3, 0.2), Limits(1.0, 5), unpredictable=True)
+    found = select(prospects(0.3, 0.2), Limits(1.0, 5), withheld=SkipReason.UNPREDICTABLE)
     assert found.chosen == frozenset()
     assert set(found.reasons.values()) == {SkipReason.UNPREDICTABLE}
 

@@ -48,6 +48,8 @@ class PresentImageFields(ApiModel):
     """Namespace, service account and names of the pull secrets under which it was pulled; empty for none."""
     used_at: Time | None = None
     """When a workload's container first used it after prewarm's pull."""
+    held_until: Time | None = None
+    """Until when a finished pod of ours keeps it from the kubelet's garbage collection; absent if none does."""
     stays: Literal["", "InUse", "Pinned", "OtherNames", "Wanted", "Held", "Failed", "Invalid"] = ""
     """Why it stayed when it was to be removed."""
     stays_in: Annotated[str, Field(max_length=16)] = ""
@@ -92,6 +94,10 @@ class NodeImageStatusFields(ApiModel):
         Field(max_length=MAX_FAILED_PULLS, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = Field(default_factory=list)
     """Images that prewarm tried to pull in vain, so that a restarted controller goes on counting attempts."""
+    image_count: Count = 0
+    """Number of images above, for the columns of kubectl get."""
+    failure_count: Count = 0
+    """Number of failures above."""
 
 
 class NodeImageResource(ApiModel):
@@ -129,6 +135,7 @@ def _present(fields: PresentImageFields) -> PresentImage:
         pull_seconds=fields.pull_seconds,
         pull_identity=fields.pull_identity,
         used_at=unix(fields.used_at),
+        held_until=unix(fields.held_until),
         stays=RemovalResult(fields.stays) if fields.stays else None,
         stays_in=fields.stays_in,
     )
@@ -192,6 +199,7 @@ def _bounded(image: PresentImage) -> PresentImage:
         pull_seconds=None if image.pull_seconds is None else max(0.0, round(image.pull_seconds, 6)),
         pull_identity=image.pull_identity[:_MAX_IDENTITY],
         used_at=None if image.used_at is None else round(image.used_at, 6),
+        held_until=None if image.held_until is None else round(image.held_until, 6),
         stays=image.stays,
         stays_in=image.stays_in[:16],
     )
@@ -212,6 +220,8 @@ def node_images_manifest(images: NodeImages) -> Manifest:
         "nodeUid": bounded.node_uid,
         "bootId": bounded.boot_id,
         "images": [_fields(image) for image in bounded.images],
+        "imageCount": len(bounded.images),
+        "failureCount": len(bounded.failures),
     }
     if bounded.failures:
         status["failures"] = [_failure_fields(failure) for failure in bounded.failures]
@@ -251,4 +261,6 @@ def _fields(image: PresentImage) -> dict[str, Json]:
         fields["pullSeconds"] = image.pull_seconds
     if image.used_at is not None:
         fields["usedAt"] = api_time(image.used_at)
+    if image.held_until is not None:
+        fields["heldUntil"] = api_time(image.held_until)
     return fields

@@ -129,6 +129,8 @@ class PresentImage(Struct, frozen=True):
     """Under which credentials it was pulled (namespace, service account, secrets): see pull_identity()."""
     used_at: float | None = None
     """When a workload's container first used it after our pull."""
+    held_until: float | None = None
+    """Until when a finished pod of ours keeps it from garbage collection; None if none does."""
     stays: RemovalResult | None = None
     """Why it stayed when it was to be removed."""
     stays_in: str = ""

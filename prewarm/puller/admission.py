@@ -12,9 +12,11 @@ from prewarm.model.pods import ContainerPhase, Pod, PodPhase
 from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth
+from prewarm.puller.forms import form_on
 from prewarm.puller.order import precedence
 from prewarm.puller.pairs import Pair, Pairs, PairState
 from prewarm.puller.pods import Order, order_for
+from prewarm.puller.quota import Headroom
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.resources import REQUEST_MEMORY, REQUEST_MILLI_CPU
@@ -59,6 +61,7 @@ class Admission:
         work: Work,
         pairs: Pairs,
         refusals: Iterable[Refusal] = (),
+        headroom: Headroom | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._settings = settings
@@ -74,6 +77,10 @@ class Admission:
         self._withheld: dict[WithheldReason, int] = {}
         self._look_again_at: float | None = None
         self._busy: dict[str, float | None] = {}
+        self._headroom = headroom if headroom is not None else Headroom(snapshot)
+        self._short_of_quota = self._headroom.refused
+        self.waiting_for_quota: set[str] = set()
+        """Uids of caches that wait for a quota."""
 
     def admit(self, standings: Iterable[Standing]) -> Admitted:
         """Order what fits, cache by cache in order of precedence, pair by pair in the cache's order."""
@@ -104,8 +111,10 @@ class Admission:
                 self._withheld[reason] = self._withheld.get(reason, 0) + 1
                 continue
             images = self._together(cache, pair, small.get(pair.node, ()))
-            taken.update((pair.node, image) for image in images)
             watched = pair.attempts > 0 or not all(standing.sound[image] for image in images)
+            if not self._fits_quota(cache, len(images) + watched):
+                continue
+            taken.update((pair.node, image) for image in images)
             self._order(standing, pair, images, watched=watched)
 
     def _order(self, standing: Standing, pair: Pair, images: tuple[str, ...], *, watched: bool) -> None:
@@ -114,13 +123,22 @@ class Admission:
         now = self._snapshot.taken_at
         refreshed_at = course.refresh.at if course is not None else 0.0
         order = order_for(
-            cache, node.name, node.uid, images, pair.attempts + 1, now, refreshed_at=refreshed_at, watched=watched
+            cache,
+            node.name,
+            node.uid,
+            images,
+            pair.attempts + 1,
+            now,
+            refreshed_at=refreshed_at,
+            watched=watched,
+            form=form_on(cache, node),
         )
         if order.key in self._work.pods:
             # The pod of this very attempt still stands, its evidence already void: it is removed first.
             self._withheld[WithheldReason.NODE_BUSY] = self._withheld.get(WithheldReason.NODE_BUSY, 0) + 1
             return
         self._work.add(order)
+        self._headroom.take(order)
         self._orders.append(order)
 
     def _obstacle(self, cache: ImageCache, pair: Pair, at_once: int) -> WithheldReason | None:
@@ -142,6 +160,17 @@ class Admission:
         if key in self._refused and (pair.state is PairState.PENDING or work.is_unseen(cache.uid, pair.image)):
             return WithheldReason.REFUSED
         return self._node_obstacle(pair)
+
+    def _fits_quota(self, cache: ImageCache, containers: int) -> bool:
+        """Whether a pod with so many containers takes nothing from the pods of workloads: they go first."""
+        if cache.namespace in self._short_of_quota:
+            self._headroom.short.setdefault(cache.namespace, "the quota refuses pods of workloads: they go first")
+        elif self._headroom.allows(cache, containers):
+            return True
+        self.waiting_for_quota.add(cache.uid)
+        reason = WithheldReason.QUOTA_HEADROOM
+        self._withheld[reason] = self._withheld.get(reason, 0) + 1
+        return False
 
     def _registry_obstacle(self, pair: Pair) -> WithheldReason | None:
         registry = registry_of(pair.image)
@@ -180,7 +209,9 @@ class Admission:
         if usage is None:
             return True
         unseen = self._work.unseen_on(node.name)
-        if usage.pods + unseen >= node.max_pods:
+        # Pods that wait to be scheduled may land here: a puller takes none of the last slots from them.
+        coming = min(len(self._snapshot.waiting_pods), self._settings.free_pod_slots)
+        if usage.pods + unseen + coming >= node.max_pods:
             return False
         allocatable = node.allocatable
         cpu = usage.milli_cpu + (unseen + 1) * REQUEST_MILLI_CPU

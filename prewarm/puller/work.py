@@ -9,6 +9,7 @@ from prewarm.model.nodes import FailedPull, NodeState, pull_identity, pull_obsta
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import pulls_for
+from prewarm.puller.hearsay import Hearsay
 from prewarm.puller.outcome import MAX_MESSAGE, PullState, Reading, read
 from prewarm.puller.pods import Order, attempt_of
 from prewarm.puller.targets import POD_TOLERATIONS
@@ -25,7 +26,11 @@ class Work:
     """
 
     def __init__(
-        self, snapshot: ClusterSnapshot, orders: Iterable[Order] = (), failed_at: dict[str, float] | None = None
+        self,
+        snapshot: ClusterSnapshot,
+        orders: Iterable[Order] = (),
+        failed_at: dict[str, float] | None = None,
+        hearsay: Hearsay | None = None,
     ) -> None:
         """Read every pod once.
 
@@ -33,7 +38,9 @@ class Work:
             snapshot: the cluster.
             orders: pods ordered and perhaps not visible yet.
             failed_at: by pod uid, when a failure was first seen; written to, since a pod's status does not tell.
+            hearsay: what else is known of the pods.
         """
+        self._hearsay = hearsay if hearsay is not None else Hearsay()
         self._failed_at = failed_at if failed_at is not None else {}
         self.caches: Mapping[str, ImageCache] = {cache.uid: cache for cache in snapshot.image_caches.values()}
         self.readings: tuple[Reading, ...] = tuple(self._read(snapshot))
@@ -77,8 +84,8 @@ class Work:
 
     def _read(self, snapshot: ClusterSnapshot) -> Iterator[Reading]:
         for key in sorted(snapshot.puller_pods):
-            pod = snapshot.puller_pods[key]
-            yield read(pod, snapshot.taken_at, self.timeout_of(pod))
+            pod = self._hearsay.restored(snapshot.puller_pods[key])
+            yield read(pod, snapshot.taken_at, self.timeout_of(pod), self._hearsay.missing_secret(pod))
 
     def timeout_of(self, pod: Pod) -> float:
         """How long the attempt that a pod stands for may take, in seconds."""

@@ -31,7 +31,7 @@ def unlisted(node: Node, record: NodeImages | None) -> dict[str, float]:
             listed = listed_names(node)
         if by_digest(entry.image, entry.digest) in listed or any(key in listed for key in keys(entry.image)):
             continue
-        found[entry.image] = max(entry.since, found.get(entry.image, 0.0))
+        found[entry.image] = max(entry.since, found.get(entry.image, entry.since))
     return found
 
 

@@ -1,21 +1,29 @@
 """From a snapshot to everything that is to be written so that ImageCaches come true."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
 
 from prewarm.api.image_cache_status import status_manifest
 from prewarm.api.names import ANNOTATION_REFRESH
 from prewarm.history import History
-from prewarm.model.intents import IMAGE_CACHES, Apply, Delete, Intent, RemoveAnnotation
+from prewarm.model.image_caches import Condition
+from prewarm.model.intents import IMAGE_CACHES, Apply, Create, Delete, Intent, RemoveAnnotation
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import warmth
 from prewarm.puller.admission import Admission, Admitted
+from prewarm.puller.hold import Holds
 from prewarm.puller.lifecycle import deletion_at, wake_at
 from prewarm.puller.memory import PullerMemory
+from prewarm.puller.notes import listen, notes_on
 from prewarm.puller.outcome import GRACE_SECONDS
 from prewarm.puller.pairs import Pairs, PairState
 from prewarm.puller.pods import create
+from prewarm.puller.purge import Purge
+from prewarm.puller.purge_memory import RememberedCache
+from prewarm.puller.purge_status import PurgeStatus, event_of, event_of_deleted
+from prewarm.puller.quota import Headroom
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.records import Records
 from prewarm.puller.refresh import Request, is_removable, request_of
@@ -36,6 +44,8 @@ class PullerDecision(Struct, frozen=True):
     """Puller pods under way, those ordered now included."""
     withheld: Mapping[WithheldReason, int] = {}
     """Pairs that are due and wait, by reason."""
+    remembered: tuple[RememberedCache, ...] | None = None
+    """Caches to be purged once they are gone, to be stored before anything is pulled; None where purging is off."""
 
 
 def reconcile(
@@ -59,37 +69,67 @@ def reconcile(
     snapshot = memory.limits.apply(memory.defaults.apply(snapshot, settings), history)
     memory.catch_up(snapshot)
     known = warmth(snapshot, memory.warmth)
-    work = Work(snapshot, memory.orders, memory.failed_at)
+    work = Work(snapshot, memory.orders, memory.failed_at, memory.hearsay)
+    listen(memory.hearsay, snapshot, work)
+    headroom = Headroom(snapshot, memory.orders)
     courses = memory.courses(snapshot)
     pairs = Pairs(snapshot, known, work, memory.refusals, courses, memory.doubts)
     changed = memory.read_nodes(snapshot, known)
     restless = {*work.nodes, *(refusal.order.node for refusal in memory.refusals)}
     standings = memory.standings(snapshot, pairs, changed, restless, courses)
-    admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals)
-    admitted = admission.admit(standings)
+    retention = Retention(work, settings, snapshot.taken_at)
+    holds = Holds(snapshot, settings, known, work, memory)
+    kept = retention.kept | holds.kept
+    purge = Purge(snapshot, settings.purge, memory.purge, standings, work, kept)
+    admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals, headroom)
+    admitted = admission.admit(standing for standing in standings if standing.cache.uid not in purge.resting)
     intents: list[Intent] = []
     for order in admitted.orders:
         memory.remember(order)
-        intents.append(create(order, work.caches[order.cache_uid], settings))
+        resources = headroom.resources(order.namespace, order.containers)
+        intents.append(create(order, work.caches[order.cache_uid], settings, resources))
     resting = frozenset(uid for uid, course in courses.items() if course.rests)
-    retention = Retention(work, settings, snapshot.taken_at)
-    records = Records(snapshot, known, work, resting, retention.kept)
-    intents.extend(records.writes(memory, changed.observed))
+    records = Records(snapshot, known, work, resting, kept, held=holds.images, yielding=headroom.refused)
+    intents.extend(records.writes(memory, changed.observed | purge.nodes | holds.changed(memory.held_nodes), purge))
+    memory.held_nodes = frozenset(holds.images) | memory.held_nodes.intersection(records.unrecorded)
     intents.extend(records.deletions(memory))
+    intents.extend(_purged(purge, records, memory, snapshot.taken_at))
     wake_times = [*_wake_times(snapshot, standings, admitted, work), *memory.wake_times()]
     wake_times.extend(_course_times(standings, memory, snapshot))
-    wake_times.extend(retention.wake_times)
+    wake_times.extend((*retention.wake_times, *holds.wake_times))
+    wake_times.extend(() if purge.wake_at is None else (purge.wake_at,))
+    purges = PurgeStatus(purge, memory.purge, enabled=settings.purge.enabled)
     for standing in standings:
         intents.extend(_follow_up(standing, memory, snapshot.taken_at))
-        written, again_at = _tell(standing, admitted, settings, memory, snapshot.taken_at)
+        describe = partial(notes_on, standing, snapshot, headroom, memory.hearsay, admission.waiting_for_quota)
+        written, again_at = _tell(standing, admitted, settings, memory, purges, snapshot.taken_at, describe)
         intents.extend(written)
         if again_at is not None:
             wake_times.append(again_at)
-    return PullerDecision(tuple(intents), min(wake_times, default=None), work.total, admitted.withheld)
+    return PullerDecision(
+        tuple(intents), min(wake_times, default=None), work.total, admitted.withheld, purge.remembered
+    )
+
+
+def _purged(purge: Purge, records: Records, memory: PullerMemory, now: float) -> Iterator[Intent]:
+    """Pods that remove images, annotations that were heeded, and the last word on caches that are gone."""
+    for intent in (*purge.intents, *purge.deletions(records.unrecorded)):
+        if isinstance(intent, Create) or memory.is_new(
+            f"Purge{type(intent).__name__}", intent.namespace, intent.name, intent, now
+        ):
+            yield intent
+    for tally in purge.ended:
+        yield event_of_deleted(tally)
 
 
 def _tell(
-    standing: Standing, admitted: Admitted, settings: PullerSettings, memory: PullerMemory, now: float
+    standing: Standing,
+    admitted: Admitted,
+    settings: PullerSettings,
+    memory: PullerMemory,
+    purges: PurgeStatus,
+    now: float,
+    describe: Callable[[], Sequence[Condition]],
 ) -> tuple[list[Intent], float | None]:
     """Status and Event of one cache if they changed; counts alone wait for the interval, until the time returned."""
     cache = standing.cache
@@ -100,9 +140,11 @@ def _tell(
     # Of a run that goes on, time alone may change the verdict.
     right = not ordered and known is not None and known[0] == standing.revision and known[1] is cache
     right = right and (not cache.completion.once or (course is not None and course.finished_at is not None))
+    right = right and standing.told_of_purge == purges.told(cache)
     if cache.deleted_at is not None or right:
         return [], None
-    status = status_of(standing, ordered, now, _request(standing, memory, now))
+    standing.told_of_purge = purges.told(cache)
+    status = purges.amend(cache, status_of(standing, ordered, now, _request(standing, memory, now), describe()), now)
     if status == cache.status:
         standing.told = None if ordered else (standing.revision, cache)
         return [], None
@@ -119,6 +161,9 @@ def _tell(
     # The status that says so may not be visible yet, and its counts go on changing.
     if event is not None and memory.is_new("Event", cache.namespace, cache.name, event.reason, now):
         intents.append(event)
+    purged = event_of(cache, status)
+    if purged is not None and memory.is_new("PurgeEvent", cache.namespace, cache.name, purged.reason, now):
+        intents.append(purged)
     return intents, None
 
 
@@ -136,7 +181,9 @@ def _follow_up(standing: Standing, memory: PullerMemory, now: float) -> Iterator
     cache = standing.cache
     if cache.deleted_at is not None:
         return
-    if is_removable(cache) and memory.is_new("Refresh", cache.namespace, cache.name, cache.uid, now):
+    if is_removable(cache) and memory.is_new(
+        "Refresh", cache.namespace, cache.name, (cache.uid, cache.status.requested_at), now
+    ):
         yield RemoveAnnotation(IMAGE_CACHES, cache.namespace, cache.name, ANNOTATION_REFRESH, uid=cache.uid)
     deletion = deletion_at(cache, standing.course) if standing.course is not None else None
     over = deletion is not None and deletion <= now and request_of(cache) is None

@@ -140,6 +140,8 @@ class Refreshes:
 
     def of(self, cache: ImageCache, now: float) -> Refresh:
         """The same as `refresh_of`."""
+        if cache.uid in self._requests and request_of(cache) is None:
+            del self._requests[cache.uid]
         given = (cache.created_at, cache.schedule, cache.refresh_seconds, cache.completion, cache.status.requested_at)
         known = self._known.get(cache.uid)
         if known is not None and known[0] == given:

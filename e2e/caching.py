@@ -224,15 +224,12 @@ class Shop:
 
     async def clear(self) -> None:
         """Delete everything."""
+        now = ("--all", "--force", "--grace-period=0", "--wait=false")
         for name in self._namespaces:
-            await self.lane.kubectl("delete", KIND, "--all", "--namespace", name, "--wait=false")
+            await self.lane.kubectl("delete", f"{KIND},pods", *now, "--namespace", name)
         for name in list(self.nodes):
             await self.remove_node(name)
-        for name in self._namespaces:
-            await self.lane.kubectl(
-                "delete", "pods", "--all", "--namespace", name, "--force", "--grace-period=0", "--wait=false"
-            )
-            await self.lane.kubectl("delete", "namespace", name, "--wait=false")
+        await self.lane.kubectl("delete", "namespace", *self._namespaces, "--wait=false")
 
     def entry(self, *images: str, **chosen: object) -> dict[str, object]:
         """An entry of cacheSpec for the test's own nodes."""
@@ -299,8 +296,10 @@ class Shop:
 
 
 @asynccontextmanager
-async def running_lane(cluster: Cluster, folder: Path) -> AsyncIterator[Lane]:
-    """A controller and an emulator on a cluster that has our definitions."""
+async def running_lane(
+    cluster: Cluster, folder: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Lane]:
+    """A controller, with further settings if given, and an emulator on a cluster that has our definitions."""
     await asyncio.to_thread(install_definitions, cluster)
     system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
     await asyncio.to_thread(cluster.kubectl, "apply", "-f", "-", manifest=yaml.safe_dump(system))
@@ -308,9 +307,8 @@ async def running_lane(cluster: Cluster, folder: Path) -> AsyncIterator[Lane]:
     registries.declare(replace(Registry(PRIVATE.partition("/")[0]), accepts=frozenset({LOGIN})))
     connection = Connection.load(cluster.kubeconfig, cluster.context)
     options = EmulatorOptions(nodes=NodePlan(count=0), registries=registries, delete_nodes=True)
-    controller = ControllerProcess(
-        cluster.kubeconfig, folder / "controller.log", {"PREWARM_LEASE_DURATION_SECONDS": "2"}
-    )
+    environment = {"PREWARM_LEASE_DURATION_SECONDS": "2", **(settings or {})}
+    controller = ControllerProcess(cluster.kubeconfig, folder / "controller.log", environment)
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(connection, options))
         client = await stack.enter_async_context(Client(connection))

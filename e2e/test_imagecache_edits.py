@@ -75,7 +75,7 @@ async def test_kube_fledged_trap_empty_list_of_images_is_valid_and_clears_it(lan
         await shop.cache("warm", shop.entry())
         await shop.wait_reason("warm", "NoImages")
         assert (await shop.status("warm"))["desired"] == 0
-        with pytest.raises(RuntimeError, match="write an image as registry") as refusal:
+        with pytest.raises(RuntimeError, match="to ask for none, write images") as refusal:
             await shop.cache("warm", shop.entry(""))
         assert "spec.cacheSpec[0].images[0]" in str(refusal.value)
 
@@ -175,11 +175,11 @@ async def test_status_tells_progress_verdict_and_failures(lane: Lane) -> None:
 
 
 async def test_progress_is_seen_while_it_lasts(lane: Lane) -> None:
-    async with lane.shop(nodes=4) as shop:
+    async with lane.shop(nodes=3) as shop:
         await shop.cache("warm", shop.entry(APP), parallelism=1)
-        await asyncio.gather(*(shop.wait("warm", f".status.succeeded={count}") for count in (1, 2, 3)))
+        await asyncio.gather(*(shop.wait("warm", f".status.succeeded={count}") for count in (1, 2)))
         await shop.wait("warm", "Ready")
-        assert (await shop.status("warm"))["succeeded"] == 4
+        assert shop.pulls(APP) == shop.once(*shop.nodes)
 
 
 async def test_thousand_nodes_that_do_not_exist_leave_a_small_status(lane: Lane) -> None:

@@ -1,5 +1,6 @@
 """`prewarm status`: ImageCaches, one of them, a workload's, or what is known of a node."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,90 +9,106 @@ from prewarm.cli.errors import usage
 from prewarm.cli.options import Context, Kubeconfig, Output, OutputFormat, parse_workload
 
 if TYPE_CHECKING:
+    from prewarm.cli.status_source import Seen, Target
     from prewarm.cluster.client import Client
-    from prewarm.model.image_caches import ImageCache
-    from prewarm.model.nodes import NodeImages
 
 _NODE_WORDS = frozenset({"node", "nodes", "no"})
+_CACHE_WORDS = frozenset({"imagecache", "imagecaches", "imagecaches.prewarm.dev", "pic"})
+_GRAMMAR = "[NAMESPACE/NAME | imagecache/NAMESPACE/NAME | KIND/NAMESPACE/NAME | node/NAME]"
 
 
 def status(
     target: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[NAMESPACE/NAME | KIND/NAMESPACE/NAME | node/NAME]",
-            help="An ImageCache, a workload, or a node; without it all ImageCaches.",
-        ),
+        typer.Argument(metavar=_GRAMMAR, help="An ImageCache, a workload, or a node; without it all ImageCaches."),
     ] = None,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="List those of this namespace.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show every change until interrupted.")] = False,
     output: Output = OutputFormat.TABLE,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """Show what is being pulled where, how far it is, and what failed."""
-    from prewarm.cli import status_report as report
+    """Show what is being pulled where, how far it is, and what failed.
+
+    With --watch, json prints one line a change, yaml one document.
+    """
     from prewarm.cli.live import with_cluster
+    from prewarm.cli.status_source import read
 
-    parts = (target or "").split("/")
-    if target is not None and namespace is not None:
-        raise usage("name one object or list those of a --namespace, not both")
-    if target is not None and len(parts) == 2 and parts[0] in _NODE_WORDS and parts[1]:
-        found = with_cluster(kubeconfig, context, lambda client: _node(client, parts[1]))
-        report.print_node(parts[1], found, output)
+    asked = _target(target, namespace)
+    if watch:
+        with_cluster(kubeconfig, context, lambda client: _follow(client, asked, output))
         return
-    if target is not None and not (len(parts) in {2, 3} and all(parts)):
-        raise usage(
-            f"{target!r}: write NAMESPACE/NAME of an ImageCache, KIND/NAMESPACE/NAME of a workload or node/NAME"
-        )
-    workload = None if len(parts) != 3 else parse_workload(target or "")
-    where = namespace or (workload.namespace if workload is not None else parts[0] if len(parts) == 2 else "")
-    caches = with_cluster(kubeconfig, context, lambda client: _caches(client, where))
+    _print(asked, with_cluster(kubeconfig, context, lambda client: read(client, asked)), output)
+
+
+def _target(text: str | None, namespace: str | None) -> "Target":
+    from prewarm.cli.status_source import Target
+
+    if text is None:
+        return Target(namespace=namespace or "")
+    if namespace is not None:
+        raise usage("name one object or list those of a --namespace, not both")
+    parts = text.split("/")
+    if not (len(parts) in {2, 3} and all(parts)):
+        raise usage(f"{text!r}: write NAMESPACE/NAME of an ImageCache, KIND/NAMESPACE/NAME of a workload or node/NAME")
     if len(parts) == 2:
-        one = next((cache for cache in caches if cache.key == (parts[0], parts[1])), None)
-        if one is None:
-            raise usage(f"no ImageCache {target}; prewarm status -n {parts[0]} lists those that are there")
-        report.print_cache(one, output)
-    elif workload is not None:
-        report.print_caches([cache for cache in caches if cache.workload == str(workload)], output)
+        return Target(node=parts[1]) if parts[0] in _NODE_WORDS else Target(namespace=parts[0], cache=parts[1])
+    if parts[0].lower() in _CACHE_WORDS:
+        return Target(namespace=parts[1], cache=parts[2])
+    workload = parse_workload(text)
+    return Target(namespace=workload.namespace, workload=workload)
+
+
+def _print(target: "Target", seen: "Seen", output: OutputFormat) -> None:
+    from prewarm.cli import status_report as report
+    from prewarm.cli.output import console, print_data
+
+    if target.cache and not seen.caches:
+        raise usage(
+            f"no ImageCache {target.namespace}/{target.cache}; "
+            f"prewarm status -n {target.namespace} lists those that are there"
+        )
+    if output is OutputFormat.TABLE:
+        console().print(report.view(target, seen))
     else:
-        report.print_caches(caches, output)
+        print_data(report.data(target, seen), output)
 
 
-async def _caches(client: "Client", namespace: str) -> "list[ImageCache]":
-    import msgspec
+async def _follow(client: "Client", target: "Target", output: OutputFormat) -> None:
+    """Show every change until cancelled; on a terminal in place."""
+    from contextlib import aclosing
 
-    from prewarm.api.image_cache import decode_image_cache
-    from prewarm.cli.errors import CommandError
-    from prewarm.cluster.errors import ApiError
-    from prewarm.model.intents import IMAGE_CACHES
+    from prewarm.cli import status_report as report
+    from prewarm.cli.status_source import follow
 
-    caches = []
-    try:
-        async for page in client.list_pages(IMAGE_CACHES, namespace=namespace):
-            items = msgspec.json.decode(page, type=dict[str, object]).get("items")
-            caches += (
-                [decode_image_cache(item) for item in items if isinstance(item, dict)]
-                if isinstance(items, list)
-                else []
-            )
-    except ApiError as error:
-        if error.not_found:
-            raise CommandError("the server does not know ImageCaches: prewarm crds prints what to install") from None
-        raise
-    return sorted(caches, key=lambda cache: cache.key)
+    async with aclosing(follow(client, target)) as states:
+        if output is OutputFormat.TABLE and sys.stdout.isatty():
+            from rich.live import Live
+
+            from prewarm.cli.output import console
+
+            with Live(console=console(), auto_refresh=False, vertical_overflow="crop") as live:
+                async for seen in states:
+                    live.update(report.view(target, seen), refresh=True)
+            return
+        async for seen in states:
+            _print_change(target, seen, output)
 
 
-async def _node(client: "Client", name: str) -> "NodeImages | None":
-    import msgspec
+def _print_change(target: "Target", seen: "Seen", output: OutputFormat) -> None:
+    from prewarm.cli import status_report as report
 
-    from prewarm.api.node_image import decode_node_images
-    from prewarm.cluster.errors import ApiError
-    from prewarm.model.intents import NODE_IMAGES
+    if output is OutputFormat.TABLE:
+        from prewarm.cli.output import console
 
-    try:
-        body = await client.get(NODE_IMAGES, "", name)
-    except ApiError as error:
-        if error.not_found:
-            return None
-        raise
-    return decode_node_images(msgspec.json.decode(body, type=dict[str, object]))
+        console().print(report.view(target, seen))
+    elif output is OutputFormat.JSON:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(report.data(target, seen)).decode())
+    else:
+        from prewarm.cli.yaml_text import to_yaml
+
+        typer.echo(f"---\n{to_yaml(report.data(target, seen))}", nl=False)
+    sys.stdout.flush()

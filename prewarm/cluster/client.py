@@ -54,6 +54,8 @@ class WatchOptions(Struct, frozen=True):
     """Stream the present objects first (KEP-3157): replaces a list."""
     label_selector: str = ""
     field_selector: str = ""
+    namespace: str = ""
+    """Only this namespace; "" for all."""
     server_timeout: float = 300.0
     """The server ends the watch after this time, up to twice as long, so that not all watches end together."""
     silence: float = 100.0
@@ -152,7 +154,7 @@ class Client:
             parameters["continue"] = token
 
     async def watch(self, resource: Resource, options: WatchOptions) -> AsyncGenerator[list[bytes], None]:
-        """Watch all namespaces: complete lines of JSON, as many at a time as came together.
+        """Watch a kind: complete lines of JSON, as many at a time as came together.
 
         Ends when the server ends the watch. Not retried: the caller knows from where to go on.
 
@@ -169,7 +171,7 @@ class Client:
             parameters |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         if options.resource_version:
             parameters["resourceVersion"] = options.resource_version
-        path = path_of(resource, "")
+        path = path_of(resource, options.namespace)
         async with self._send("GET", path, parameters, silence=options.silence) as response:
             async for lines in _lines(response.content, options.silence, path):
                 yield lines

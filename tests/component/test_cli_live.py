@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -99,8 +102,68 @@ async def test_status_finds_one_cache_among_all(shell: Shell, capsys: pytest.Cap
 
 async def test_a_node_without_record_is_no_error(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     assert await shell.run("status", "node/n1") == 0
-    assert shell.server.count("get", NODE_IMAGES) == 1
+    assert shell.server.count("list", NODE_IMAGES) == 1
     assert "Nothing is known of node n1" in capsys.readouterr().out
+
+
+def stored(name: str, succeeded: int = 0) -> dict[str, object]:
+    entry = {"images": [IMAGE], "nodeNames": ["n1"]}
+    return {
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"cacheSpec": [entry]},
+        "status": {"desired": 2, "succeeded": succeeded},
+    }
+
+
+@dataclass
+class Watcher:
+    """`prewarm status --watch` as a process; what it prints comes line by line."""
+
+    process: asyncio.subprocess.Process
+
+    async def line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        found = json.loads(await self.process.stdout.readline())
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.fixture
+async def watcher(shell: Shell) -> AsyncIterator[Watcher]:
+    shell.server.put(IMAGE_CACHES, stored("one"))
+    command = ("-m", "prewarm", "status", "shop/one", "--watch", "-o", "json", "--kubeconfig", str(shell.kubeconfig))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=pipe, stderr=pipe)
+    try:
+        yield Watcher(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_watch_shows_every_change_and_ends_when_interrupted(shell: Shell, watcher: Watcher) -> None:
+    assert (await watcher.line())["status"]["succeeded"] == 0
+    await shell.server.until(lambda: shell.server.watching(IMAGE_CACHES))
+    shell.server.put(IMAGE_CACHES, stored("one", succeeded=1))
+    assert (await watcher.line())["status"]["succeeded"] == 1
+    shell.server.cut_watches()
+    shell.server.put(IMAGE_CACHES, stored("one", succeeded=2))
+    while (await watcher.line())["status"]["succeeded"] != 2:
+        pass
+    watcher.process.send_signal(signal.SIGINT)
+    _, told = await watcher.process.communicate()
+    assert watcher.process.returncode == ExitCode.INTERRUPTED
+    assert all(line.endswith(": trying again") for line in told.decode().splitlines())
+
+
+async def test_watch_lists_again_once_the_server_has_forgotten(shell: Shell, watcher: Watcher) -> None:
+    assert (await watcher.line())["status"]["succeeded"] == 0
+    await shell.server.until(lambda: shell.server.watching(IMAGE_CACHES))
+    shell.server.put(IMAGE_CACHES, stored("one", succeeded=1), silent=True)
+    shell.server.forget(IMAGE_CACHES)
+    shell.server.cut_watches()
+    assert (await watcher.line())["status"]["succeeded"] == 1
 
 
 async def test_warm_orders_and_returns(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:

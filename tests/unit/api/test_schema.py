@@ -100,6 +100,8 @@ def test_every_kind_declares_what_kubectl_and_server_side_apply_need() -> None:
     version = definitions["imagecaches.prewarm.dev"]["versions"][0]
     columns = [column["name"] for column in version["additionalPrinterColumns"] if not column.get("priority")]
     assert columns == ["Desired", "Active", "Succeeded", "Failed", "Age"]
+    nodes = definitions["nodeimages.prewarm.dev"]["versions"][0]["additionalPrinterColumns"]
+    assert [column["name"] for column in nodes] == ["Images", "Failures", "Age"]
     assert version["subresources"] == {"status": {}}
     fields = version["schema"]["openAPIV3Schema"]["properties"]
     assert fields["spec"]["properties"]["cacheSpec"]["x-kubernetes-list-type"] == "atomic"

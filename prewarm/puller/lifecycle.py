@@ -8,6 +8,7 @@ until the next run.
 from msgspec import Struct
 
 from prewarm.model.image_caches import Condition, ImageCache
+from prewarm.puller.purge_rounds import is_purged
 from prewarm.puller.refresh import Refresh, refresh_of
 
 FINISHED = "Finished"
@@ -25,10 +26,13 @@ class Course(Struct, frozen=True):
     finished_at: float | None = None
     """When its run ended, as the status tells; None while it goes on."""
 
+    purged: bool = False
+    """Whether it was purged by annotation, and not refreshed by annotation since."""
+
     @property
     def rests(self) -> bool:
         """Whether nothing more is to be pulled in this run."""
-        return self.over or self.finished_at is not None
+        return self.over or self.purged or self.finished_at is not None
 
 
 class Tally(Struct, frozen=True):
@@ -50,6 +54,7 @@ def course_of(cache: ImageCache, now: float, refresh: Refresh | None = None) -> 
         refresh,
         over=deadline is not None and now >= deadline and not cache.suspend,
         finished_at=finished_at(cache, refresh),
+        purged=is_purged(cache),
     )
 
 

@@ -11,10 +11,12 @@ from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Wanted, Warmth, WarmthMemory
 from prewarm.puller.defaults import Defaults
 from prewarm.puller.doubt import Doubts
+from prewarm.puller.hearsay import Hearsay
 from prewarm.puller.lifecycle import Course, course_of
 from prewarm.puller.limits import LimitsMemory
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.pods import Order
+from prewarm.puller.purge_memory import PurgeMemory
 from prewarm.puller.refresh import Refreshes
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.standing import Changed, Standing
@@ -54,8 +56,14 @@ class PullerMemory:
     are on their way need not be sent again.
     """
 
-    def __init__(self, warmth: WarmthMemory | None = None) -> None:
-        """`warmth` may be shared with the planner's, so that every node is read once for both."""
+    def __init__(self, warmth: WarmthMemory | None = None, purge: PurgeMemory | None = None) -> None:
+        """Begin with what is known.
+
+        Args:
+            warmth: may be shared with the planner's, so that every node is read once for both.
+            purge: with the caches that are remembered from before.
+        """
+        self.purge = purge if purge is not None else PurgeMemory()
         self.warmth = warmth if warmth is not None else WarmthMemory()
         self.defaults = Defaults()
         self.limits = LimitsMemory()
@@ -65,6 +73,9 @@ class PullerMemory:
         self.failed_at: dict[str, float] = {}
         self.refreshes = Refreshes()
         self.doubts = Doubts()
+        self.hearsay = Hearsay()
+        self.held_nodes: frozenset[str] = frozenset()
+        """Nodes on which something was held lately."""
         self._observed: dict[str, _Observed] = {}
         self._unrecorded: set[str] = set()
         self._standings: dict[str, Standing] = {}
@@ -75,6 +86,7 @@ class PullerMemory:
 
     def refused(self, namespace: str, name: str, message: str, at: float) -> None:
         """Tell that the API server did not take a puller pod (403, 404, 422 and the like), in the server's words."""
+        self.purge.refused(namespace, name, message, at)
         order = self._orders.pop((namespace, name), None)
         if order is not None:
             before = self._refusals.get(order.key)
@@ -82,6 +94,7 @@ class PullerMemory:
 
     def lost(self, namespace: str, name: str) -> None:
         """Tell that a puller pod was not created, for no fault of its own (no connection, 5xx): it is ordered again."""
+        self.purge.lost(namespace, name)
         self._orders.pop((namespace, name), None)
 
     def catch_up(self, snapshot: ClusterSnapshot) -> None:
@@ -89,6 +102,8 @@ class PullerMemory:
         now = snapshot.taken_at
         caches = {cache.uid for cache in snapshot.image_caches.values()}
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
+        self.hearsay.forget_others(snapshot)
+        self.hearsay.seen(taken)
         for order in taken:
             # Where one was taken, others of the same kind may be too.
             self._refusals = {
@@ -258,8 +273,8 @@ class PullerMemory:
 
 
 def _begins_again(before: Course, now: Course) -> bool:
-    """Whether a new run began: while a finished one rested, nothing was judged."""
-    return before.finished_at is not None and now.finished_at is None
+    """Whether a new run began, while a finished one rested, nothing was judged; or a purge, or its end."""
+    return before.purged != now.purged or (before.finished_at is not None and now.finished_at is None)
 
 
 def _changed_namespaces(before: Mapping[ObjectKey, Pod], now: Mapping[ObjectKey, Pod]) -> set[str]:

@@ -143,7 +143,7 @@ class Pairs:
                 there = self.is_done(cache, name, image, identity)
                 rests = there and (course.over or not self.is_asked_again(cache, node, image, identity))
                 if not rests:
-                    blocked = (obstacle(node, cache) or "") if blocked is None else blocked
+                    blocked = _blocked(cache, node, course) if blocked is None else blocked
                 if rests or (there and blocked):
                     pairs.append(Pair("", image, PairState.SUCCEEDED))
                 elif blocked:
@@ -249,6 +249,11 @@ class Pairs:
 def due_after(failed_at: float, due_at: float, refresh: Refresh) -> float:
     """When something that failed is tried again: a refresh that began since does not wait."""
     return min(due_at, refresh.at) if failed_at < refresh.at else due_at
+
+
+def _blocked(cache: ImageCache, node: Node, course: Course) -> str:
+    """Why nothing is pulled for the cache on the node, whichever image it is; "" if nothing speaks against it."""
+    return WithheldReason.PURGED if course.purged else obstacle(node, cache) or ""
 
 
 @lru_cache(maxsize=4096)

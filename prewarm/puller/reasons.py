@@ -59,6 +59,8 @@ class WithheldReason(StrEnum):
     """The registry lately gave no answer, and other nodes try it first."""
     REFUSED = "Refused"
     """The API server refused another pod of this cache lately."""
+    PURGED = "Purged"
+    """The cache was purged by annotation: nothing is pulled before a refresh by annotation, or another spec."""
     QUOTA_HEADROOM = "QuotaHeadroom"
     """What is left of a ResourceQuota of the namespace is kept for its workloads' own pods."""
     LIMIT_IMAGES = "LimitImages"

@@ -1,6 +1,6 @@
 """What of the puller's work is to be remembered on NodeImage records, and which pods have done their duty by that?"""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -11,9 +11,11 @@ from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Warmth, forgotten, observe
 from prewarm.puller.alterations import targets
+from prewarm.puller.hold import HeldImages
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import Reading
 from prewarm.puller.pods import identity_of
+from prewarm.puller.purge import Purge
 from prewarm.puller.reasons import FailureReason
 from prewarm.puller.targets import POD_TOLERATIONS, obstacle
 from prewarm.puller.work import Work
@@ -33,6 +35,9 @@ class Records:
         work: Work,
         resting: Collection[str] = (),
         kept: Collection[ObjectKey] = (),
+        *,
+        held: Mapping[str, HeldImages] = {},
+        yielding: Collection[str] = (),
     ) -> None:
         """Prepare to write.
 
@@ -41,8 +46,12 @@ class Records:
             known: warmth of the same snapshot.
             work: pulls under way on it.
             resting: uids of ImageCaches for which nothing more is to be pulled.
-            kept: pods that have done their duty and stay for people to look at.
+            kept: pods that have done their duty and stay.
+            held: by node, images that such pods keep from garbage collection.
+            yielding: namespaces whose workloads need what our pods take of a quota.
         """
+        self._held = held
+        self._yielding = yielding
         self._resting = resting
         self._kept = kept
         self._snapshot = snapshot
@@ -50,7 +59,12 @@ class Records:
         self._work = work
         self._unrecorded: set[str] = set()
 
-    def writes(self, memory: PullerMemory, nodes: frozenset[str]) -> Iterator[Intent]:
+    @property
+    def unrecorded(self) -> Collection[str]:
+        """Nodes whose record did not say everything when `writes` was called."""
+        return self._unrecorded
+
+    def writes(self, memory: PullerMemory, nodes: frozenset[str], purge: Purge) -> Iterator[Intent]:
         """Records of these nodes that changed, and those whose node is gone; read it to the end before `deletions`."""
         now = self._snapshot.taken_at
         present = {record.node_name: record for record in self._observe(nodes, memory)}
@@ -58,6 +72,7 @@ class Records:
             record = self._with_failures(name, present.get(name))
             if record is None:
                 continue
+            record = self._with_holds(purge.amend(name, record))
             bounded = bounded_node_images(record)
             stored = self._snapshot.node_images.get(name)
             if stored is not None and bounded == bounded_node_images(stored):
@@ -98,6 +113,8 @@ class Records:
         Where the node is cordoned, silent or the like, its pod would wait; a new one is ordered when the node returns.
         """
         cache = self._work.caches.get(pod.owner.uid) if pod.owner is not None else None
+        if pod.namespace in self._yielding:
+            return False
         if cache is None or cache.uid in self._resting or obstacle(node, cache) is not None:
             return False
         identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
@@ -117,6 +134,16 @@ class Records:
 
     def _observe(self, nodes: frozenset[str], memory: PullerMemory) -> tuple[NodeImages, ...]:
         return observe(self._snapshot, nodes=nodes, known=self._known, asked=memory.wanted(self._snapshot))
+
+    def _with_holds(self, record: NodeImages) -> NodeImages:
+        """The record with what is held and until when."""
+        held = self._held.get(record.node_name, {})
+        if not held and not any(entry.held_until is not None for entry in record.images):
+            return record
+        images = tuple(
+            replace(entry, held_until=held.get((entry.image, entry.pull_identity))) for entry in record.images
+        )
+        return replace(record, images=images)
 
     def _with_failures(self, name: str, fresh: NodeImages | None) -> NodeImages | None:
         """The record with what failed; None if there is nothing to say."""

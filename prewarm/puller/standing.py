@@ -43,6 +43,8 @@ class Standing:
         """Pairs that are there and about which a refresh has something to ask."""
         self.told: tuple[int, ImageCache] | None = None
         """Revision and cache at which the status was found right."""
+        self.told_of_purge: object = None
+        """What there was to say of removals when the status was looked at last."""
         self._targets = Targets(cache)
         self._by_node: dict[str, tuple[Pair, ...]] = {}
         self._meant: dict[str, tuple[int, ...]] = {}
@@ -50,6 +52,11 @@ class Standing:
         self._open: set[str] = set()
         self._moves = any(asks_again(cache, image) for entry in cache.lists for image in entry.images)
         self._shared: dict[tuple[Pair, ...], tuple[Pair, ...]] = {}
+
+    @property
+    def node_names(self) -> Collection[str]:
+        """Names of those nodes."""
+        return self._by_node
 
     @property
     def nodes(self) -> int:

@@ -9,6 +9,7 @@ from prewarm.api.image_cache_status import MAX_FAILURES, bounded_status
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, PullFailure
 from prewarm.model.intents import IMAGE_CACHES, RecordEvent
 from prewarm.puller.lifecycle import FINISHED, Course, Tally, course_of, finished, started_at
+from prewarm.puller.notes import NOTES
 from prewarm.puller.pairs import Pair, PairState
 from prewarm.puller.refresh import Request, handled_of
 from prewarm.puller.standing import Standing
@@ -25,7 +26,11 @@ _MAX_NAMED = 5
 
 
 def status_of(
-    standing: Standing, ordered: Collection[tuple[str, str]], now: float, request: Request | None = None
+    standing: Standing,
+    ordered: Collection[tuple[str, str]],
+    now: float,
+    request: Request | None = None,
+    notes: Sequence[Condition] = (),
 ) -> ImageCacheStatus:
     """The status as it should be, bounded; it equals the cache's own if nothing changed.
 
@@ -34,6 +39,7 @@ def status_of(
         ordered: node and image of pairs for which a pod is being ordered now.
         now: Unix seconds.
         request: a refresh that is asked for, and begins by being written down.
+        notes: further conditions, without times.
     """
     now = float(int(now))
     cache = standing.cache
@@ -63,7 +69,8 @@ def status_of(
         conditions=(
             *(_since(condition, before, now) for condition in conditions),
             *(() if end is None else (_end_since(end, before, course, now),)),
-            *(condition for condition in before.conditions if condition.type not in _OURS),
+            *(condition for condition in before.conditions if condition.type not in _OURS | NOTES),
+            *(_since(condition, before, now) for condition in notes),
         ),
         desired=counts.total(),
         active=counts[PairState.ACTIVE],
@@ -226,6 +233,8 @@ def verdict(status: ImageCacheStatus) -> tuple[object, ...]:
         status.observed_generation,
         status.requested_at,
         status.refresh_handled,
+        status.purged_at,
+        status.purge_handled,
         tuple((condition.type, condition.status, condition.reason) for condition in status.conditions),
         status.failures[:1],
     )

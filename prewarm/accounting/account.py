@@ -320,6 +320,7 @@ class _Court:
                 lead_seconds=lead,
                 saved_seconds=saved,
                 pull_seconds=verdict.pull_seconds,
+                pod_name=pod.name,
             )
         )
 

@@ -45,6 +45,8 @@ class ContainerStart(Struct, frozen=True):
     """What pulling would have taken, by this image's real pulls; None if none was seen."""
     pull_seconds: float | None = None
     """What pulling took, for a miss or late."""
+    pod_name: str = ""
+    """Name of the pod in the workload's namespace; "" in what older releases stored."""
 
 
 class PlanInForce(Struct, frozen=True):

@@ -99,7 +99,7 @@ class Controller:
             )
             writer = Writer(client, clock=clocks.wall, allowed=lambda: lease.holds)
             execution = Execution(writer, store, feeds(store), metrics)
-            persistence = Persistence(client, settings.namespace)
+            persistence = Persistence(client, settings.namespace, purge=settings.purge)
             services = Services(store, execution, persistence, metrics, clocks)
             loop = Loop(settings, services, heartbeat)
             leader = Leader(lease, loop, metrics, mirror.wait_synced)

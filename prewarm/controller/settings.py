@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prewarm.api.image_cache import CachePullPolicy
@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     """Pulls at once on one node: kubelets pull one after the other unless told otherwise."""
     registry_pulls: int = Field(default=100, ge=1, le=10000)
     """Pulls at once from one registry."""
+    hold_limit: int = Field(default=1000, ge=0, le=10000)
+    """Finished pods at once that hold images (spec.hold); kube-controller-manager deletes the oldest finished pods,
+    other people's too, beyond --terminated-pod-gc-threshold (12,500)."""
     helper_image: str = Field(
         default="docker.io/library/busybox:1.37.0-musl", min_length=1, max_length=MAX_REFERENCE_LENGTH
     )
@@ -98,3 +101,21 @@ class Settings(BaseSettings):
     """Which finished puller pods are kept to look at, at most 100; an ImageCache's prewarm.dev/keep-pods goes first."""
     pod_retention_seconds: float = Field(default=600.0, ge=1.0, le=86_400.0)
     """How long those are kept."""
+    purge: bool = False
+    """Whether images may be removed from nodes; it takes pods that are root at the container runtime's socket."""
+    purge_image: str = Field(default="", max_length=MAX_REFERENCE_LENGTH)
+    """Image of the pods that remove images: the controller's own. Needed where PREWARM_PURGE is true."""
+    purge_pull_secrets: tuple[Name, ...] = ()
+    """Secrets in the controller's namespace with which that image is pulled, as a JSON list."""
+    purge_socket: str = Field(default="", max_length=253, pattern=r"^(/[^\s]+)?$")
+    """The runtime's socket on every node; "" tries those of the node's runtime: containerd, k3s, CRI-O, cri-dockerd."""
+    purge_host_network: bool = False
+    """Whether those pods use their node's network, for nodes where pods get none of their own."""
+    purge_nodes: int = Field(default=20, ge=1, le=1000)
+    """Nodes from which images are removed at once."""
+
+    @model_validator(mode="after")
+    def _has_what_purging_takes(self) -> "Settings":
+        if self.purge and not self.purge_image:
+            raise ValueError("PREWARM_PURGE needs PREWARM_PURGE_IMAGE, the controller's own image")
+        return self

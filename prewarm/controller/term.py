@@ -30,7 +30,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import KubeletEvent
 from prewarm.planning import plan
 from prewarm.presence import WarmthMemory
-from prewarm.puller import PullerMemory, PullerSettings, reconcile
+from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings, reconcile
 
 WASTE_SECONDS = 2.0
 """How often bytes are judged: nobody waits for it, and it reads every node's record."""
@@ -85,7 +85,8 @@ class Term:
         self._ledger = memory.ledger
         self._pace = Pace(settings.resync_seconds)
         self._puller_settings = puller_settings(settings)
-        self._puller_memory = PullerMemory()
+        self._puller_memory = PullerMemory(purge=PurgeMemory(memory.purges))
+        self._stored_purges = memory.purges
         self._delivery_memory = DeliveryMemory()
         self._warmth = WarmthMemory()
         self._reporter = Reporter(services.metrics)
@@ -117,6 +118,7 @@ class Term:
         steady, wall = self._services.clocks.steady, self._services.clocks.wall
         snapshot = self._services.store.snapshot(wall())
         due = self._pace.due(work.changes, snapshot, steady())
+        self._puller_memory.hearsay.heard(work.events)
         started = steady()
         made = await self._plan(due, snapshot, work.seen_at) if due else None
         planned = steady()
@@ -197,6 +199,10 @@ class Term:
         self._pull_seconds = services.clocks.steady() - self._pulled_at
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
+        remembered = decision.remembered
+        # Before anything is pulled for it: its deletion may go unseen.
+        if remembered not in {None, self._stored_purges} and await services.persistence.store_purges(remembered or ()):
+            self._stored_purges = remembered or ()
         creates = tuple(intent for intent in decision.intents if isinstance(intent, Create))
         # Deletions make room, in quotas and on nodes; what only tells waits until the pulls are ordered.
         self._scribe.put(intent for intent in decision.intents if isinstance(intent, Delete))
@@ -315,8 +321,19 @@ def puller_settings(settings: Settings) -> PullerSettings:
         pull_policy=PullPolicy(settings.pull_policy.value),
         attempt_timeout_seconds=settings.attempt_timeout_seconds,
         refresh_seconds=settings.refresh_seconds,
+        hold_limit=settings.hold_limit,
         pod_retention=settings.pod_retention,
         pod_retention_seconds=settings.pod_retention_seconds,
+        purge=PurgeSettings(
+            enabled=settings.purge,
+            namespace=settings.namespace,
+            image=settings.purge_image,
+            pull_secrets=settings.purge_pull_secrets,
+            priority_class=settings.puller_priority_class,
+            socket=settings.purge_socket,
+            host_network=settings.purge_host_network,
+            nodes_at_once=settings.purge_nodes,
+        ),
     )
 
 

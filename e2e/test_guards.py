@@ -199,7 +199,7 @@ def test_the_controller_writes_plans_and_changes_no_ones_cache(cluster: Cluster,
 
 def test_policies_type_check(cluster: Cluster) -> None:
     """The server checks expressions against the kinds that they speak of, and warns of what can never be true."""
-    for name in ("prewarm-imagecaches", "prewarm-pullers", "prewarm-plans"):
+    for name in ("prewarm-imagecaches", "prewarm-pullers", "prewarm-plans", "prewarm-labels"):
         status = get(cluster, "validatingadmissionpolicy", name).get("status", {})
         assert isinstance(status, dict)
         assert not status.get("typeChecking", {}).get("expressionWarnings"), name

@@ -20,6 +20,7 @@ from prewarm.api.fields import (
     Image,
     LabelMap,
     ObjectName,
+    OptionalName,
     Time,
     api_time,
     cel,
@@ -202,7 +203,15 @@ _ENDS = cel(
 class ScheduleFields(ApiModel):
     """Times at which the images are looked after, instead of all the time."""
 
-    cron: Annotated[str, AfterValidator(_cron), Field(min_length=1, max_length=100)]
+    cron: Annotated[
+        str,
+        AfterValidator(_cron),
+        Field(
+            min_length=1,
+            max_length=100,
+            json_schema_extra=rules(cel(r"self.matches('^\\s*\\S+(\\s+\\S+){4}\\s*$')", _CRON)),
+        ),
+    ]
     """Five fields as in a CronJob: minute, hour, day of month, month, day of week. At these times the ImageCache is
     refreshed: what is missing is pulled, tags that may have moved are asked for again."""
     time_zone: Annotated[str, AfterValidator(_zone), Field(min_length=1, max_length=64)] = "Etc/UTC"
@@ -231,6 +240,15 @@ _KEY_OR_EXISTS = cel(
 )
 
 
+_NO_SYSTEM_CLASS = "puller pods take no priority class of the system's: nodes would evict others for them"
+
+
+def _priority_class(value: str) -> str:
+    if value.startswith("system-"):
+        raise ValueError(_NO_SYSTEM_CLASS)
+    return value
+
+
 class ImageCacheSpec(ApiModel):
     """Which images should be on which nodes, and how they are pulled."""
 
@@ -247,7 +265,7 @@ class ImageCacheSpec(ApiModel):
         ),
     ] = Field(default_factory=list)
     """Secrets of this namespace with which the kubelets pull."""
-    service_account_name: Annotated[str, Field(max_length=253)] = ""
+    service_account_name: OptionalName = ""
     """ServiceAccount of the puller pods, for its pull secrets and for credential plugins. Default: `default`."""
     image_pull_policy: CachePullPolicy | None = None
     """IfNotPresent pulls what is missing; Always has every node ask the registry once, and again at every refresh,
@@ -293,8 +311,15 @@ class ImageCacheSpec(ApiModel):
     puller_form: PullerFormName | None = None
     """Container runs a static binary in the image. Volume mounts the image as a volume, for images whose container
     must not be started, where the node can. Default: as the policy says, else Container."""
-    priority_class_name: Annotated[str, Field(max_length=253)] = ""
-    """PriorityClass of the puller pods. Default: the controller's setting."""
+    priority_class_name: Annotated[
+        str,
+        AfterValidator(_priority_class),
+        Field(
+            max_length=253,
+            json_schema_extra=rules(cel("!self.startsWith('system-')", _NO_SYSTEM_CLASS)),
+        ),
+    ] = ""
+    """PriorityClass of the puller pods, none of the system's. Default: the controller's setting."""
     suspend: Annotated[bool, Field(strict=True)] = False
     """Order no further pulls; those under way go on."""
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = 0

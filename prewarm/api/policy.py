@@ -107,6 +107,8 @@ class LimitsFields(ApiModel):
     pull."""
     priority: Annotated[int | None, Field(strict=True, ge=-1000, le=1000)] = None
     """The highest priority that counts: a higher spec.priority counts as this one."""
+    holds: Annotated[int | None, Field(strict=True, ge=0, le=100_000)] = None
+    """Finished puller pods that hold images from garbage collection at a time; beyond that nothing is held."""
     registries: Annotated[
         list[
             Annotated[
@@ -190,6 +192,7 @@ def _limits(fields: LimitsFields | None) -> Limits | None:
         nodes=fields.nodes,
         bytes=None if fields.bytes is None else whole(fields.bytes),
         priority=fields.priority,
+        holds=fields.holds,
         registries=None if fields.registries is None else tuple(fields.registries),
         node_selector=tuple(sorted(fields.node_selector.items())),
     )
@@ -201,6 +204,7 @@ def _limits_manifest(limits: Limits) -> dict[str, Json]:
         "nodes": limits.nodes,
         "bytes": None if limits.bytes is None else str(limits.bytes),
         "priority": limits.priority,
+        "holds": limits.holds,
         "registries": None if limits.registries is None else list(limits.registries),
         "nodeSelector": dict(limits.node_selector) or None,
     }

@@ -72,10 +72,11 @@ def admission_reference() -> str:
     parts = []
     for guard in guards.guards(purging=True):
         who = f"Requests of `{guard.only_user}`" if guard.only_user else "All requests"
+        where = f" with the label `{guard.only_label}`" if guard.only_label else ""
         resource = f"{guard.resource}.{guard.group}" if guard.group else guard.resource
         parts += [
             f"## {guards.RELEASE}-{guard.suffix}\n",
-            f"{who} to {', '.join(guard.operations)} `{resource}`.\n",
+            f"{who} to {', '.join(guard.operations)} `{resource}`{where}.\n",
             _table(("what is refused", "unless (CEL)"), ((v.message, f"`{v.expression}`") for v in guard.validations)),
         ]
         if guard.variables:

@@ -20,6 +20,8 @@ class Limits(Struct, frozen=True):
     """Sum over pairs of image and node."""
     priority: int | None = None
     """The highest spec.priority that counts."""
+    holds: int | None = None
+    """Finished pods that hold images at a time."""
     registries: tuple[str, ...] | None = None
     """Registries, or repositories below them, that images may come from; empty: none may."""
     node_selector: tuple[tuple[str, str], ...] = ()

@@ -25,6 +25,7 @@ PURGING: Final = "purging"
 _AUTHORS_CREATE_PODS = (
     "an ImageCache has pods created in its namespace, so its author must be allowed to create pods there"
 )
+_MAY_PLAN = f"authorizer.group('{names.GROUP}').resource('imagecaches').check('{PLAN_VERB}').allowed()"
 _SPEC_IS_NEW = "request.operation == 'CREATE' || object.spec != oldObject.spec"
 _API = "admissionregistration.k8s.io/v1"
 
@@ -49,29 +50,31 @@ class Guard(Struct, frozen=True):
     validations: tuple[Validation, ...]
     only_user: str = ""
     """Requests of others pass unseen."""
+    only_label: str = ""
+    """Objects that have not this label, with the value "true", before or after, pass unseen."""
 
 
 def guards(namespace: str = NAMESPACE, service_account: str = RELEASE, *, purging: bool = False) -> tuple[Guard, ...]:
     """All of them, for a controller that runs as this ServiceAccount."""
     user = f"system:serviceaccount:{namespace}:{service_account}"
-    return (_authors(), _pullers(user, namespace, purging=purging), _own_caches(user))
+    return (_authors(), _pullers(user, namespace, purging=purging), _own_caches(user), _false_pullers())
 
 
 def policy_manifest(guard: Guard, release: str = RELEASE) -> Manifest:
     """The ValidatingAdmissionPolicy."""
-    spec: dict[str, Json] = {
-        "failurePolicy": "Fail",
-        "matchConstraints": {
-            "resourceRules": [
-                {
-                    "apiGroups": [guard.group],
-                    "apiVersions": ["*"],
-                    "operations": list(guard.operations),
-                    "resources": [guard.resource],
-                }
-            ]
-        },
+    matching: dict[str, Json] = {
+        "resourceRules": [
+            {
+                "apiGroups": [guard.group],
+                "apiVersions": ["*"],
+                "operations": list(guard.operations),
+                "resources": [guard.resource],
+            }
+        ]
     }
+    if guard.only_label:
+        matching["objectSelector"] = {"matchLabels": {guard.only_label: names.TRUE}}
+    spec: dict[str, Json] = {"failurePolicy": "Fail", "matchConstraints": matching}
     if guard.only_user:
         spec["matchConditions"] = [
             {"name": "requester", "expression": f"request.userInfo.username == '{guard.only_user}'"}
@@ -147,10 +150,7 @@ def _authors() -> Guard:
                 "acts",
                 f"{_SPEC_IS_NEW} || {_asked(names.ANNOTATION_REFRESH)} || {_asked(names.ANNOTATION_PURGE)}",
             ),
-            (
-                "mayPlan",
-                f"authorizer.group('{names.GROUP}').resource('imagecaches').check('{PLAN_VERB}').allowed()",
-            ),
+            ("mayPlan", _MAY_PLAN),
             ("workload", _annotation("object", workload)),
         ),
         (
@@ -377,4 +377,23 @@ def _own_caches(user: str) -> Guard:
             ),
         ),
         user,
+    )
+
+
+def _false_pullers() -> Guard:
+    """Pods with our label count against the budgets and are read as evidence: people's own would block pulls."""
+    label = names.LABEL_PULLER
+    return Guard(
+        "labels",
+        "",
+        "pods",
+        ("CREATE", "UPDATE"),
+        (),
+        (
+            Validation(
+                f"{_same_as_before(_label('object', label), _label('oldObject', label))} || {_MAY_PLAN}",
+                f"only prewarm sets, changes or removes the label {label}",
+            ),
+        ),
+        only_label=label,
     )

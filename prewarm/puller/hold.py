@@ -5,7 +5,8 @@ The kubelet takes an image for used while a container of it, ended ones included
 the ImageCache, so a restart changes nothing.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -60,7 +61,7 @@ class Holds:
             if other is None or (other.until, other.pod.key) < (hold.until, hold.pod.key):
                 newest[key] = hold
         chosen = sorted(newest.values(), key=lambda h: (-h.cache.priority, h.pod.created_at, h.pod.key))
-        chosen = chosen[: settings.hold_limit]
+        chosen = list(_within_limits(chosen))[: settings.hold_limit]
         self.kept: frozenset[ObjectKey] = frozenset(hold.pod.key for hold in chosen)
         self.wake_times: tuple[float, ...] = tuple(hold.again_at for hold in chosen)
         self.images: Mapping[str, HeldImages] = _by_node(chosen)
@@ -106,6 +107,17 @@ class Holds:
     def _counts_pods(self, namespace: str) -> bool:
         """Whether finished pods take something from the namespace's workloads: a quota counts them as objects."""
         return any("count/pods" in quota.hard for quota in self._snapshot.quotas.get(namespace, ()))
+
+
+def _within_limits(holds: Iterable[_Hold]) -> Iterator[_Hold]:
+    """Those that the limits of their namespaces allow, the first ones of each."""
+    counts: Counter[str] = Counter()
+    for hold in holds:
+        allowance, namespace = hold.cache.allowance, hold.pod.namespace
+        most = allowance.limits.holds if allowance is not None else None
+        if most is None or counts[namespace] < most:
+            counts[namespace] += 1
+            yield hold
 
 
 def _by_node(holds: Collection[_Hold]) -> dict[str, dict[tuple[str, str], float]]:

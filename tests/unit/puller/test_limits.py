@@ -181,3 +181,15 @@ def test_equal_snapshots_leave_the_same_objects() -> None:
 def test_without_limits_a_snapshot_stays_the_same_object() -> None:
     snapshot = cluster([node("n0")], policies=[Policy("default")], image_caches=[cache(APP)])
     assert LimitsMemory().apply(snapshot, History()) is snapshot
+
+
+def test_holds_beyond_the_limit_are_let_go() -> None:
+    found = world(Limits(holds=1))
+    found.add_cache(cache(APP, hold_seconds=3600.0))
+    found.settle(120)
+    assert counts(found) == (4, 0, {})
+    found.run(60)
+    assert len(found.snapshot().puller_pods) == 1
+    found.policies["default"] = Policy("default", limits=Limits(holds=0))
+    found.run(60)
+    assert not found.snapshot().puller_pods

@@ -26,7 +26,8 @@ def remove_images(
     """
     from prewarm.api.removal import REMOVALS_VARIABLE, decode_removals, encode_report
     from prewarm.model.removals import Removal, RemovalReport, RemovalResult
-    from prewarm.runtime.client import CriRuntime, RuntimeUnavailable, find_socket
+    from prewarm.runtime.client import CriRuntime, find_socket
+    from prewarm.runtime.interface import RuntimeUnavailable
     from prewarm.runtime.removal import remove_images as remove
 
     try:

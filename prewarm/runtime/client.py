@@ -1,15 +1,15 @@
 """Requests to a container runtime over its unix socket: containerd, CRI-O, or Docker through cri-dockerd."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from msgspec import Struct
 
 from prewarm.runtime import cri_pb2 as cri
+from prewarm.runtime.interface import RuntimeContainer, RuntimeImage, RuntimeUnavailable
 
 USUAL_SOCKETS = (
     Path("/run/containerd/containerd.sock"),
@@ -27,43 +27,6 @@ _REMOVE_SECONDS = 120.0
 """containerd removes the layers before it answers."""
 
 Answer = TypeVar("Answer", bound=Message)
-
-
-class RuntimeUnavailable(Exception):  # noqa: N818 - says what is the case, as built-in ConnectionRefusedError does
-    """The runtime does not answer or refuses; the message is one clear line."""
-
-
-class RuntimeImage(Struct, frozen=True):
-    """An image as the runtime knows it: all its names together are one image."""
-
-    id: str
-    tags: tuple[str, ...] = ()
-    digests: tuple[str, ...] = ()
-    size_bytes: int = 0
-    pinned: bool = False
-
-
-class RuntimeContainer(Struct, frozen=True):
-    """A container in whatever state, with everything by which it names its image."""
-
-    id: str
-    images: tuple[str, ...]
-
-
-class Runtime(Protocol):
-    """What removing images asks of a container runtime."""
-
-    def image(self, reference: str) -> RuntimeImage | None:
-        """The image of that name; None if there is none."""
-
-    def containers(self) -> Sequence[RuntimeContainer]:
-        """All containers, exited ones included."""
-
-    def mounted_images(self, container_id: str) -> Sequence[str]:
-        """Images that a container mounts as volumes; none if it is gone meanwhile."""
-
-    def remove(self, reference: str) -> None:
-        """Remove an image with all its names; one that is gone already is no error."""
 
 
 class CriRuntime:

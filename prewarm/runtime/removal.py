@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from prewarm.model.images import canonical, parse_reference
 from prewarm.model.removals import Removal, RemovalReport, RemovalResult, Removed
-from prewarm.runtime.client import Runtime, RuntimeImage, RuntimeUnavailable
+from prewarm.runtime.interface import Runtime, RuntimeImage, RuntimeUnavailable
 
 
 def remove_images(runtime: Runtime, removals: Sequence[Removal]) -> RemovalReport:

@@ -1,11 +1,13 @@
 """A pod's containers on its node: what runs, since when, from which image, and when their processes end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from msgspec.structs import replace
 
+from prewarm.api.removal import encode_report
 from prewarm.model.pods import ContainerPhase, ContainerStatus
+from prewarm.model.removals import Removal, RemovalReport, RemovalResult
 from prewarm.simulation import messages
 from prewarm.simulation.agenda import Agenda, Timer
 from prewarm.simulation.messages import Runtime
@@ -32,9 +34,10 @@ class Containers:
         *,
         changed: Callable[[], None],
         became_ready: Callable[[ContainerStatus], None],
+        removes: Callable[[Sequence[Removal]], RemovalReport] | None = None,
     ) -> None:
         self._agenda, self._runtime, self._uid = agenda, runtime, uid
-        self._changed, self._became_ready = changed, became_ready
+        self._changed, self._became_ready, self._removes = changed, became_ready, removes
         self.now: dict[str, ContainerStatus] = {}
         """By name; a restarted one replaces the one before."""
         self.images: dict[str, StoredImage] = {}
@@ -143,7 +146,7 @@ class Containers:
             self._agenda.at(started_at + container.startup_seconds, lambda: self._pass_probe(name, started_at))
         if container.run_seconds is not None:
             at = started_at + container.run_seconds
-            self._exits[name] = self._agenda.at(at, lambda: self._exit(name, container.exit_code))
+            self._exits[name] = self._agenda.at(at, lambda: self._end(container))
 
     def _pass_probe(self, name: str, started_at: float) -> None:
         status = self.now.get(name)
@@ -151,7 +154,16 @@ class Containers:
             self.now[name] = replace(status, ready=True)
             self._became_ready(self.now[name])
 
-    def _exit(self, name: str, exit_code: int) -> None:
+    def _end(self, container: ContainerSpec) -> None:
+        """The process ends by itself, with what it has to say."""
+        message, code = "", container.exit_code
+        if container.removals and self._removes is not None:
+            report = self._removes(container.removals)
+            message = encode_report(report).decode()
+            code = 1 if any(entry.result is RemovalResult.FAILED for entry in report.results) else code
+        self._exit(container.name, code, message)
+
+    def _exit(self, name: str, exit_code: int, message: str = "") -> None:
         status = self.now.get(name)
         if status is None or status.phase is not ContainerPhase.RUNNING:
             return
@@ -159,6 +171,7 @@ class Containers:
             status,
             phase=ContainerPhase.TERMINATED,
             reason="Completed" if exit_code == 0 else "Error",
+            message=message,
             exit_code=exit_code,
             finished_at=self._agenda.now,
             # An init container that completed counts as ready.

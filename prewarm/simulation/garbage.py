@@ -79,7 +79,7 @@ class ImageCollector:
                 continue
             if now - image.detected_at < profile.gc_minimum_age:
                 continue
-            self._remove(image)
+            self.remove(image)
             freed += image.remote.size
 
     def _detect(self) -> list[StoredImage]:
@@ -100,7 +100,8 @@ class ImageCollector:
                 unused.append(image)
         return sorted(unused, key=lambda i: (i.last_used_at or float("-inf"), i.detected_at or 0.0))
 
-    def _remove(self, image: StoredImage) -> None:
+    def remove(self, image: StoredImage) -> None:
+        """Remove an image, whoever asked for it."""
         names = (*image.digests, *image.tags)
         self._store.remove(image)
         self.collected += 1
@@ -133,7 +134,7 @@ class ImageCollector:
         used = {id(image) for image in running}
         for image in self._store.images():
             if id(image) not in used:
-                self._remove(image)
+                self.remove(image)
         if self._too_full():
             self._evict(
                 "The node was low on resource: ephemeral-storage. "

@@ -1,12 +1,14 @@
 """One emulated kubelet: its pods, its relist and ticks, its images and what node status says of them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from prewarm.model.images import parse_reference
 from prewarm.model.pods import ContainerPhase, ContainerStatus, PodPhase
+from prewarm.model.removals import Removal, RemovalReport
+from prewarm.runtime.removal import remove_images
 from prewarm.simulation import admission
 from prewarm.simulation.agenda import FIRST, Agenda, Timer
 from prewarm.simulation.bandwidth import Egress, NodeLink
@@ -25,6 +27,7 @@ from prewarm.simulation.outputs import (
 from prewarm.simulation.pulls import ImageManager
 from prewarm.simulation.recorder import Recorder
 from prewarm.simulation.registry import Registries, RemoteImage
+from prewarm.simulation.removal import StoreRuntime
 from prewarm.simulation.specs import Chance, NodeProfile, PodSpec, PullSecret
 from prewarm.simulation.store import ImageStore, StoredImage
 from prewarm.simulation.worker import PodWorker, Stage
@@ -281,6 +284,15 @@ class Kubelet:
                 alive = status is not None and status.phase is ContainerPhase.RUNNING
                 (running if alive else ended).append(image)
         return running, ended
+
+    def remove_images(self, removals: Sequence[Removal]) -> RemovalReport:
+        """Have the runtime remove images, as the pods do that speak to it."""
+
+        def used() -> list[StoredImage]:
+            running, ended = self._used_images()
+            return running + ended
+
+        return remove_images(StoreRuntime(self.store, used, self.collector.remove), removals)
 
     def _pressure(self, *, pressure: bool, reclaim: bool) -> None:
         """Disk pressure began or ended; reclaiming deletes the containers of pods that have ended."""

@@ -11,14 +11,17 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct, field
 
+from prewarm.api.removal import REMOVALS_VARIABLE, decode_removals
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import Affinity, Resources, Toleration
 from prewarm.model.quantities import milli, whole
+from prewarm.model.removals import Removal
 from prewarm.model.selectors import NodeSelectorTerm, Operator, Requirement
 from prewarm.simulation.specs import ContainerSpec, ImageVolume, PodSpec, RestartPolicy
 
 PREFIX = "emulator.prewarm.dev/"
 _RUN_SECONDS = 0.02
+_REMOVES = ["prewarm", "remove-images"]
 
 
 class _Camel(Struct, rename="camel"):
@@ -39,6 +42,11 @@ class _Mount(_Camel):
     name: str
 
 
+class _Variable(_Camel):
+    name: str
+    value: str = ""
+
+
 class ContainerManifest(_Camel):
     """spec.containers[]."""
 
@@ -46,6 +54,7 @@ class ContainerManifest(_Camel):
     image: str = ""
     image_pull_policy: PullPolicy | None = None
     command: list[str] | None = None
+    env: list[_Variable] | None = None
     restart_policy: str | None = None
     resources: _Requirements = field(default_factory=_Requirements)
     security_context: _SecurityContext | None = None
@@ -229,7 +238,16 @@ def _container(c: ContainerManifest, pod: PodManifest, volumes: frozenset[str], 
         startup,
         stop,
         bool(non_root) and user is None,
+        _removals(c),
     )
+
+
+def _removals(c: ContainerManifest) -> tuple[Removal, ...]:
+    """What a container is to remove from its node, if it is one of prewarm's that do that."""
+    if c.command != _REMOVES:
+        return ()
+    values = [entry.value for entry in c.env or [] if entry.name == REMOVALS_VARIABLE]
+    return decode_removals(values[0]) if values else ()
 
 
 def _sum(requests: list[Mapping[str, str | int]]) -> Resources:

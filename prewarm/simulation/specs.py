@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import Affinity, Resources, Taint, Toleration
+from prewarm.model.removals import Removal
 from prewarm.simulation.messages import Runtime
 
 
@@ -41,6 +42,8 @@ class ContainerSpec(Struct, frozen=True):
     """From SIGTERM to its end; None: it ignores SIGTERM and is killed after the grace period."""
     must_be_non_root: bool = False
     """runAsNonRoot is set and runAsUser is not, so the image's USER decides."""
+    removals: tuple[Removal, ...] = ()
+    """Images that its process, `prewarm remove-images`, has the runtime remove when it ends."""
 
 
 class ImageVolume(Struct, frozen=True):

@@ -5,13 +5,14 @@ A sync makes the status first, from what the runtime cache showed, and then does
 why status says nothing while images are pulled and is one sync behind the events.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from prewarm.model.pods import ContainerPhase, ContainerStatus, PodPhase
+from prewarm.model.removals import Removal, RemovalReport
 from prewarm.simulation import messages
 from prewarm.simulation.agenda import Agenda, Process, Signal, Timer
 from prewarm.simulation.containers import Containers, crash_loop, crash_loop_event
@@ -70,6 +71,9 @@ class Node(Protocol):
     def next_tick(self, at: float) -> float:
         """The first tick not before a time."""
 
+    def remove_images(self, removals: Sequence[Removal]) -> RemovalReport:
+        """Have the runtime remove images."""
+
     def changed(self, worker: "PodWorker") -> None:
         """A container of this pod changed: the next relist has to look."""
 
@@ -90,6 +94,7 @@ class PodWorker:
             spec.uid,
             changed=lambda: node.changed(self),
             became_ready=self._became_ready,
+            removes=node.remove_images,
         )
         self._cached: dict[str, ContainerStatus] = {}
         self._relisted: dict[str, ContainerStatus] = {}

@@ -18,7 +18,8 @@ from prewarm.api.removal import (
 )
 from prewarm.model.removals import Removal, RemovalReport, RemovalResult, Removed
 from prewarm.runtime import generate
-from prewarm.runtime.client import CriRuntime, RuntimeContainer, RuntimeImage, RuntimeUnavailable, find_socket
+from prewarm.runtime.client import CriRuntime, find_socket
+from prewarm.runtime.interface import RuntimeContainer, RuntimeImage, RuntimeUnavailable
 from prewarm.runtime.removal import remove_images
 
 DIGEST = "sha256:" + "1" * 64

@@ -141,7 +141,7 @@ class CacheEntry(ApiModel):
     """Images, and the nodes that should have them.
 
     A node must fit all of nodeNames, nodeSelector, nodeSelectorTerms and podSelector that are given. Without any of
-    them these are all nodes that take ordinary pods.
+    them these are all nodes; those that take no pulls, such as the control plane's, are skipped with the reason.
     """
 
     images: Annotated[list[Image], Field(max_length=MAX_IMAGES, json_schema_extra={"x-kubernetes-list-type": "atomic"})]

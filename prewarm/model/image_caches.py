@@ -41,7 +41,7 @@ class Allowance(Struct, frozen=True):
 
 
 class ImageList(Struct, frozen=True):
-    """One entry of spec.cacheSpec; without names and selectors: every node that takes ordinary pods."""
+    """One entry of spec.cacheSpec; without names and selectors: every node."""
 
     images: tuple[str, ...]
     node_names: tuple[str, ...] | None = None

@@ -32,6 +32,9 @@ ATTEMPTS = 4
 RETRY_SECONDS = (5.0, 20.0, 60.0)
 """Pauses after the first failures at a node."""
 
+_TRANSIENT = frozenset({RemovalResult.FAILED, RemovalResult.IN_USE})
+"""Results of a pod that may be others in a moment: the kubelet keeps containers of deleted pods for up to a minute."""
+
 Pair = tuple[str, str]
 """Node and canonical image."""
 
@@ -181,25 +184,28 @@ class Purge:
             if reading.report is not None:
                 self._look_at(node)
                 for removal, removed in zip(reading.removals, reading.report.results, strict=True):
-                    if removed.result is RemovalResult.FAILED:
+                    if removed.result in _TRANSIENT:
                         self._fail(reading, removed.message)
+                        memory.reported[node, removal.image] = removed
                         continue
                     answer = _Answer(removed, reading.ended_at)
                     for name in (removal.image, *(removal.names if removed.result.gone else ())):
                         self._answers.setdefault(node, {})[name] = answer
-                if all(removed.result is not RemovalResult.FAILED for removed in reading.report.results):
+                if all(removed.result not in _TRANSIENT for removed in reading.report.results):
                     memory.troubles.pop(node, None)
             elif reading.problem:
                 self._fail(reading, reading.problem)
         uids = {reading.pod.uid for reading in self._readings}
         memory.noted &= uids
         memory.troubles = {node: trouble for node, trouble in memory.troubles.items() if node in pending}
+        memory.reported = {key: removed for key, removed in memory.reported.items() if key[0] in memory.troubles}
         for node, trouble in memory.troubles.items():
             if trouble.attempts >= ATTEMPTS:
                 self._look_at(node)
-                failed = _Answer(Removed(RemovalResult.FAILED, trouble.words), self._now)
+                failed = Removed(RemovalResult.FAILED, trouble.words)
                 for image in pending[node]:
-                    self._answers.setdefault(node, {}).setdefault(image, failed)
+                    answer = _Answer(memory.reported.get((node, image), failed), self._now)
+                    self._answers.setdefault(node, {}).setdefault(image, answer)
 
     def _look_at(self, node: str) -> None:
         if node in self._snapshot.nodes:
@@ -319,7 +325,8 @@ class Purge:
         total = max(total + (len(now - before) if before is not None else 0), len(now))
         memory.seen[asked.id], memory.totals[asked.id] = now, total
         waiting = sum(1 for node, _ in open_pairs if node_waits(self._snapshot.nodes.get(node)))
-        troubled = sorted(node for node in memory.troubles if any(node == open_node for open_node, _ in open_pairs))
+        at = {node for node, _ in open_pairs}
+        troubled = sorted(node for node, trouble in memory.troubles.items() if node in at and trouble.words)
         if troubled:
             memory.words[asked.id] = f"{troubled[0]}: {memory.troubles[troubled[0]].words}"
         words = (memory.refusal if open_pairs else "") or (memory.words.get(asked.id, "") if now else "")

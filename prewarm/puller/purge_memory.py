@@ -5,6 +5,7 @@ from collections.abc import Collection
 import msgspec
 from msgspec import Struct
 
+from prewarm.model.removals import Removed
 from prewarm.puller.purge_claims import Claims
 
 MAX_REMEMBERED = 2000
@@ -45,6 +46,8 @@ class PurgeMemory:
         self.remembered: dict[str, RememberedCache] = {cache.uid: cache for cache in remembered}
         self.claims = Claims()
         self.troubles: dict[str, Trouble] = {}
+        self.reported: dict[tuple[str, str], Removed] = {}
+        """By node and image, why it stayed at the last of those attempts."""
         self.noted: set[str] = set()
         """uids of pods whose failure was counted."""
         self.seen: dict[str, frozenset[tuple[str, str]]] = {}

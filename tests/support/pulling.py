@@ -29,7 +29,7 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import ContainerStatus, Pod, PodPhase
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.model.workloads import Namespace
-from prewarm.puller import PullerMemory, PullerSettings, reconcile
+from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, RememberedCache, reconcile
 from prewarm.simulation.fleet import Fleet
 from prewarm.simulation.manifests import pod_from_manifest
 from prewarm.simulation.outputs import NodeImagesChanged, Output, PodFinallyDeleted, PodStatusChanged, PullFinished
@@ -80,6 +80,8 @@ class World:
     lost: frozenset[int] = frozenset()
     creates: int = 0
     serial: int = 0
+    remembered: tuple[RememberedCache, ...] = ()
+    """What the controller stored of caches to be purged."""
 
     def __post_init__(self) -> None:
         self.fleet = Fleet(self.registries, now=self.now)
@@ -127,11 +129,13 @@ class World:
 
     def restart_controller(self) -> None:
         """Forget everything that is only in the controller's memory."""
-        self.memory = PullerMemory()
+        self.memory = PullerMemory(purge=PurgeMemory(self.remembered))
 
     def step(self, until: float) -> None:
         """One reconcile, and time until the next thing happens."""
         decision = reconcile(self.snapshot(), self.settings, self.history, self.memory)
+        if decision.remembered is not None:
+            self.remembered = decision.remembered
         for intent in decision.intents:
             self._execute(intent)
         self.most_at_once = max(self.most_at_once, decision.in_flight)

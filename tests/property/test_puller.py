@@ -326,9 +326,11 @@ def test_memory_changes_no_verdict(before: ClusterSnapshot, after: ClusterSnapsh
         known = warmth(found, memory.warmth)
         work = live(found)
         judge = Pairs(found, known, work)
-        kept = memory.standings(found, judge, memory.read_nodes(found, known), work.nodes)
+        courses = memory.courses(found)
+        kept = memory.standings(found, judge, memory.read_nodes(found, known), work.nodes, courses)
         for standing in kept:
             fresh = Standing(standing.cache)
+            fresh.course = courses[standing.cache.uid]
             fresh.judge_all(standing.cache, judge)
             assert list(standing.pairs()) == list(fresh.pairs())
             assert list(standing.open_pairs()) == list(fresh.open_pairs())

@@ -8,6 +8,7 @@ APP = "registry.test/web:v1"
 LONG = "registry.test/" + "a" * 10_000
 ENTRY: Spec = {"images": [APP]}
 _IMAGE = "write an image as registry.example/team/app:v1"
+_SIGNS = "spec.cacheSpec[0].images[0] in body should match '^[A-Za-z0-9_.:/@+"
 _KEY = "write a label key as zone"
 
 
@@ -53,7 +54,10 @@ HOSTILE_IMAGES: Mapping[str, str] = {
 """None of them is a reference."""
 
 REFUSED: Mapping[str, tuple[object, str]] = {
-    **{f"image with {name}": (of(image), _IMAGE) for name, image in HOSTILE_IMAGES.items()},
+    **{
+        f"image with {name}": (of(image), _IMAGE if " " in image or "://" in image else _SIGNS)
+        for name, image in HOSTILE_IMAGES.items()
+    },
     "image of 10 kB": (of(LONG), "Too long"),
     "empty image": (of(""), "an image is never empty; to ask for none, write images: []"),
     "image that is a number": (of(1), "must be of type string"),

@@ -427,6 +427,8 @@ def test_settings_of_the_chart_are_the_controllers_with_its_defaults() -> None:
         "identity",
         "lease_name",
         "puller_priority_class",
+        "purge_image",
+        "purge_pull_secrets",
     }
     assert known | by_the_chart_itself == set(Settings.model_fields)
     values = yaml.safe_load((PROJECT / "charts/prewarm/values.yaml").read_text())["settings"]

@@ -13,7 +13,7 @@ from e2e.cluster.selection import Cluster, Lane
 from e2e.manifests import get
 from e2e.release import CONTROLLER, as_user, attempt, installed, refusal
 from prewarm.api.image_cache import image_cache_manifest
-from prewarm.model.image_caches import ImageCache, ImageList
+from prewarm.model.image_caches import ImageCache, ImageList, PullerForm
 from prewarm.model.pods import Toleration
 from prewarm.puller.pods import create, order_for
 from prewarm.puller.settings import PullerSettings
@@ -30,10 +30,16 @@ def release(cluster: Cluster, helm: Path) -> Iterator[None]:
         yield
 
 
-def puller(namespace: str, *images: str, watched: bool = True, **fields: Any) -> dict[str, Any]:
+def puller(
+    namespace: str,
+    *images: str,
+    watched: bool = True,
+    form: PullerForm = PullerForm.CONTAINER,
+    **fields: Any,
+) -> dict[str, Any]:
     """The manifest that the controller sends."""
     cache = replace(ImageCache(namespace, "web", uid="00000000-0000-0000-0000-000000000001"), **fields)
-    order = order_for(cache, "node-1", "uid-1", images or (APP,), 1, 1000.0, watched=watched)
+    order = order_for(cache, "node-1", "uid-1", images or (APP,), 1, 1000.0, watched=watched, form=form)
     manifest: dict[str, Any] = json.loads(json.dumps(create(order, cache, PullerSettings()).manifest))
     return manifest
 
@@ -43,6 +49,8 @@ PULLERS: dict[str, dict[str, Any]] = {
     "unwatched": {"watched": False},
     "secrets and service account": {"pull_secrets": ("a", "b"), "service_account": "default"},
     "tolerations": {"tolerations": (Toleration("gpu", "Exists"),)},
+    "as volumes": {"form": PullerForm.VOLUME},
+    "as volumes, unwatched": {"form": PullerForm.VOLUME, "watched": False},
 }
 
 

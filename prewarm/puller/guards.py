@@ -12,6 +12,7 @@ from prewarm.api import names
 from prewarm.model.intents import Json, Manifest
 from prewarm.presence import PULL_CONTAINER_PREFIX
 from prewarm.puller.pods import HELPER_CONTAINER, SENTINEL_CONTAINER
+from prewarm.puller.purge_pods import COMMAND as PURGE_COMMAND
 from prewarm.puller.settings import PullerSettings
 
 RELEASE: Final = "prewarm"
@@ -290,7 +291,7 @@ def _container_shape() -> tuple[Validation, ...]:
 
 def _puller_shape() -> tuple[Validation, ...]:
     settings = PullerSettings()
-    commands = _one_of((settings.helper_command, settings.hold_command))
+    commands = _one_of((settings.helper_command, settings.hold_command, settings.mount_command))
     owner = f"o.apiVersion.startsWith('{names.GROUP}/') && o.kind == 'ImageCache' && o.?controller.orValue(false)"
     own_names = f"^({HELPER_CONTAINER}|{SENTINEL_CONTAINER}|{PULL_CONTAINER_PREFIX}[0-9]+)$"
     rules = (
@@ -347,7 +348,7 @@ def _purger_shape() -> tuple[Validation, ...]:
             _every(
                 "variables.containers",
                 "c",
-                "c.?command.orValue([]) == ['prewarm', 'remove-images']",
+                f"c.?command.orValue([]) in {_one_of((PURGE_COMMAND,))}",
             ),
             "a purge pod runs prewarm remove-images, nothing else",
         ),

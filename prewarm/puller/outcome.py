@@ -154,7 +154,7 @@ def read(pod: Pod, now: float, timeout_seconds: float, missing_secret: str = "")
 
 
 def _with_secret(result: ImageResult, missing_secret: str) -> ImageResult:
-    if not missing_secret or result.reason not in {FailureReason.UNAUTHORIZED, FailureReason.NOT_FOUND}:
+    if not missing_secret or result.reason is not FailureReason.UNAUTHORIZED:
         return result
     message = f"{missing_secret.rstrip('.')}. {result.message}"[:MAX_MESSAGE]
     return ImageResult(result.image, result.state, FailureReason.MISSING_SECRET, message, result.at)

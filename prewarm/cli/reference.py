@@ -24,7 +24,8 @@ from prewarm.controller.settings import Settings
 from prewarm.model.nodes import Evidence, NodeState
 from prewarm.model.outcomes import Outcome
 from prewarm.model.plans import RejectReason, SkipReason, Trigger
-from prewarm.puller import FailureReason, WithheldReason, guards
+from prewarm.model.removals import RemovalResult
+from prewarm.puller import FailureReason, PurgeReason, WithheldReason, guards
 
 _FOLDER = "docs/reference"
 _COMMAND = "python -m prewarm.cli.reference"
@@ -40,6 +41,12 @@ _REASONS: Sequence[tuple[str, str, type[StrEnum]]] = (
     ("Why a pull failed", "`status.failures[].reason` and `status.reasons` of an ImageCache.", FailureReason),
     ("Why a node takes no pull", "`status.reasons` of an ImageCache, for skipped pairs.", NodeState),
     ("Why a pull waits", "Log line `pulls withheld`; `NodeNotFound` also in `status.reasons`.", WithheldReason),
+    ("How removals stand", "Condition `Purged` of an ImageCache; Events with `Purge` before it.", PurgeReason),
+    (
+        "What becomes of an image that is to be removed",
+        "Message of the condition `Purged`; `status.images[].stays` of a NodeImage.",
+        RemovalResult,
+    ),
     ("How prewarm knows that an image is on a node", "`status.images[].evidence` of a NodeImage.", Evidence),
     ("Why pulled bytes count as wasted", "Log line `pull wasted`.", WasteReason),
 )

@@ -47,7 +47,7 @@ def world(*caches: ImageCache, nodes: int = 2, enabled: bool = True) -> World:
 
 def change(found: World, name: str = "warm", *, edited: bool = False, **fields: object) -> None:
     old = found.caches["shop", name]
-    found.caches["shop", name] = replace(old, generation=old.generation + edited, **fields)  # type: ignore[arg-type]
+    found.caches["shop", name] = replace(old, generation=old.generation + edited, **fields)
 
 
 def delete(found: World, name: str = "warm") -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
+from prewarm.api.fields import api_time
 from prewarm.api.image_cache import decode_image_cache, image_cache_manifest
 from prewarm.api.image_cache_status import encode_status
 from prewarm.cli.asks import ImagesOnNodes, WorkloadAhead
@@ -67,6 +69,8 @@ class WarmRun:
         if isinstance(cache, Nothing):
             self._say(None, warm=True, message=cache.message)
             return ExitCode.DONE
+        # The same question asked again is a new one: nodes came, images went.
+        cache = replace(cache, refresh_request=api_time(time.time()))
         try:
             body = await client.apply(IMAGE_CACHES, cache.namespace, cache.name, image_cache_manifest(cache))
         except ApiError as error:

@@ -12,7 +12,7 @@ from prewarm.cli.errors import CommandError, usage
 from prewarm.delivery.planned_cache import PRIORITIES, planned_cache
 from prewarm.demand import coverage, what_if
 from prewarm.history import History
-from prewarm.model.image_caches import ImageCache, ImageList, Policy, PolicyMode
+from prewarm.model.image_caches import Completion, ImageCache, ImageList, Policy, PolicyMode
 from prewarm.model.plans import SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
@@ -20,6 +20,9 @@ from prewarm.planning import plan
 
 OVERPROVISION = 2.0
 """Nodes that a workload is warmed on at most, as a multiple of its pods to come: being late costs a deploy more."""
+KEPT_SECONDS = 86_400
+"""How long the ImageCache stays after its end, to be looked at; then it goes by itself, and the images stay."""
+_ONCE = Completion(once=True, ttl_seconds=KEPT_SECONDS)
 _POLICY = "prewarm-warm"
 _SHORT = {"Deployment": "deploy", "StatefulSet": "sts", "DaemonSet": "ds"}
 
@@ -65,7 +68,8 @@ def workload_cache(wanted: WorkloadAhead, snapshot: ClusterSnapshot, history: Hi
     if cache is None:
         return Nothing(f"{key} has no images that could be pulled ahead")
     name = wanted.name or f"warm-{_SHORT[key.kind]}-{key.name}"[:63].rstrip("-.")
-    return replace(cache, name=name, planned=False, needed_by=None, priority=PRIORITIES[Trigger.ROLLOUT])
+    priority = PRIORITIES[Trigger.ROLLOUT]
+    return replace(cache, name=name, planned=False, needed_by=None, priority=priority, completion=_ONCE)
 
 
 def _covering(snapshot: ClusterSnapshot, key: WorkloadKey, share: float) -> ClusterSnapshot:
@@ -100,6 +104,7 @@ def images_cache(wanted: ImagesOnNodes) -> ImageCache:
         pull_secrets=wanted.pull_secrets,
         service_account=wanted.service_account,
         priority=PRIORITIES[Trigger.ROLLOUT],
+        completion=_ONCE,
     )
 
 
@@ -118,12 +123,14 @@ def progress(cache: ImageCache) -> Progress:
     status = cache.status
     if status.observed_generation < cache.generation or not status.conditions:
         return Progress.UNSEEN
+    if cache.refresh_request and status.refresh_handled != cache.refresh_request:
+        return Progress.UNSEEN
     conditions = {condition.type: condition for condition in status.conditions}
     ready, working = conditions.get("Ready"), conditions.get("Progressing")
-    if ready is not None and ready.status:
-        return Progress.WARM
     if working is not None and working.status:
         return Progress.PULLING
+    if ready is not None and ready.status:
+        return Progress.WARM
     return Progress.FAILED
 
 

@@ -154,6 +154,9 @@ class Refreshes:
 
     def begun_at(self, cache: ImageCache, mark: str, now: float) -> float:
         """When a request was first seen, in whole seconds: it stays the same until the status shows it."""
+        if not cache.status.observed_generation:
+            # It came with the object, whose creation is a beginning itself.
+            return float(int(cache.created_at))
         known = self._requests.get(cache.uid)
         if known is None or known[0] != mark:
             # Later than the last one, or a run that ended in this second would count for it.

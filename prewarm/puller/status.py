@@ -101,8 +101,14 @@ def _noted(cache: ImageCache, status: ImageCacheStatus, request: Request | None,
     """The status with what became of the last request; one that is heeded begins a new run."""
     if request is None:
         return replace(status, refresh_handled=handled_of(cache))
-    begun = Condition(FINISHED, False, "Running", "the work has not ended", now)
-    conditions = tuple(begun if condition.type == FINISHED else condition for condition in status.conditions)
+    conditions = status.conditions
+    if any(condition.type == FINISHED and condition.status for condition in conditions):
+        # Until the nodes were looked at again, nothing else is known; who waits has to see that.
+        begun = {
+            FINISHED: Condition(FINISHED, False, "Running", "the work has not ended", now),
+            PROGRESSING: Condition(PROGRESSING, True, "Refreshing", "the nodes are looked at again", now),
+        }
+        conditions = tuple(begun.get(condition.type, condition) for condition in conditions)
     return replace(
         status,
         conditions=conditions,

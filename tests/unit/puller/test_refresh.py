@@ -119,11 +119,13 @@ def test_request_of_a_clock_that_was_wrong_is_not_believed() -> None:
 
 def test_request_keeps_its_time_until_it_is_written() -> None:
     memory = Refreshes()
-    asked = replace(CACHE, refresh_request="now")
+    asked = replace(CACHE, refresh_request="now", status=ImageCacheStatus(observed_generation=1))
     first = memory.begun_at(asked, "now", CREATED + 10.7)
     assert first == CREATED + 10.0
     assert memory.begun_at(asked, "now", CREATED + 14.0) == first
     assert memory.begun_at(asked, "again", CREATED + 15.0) == CREATED + 15.0
+    # One that comes with a new object asks for nothing that its creation does not.
+    assert memory.begun_at(replace(asked, status=ImageCacheStatus()), "now", CREATED + 15.0) == CREATED
 
 
 def test_memory_changes_nothing_while_the_clock_jumps() -> None:

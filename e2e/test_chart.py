@@ -33,7 +33,7 @@ CHART = str(PROJECT / "charts/prewarm")
 RELEASE_NAMESPACE = "prewarm-system"
 OURS = (
     "deployment,serviceaccount,configmap,lease,role,rolebinding,service",
-    "clusterrole,clusterrolebinding,priorityclass",
+    "clusterrole,clusterrolebinding,priorityclass,validatingadmissionpolicy,validatingadmissionpolicybinding",
 )
 
 Helm = Callable[..., str]
@@ -50,6 +50,8 @@ ALLOWED = [
             ("", "nodes"),
             ("", "pods"),
             ("", "services"),
+            ("", "resourcequotas"),
+            ("", "limitranges"),
             ("apps", "daemonsets"),
             ("apps", "deployments"),
             ("apps", "replicasets"),
@@ -62,11 +64,17 @@ ALLOWED = [
     ],
     *[(verb, "prewarm.dev", kind) for verb in ("create", "patch", "delete") for kind in ("imagecaches", "nodeimages")],
     ("patch", "prewarm.dev", "imagecaches/status"),
+    ("plan", "prewarm.dev", "imagecaches"),
     ("create", "", "pods"),
     ("delete", "", "pods"),
     *[(verb, "", "events") for verb in ("create", "get", "patch")],
 ]
 """What the controller does in all namespaces: reflectors, kopf's watches, the writer's intents."""
+POLICIES = [
+    f"{kind}.admissionregistration.k8s.io/{name}"
+    for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding")
+    for name in ("prewarm-imagecaches", "prewarm-labels", "prewarm-plans", "prewarm-pullers")
+]
 FORBIDDEN = [
     *[
         (verb, "apps", kind)
@@ -206,6 +214,7 @@ def test_objects_are_accepted_and_the_pod_passes_restricted_pod_security(cluster
 def test_the_controller_may_do_what_it_does_and_no_more(cluster: Cluster, release: str) -> None:
     assert allowed(cluster, ALLOWED) == ALLOWED, f"{release} lacks rights"
     assert allowed(cluster, FORBIDDEN) == []
+    assert set(POLICIES) <= set(names_of_ours(cluster, RELEASE_NAMESPACE))
     own = RELEASE_NAMESPACE
     lease: list[Rule] = [(verb, "coordination.k8s.io", "leases") for verb in ("get", "update")]
     memory: list[Rule] = [(verb, "", "configmaps") for verb in ("get", "patch")]
@@ -255,6 +264,7 @@ def test_the_plain_yaml_applies_and_deletes(whole_cluster: Cluster, namespace: s
     install_definitions(cluster)
     cluster.kubectl("apply", "--server-side", "-f", str(TARGET))
     assert allowed(cluster, ALLOWED) == ALLOWED
+    assert set(POLICIES) <= set(names_of_ours(cluster, RELEASE_NAMESPACE))
     cluster.kubectl(
         "wait", "-n", RELEASE_NAMESPACE, "--for=jsonpath={.status.replicas}=1", "deployment/prewarm", "--timeout=60s"
     )
@@ -402,6 +412,32 @@ def test_switches_render_what_they_promise(helm: Path) -> None:
     assert not [kind for kind, _ in objects if kind == "CustomResourceDefinition"]
     container = objects[("Deployment", "prewarm")]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "prewarm@sha256:" + "0" * 64
+
+
+def rendered(helm: Path, *options: str) -> str:
+    done = subprocess.run([helm, "template", *options, CHART], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def test_policies_speak_of_the_release_that_they_come_with(helm: Path) -> None:
+    named = ("ahead", "--namespace", "ops", "--set", "serviceAccount.name=puller,settings.purge=true")
+    policies = {
+        found["metadata"]["name"]: found["spec"]
+        for found in yaml.safe_load_all(rendered(helm, *named))
+        if found and found["kind"] == "ValidatingAdmissionPolicy"
+    }
+    assert set(policies) == {"ahead-imagecaches", "ahead-labels", "ahead-plans", "ahead-pullers"}
+    text = json.dumps(policies)
+    assert text.count("system:serviceaccount:ops:puller") == 2
+    assert "prewarm-system" not in text
+    variables = {entry["name"]: entry["expression"] for entry in policies["ahead-pullers"]["variables"]}
+    assert variables["purging"] == "true"
+    assert "request.namespace == 'ops'" in variables["purger"]
+
+
+def test_policies_can_be_left_out(helm: Path) -> None:
+    assert "ValidatingAdmissionPolicy" in rendered(helm, "prewarm")
+    assert "ValidatingAdmissionPolicy" not in rendered(helm, "prewarm", "--set", "admissionPolicies.enabled=false")
 
 
 def snake(name: str) -> str:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from prewarm.model.images import PullPolicy
-from prewarm.model.selectors import LabelSelector, NodeSelectorTerm
+from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, integer
 
 
 class ContainerKind(StrEnum):
@@ -77,9 +77,8 @@ class Toleration(Struct, frozen=True):
                 return False
 
     def _compares(self, value: str) -> bool:
-        try:
-            left, right = int(value), int(self.value)
-        except ValueError:
+        left, right = integer(value), integer(self.value)
+        if left is None or right is None:
             return False
         return left > right if self.operator == "Gt" else left < right
 

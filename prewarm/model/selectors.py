@@ -1,11 +1,23 @@
 """Label selectors and node selector terms with the matching rules of apimachinery and component-helpers."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 
 Labels = Mapping[str, str]
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+
+
+def integer(text: str) -> int | None:
+    """A number as Go's strconv.ParseInt(text, 10, 64) reads it; None where it does not (`1_000`, which int() takes)."""
+    if _INTEGER.fullmatch(text) is None:
+        return None
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else None
 
 
 class Operator(StrEnum):
@@ -42,9 +54,8 @@ class Requirement(Struct, frozen=True):
                 return self._compares(value)
 
     def _compares(self, value: str | None) -> bool:
-        try:
-            left, right = int(value or ""), int(self.values[0])
-        except (ValueError, IndexError):
+        left, right = integer(value or ""), integer(self.values[0] if self.values else "")
+        if left is None or right is None:
             return False
         return left > right if self.operator is Operator.GT else left < right
 

@@ -17,6 +17,8 @@ from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, R
         (Operator.GT, ("3",), {"k": "4"}, True),
         (Operator.LT, ("3",), {"k": "4"}, False),
         (Operator.GT, ("3",), {"k": "many"}, False),
+        (Operator.GT, ("3",), {"k": "1_000"}, False),
+        (Operator.GT, ("3",), {"k": "9223372036854775808"}, False),
     ],
 )
 def test_requirements_match_as_in_apimachinery(

@@ -35,6 +35,7 @@ from e2e.emulator.writer import KubeletClient
 from e2e.manifests import install_definitions
 from prewarm.cluster.client import WatchOptions
 from prewarm.cluster.connection import Connection
+from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.intents import IMAGE_CACHES, NAMESPACES, PODS, Manifest
 from prewarm.puller.settings import PullerSettings
 from prewarm.simulation.registry import Registries
@@ -51,6 +52,7 @@ OPTIONS = ControlPlaneOptions(
 """So that nodes stay Ready on a busy machine: what is measured is pulls."""
 DEADLINE_SECONDS = 400.0
 SETTLE_SECONDS = 3.0
+LEARNING_SECONDS = SCAN_INTERVAL + 5.0
 QUIET_WRITES = 30
 """Within the time to settle."""
 _FIRST_PROGRESS, _EVERY_PROGRESS = 2.0, 2.0
@@ -259,6 +261,7 @@ class Bench:
         """Pull an earlier tag of every image somewhere: so their size is known, as in a cluster that runs them."""
         progress = await self._fill(f"{case.key}-earlier", _images(case, "v1"), min(20, case.nodes))
         assert progress.times
+        await asyncio.sleep(LEARNING_SECONDS)
 
     async def _measure(self, case: Case, controller: ControllerProcess) -> Result:
         pids = {c.value: self._plane.pid(c) for c in Component if is_running(self._plane.pid(c))}

@@ -50,6 +50,7 @@ async def survive(wanted: Mapping[Fault, Sequence[int]], console: Console) -> bo
                 else:
                     survived[fault] += 1
                 took[fault] += time.monotonic() - began
+            console.print(f"{fault.value}: {survived[fault]} of {len(seeds)} survived, {took[fault]:.0f} s")
         played = dict(lane.proxy.done)
     table = Table("fault", "seeds", "survived", "seconds")
     for fault, seeds in wanted.items():

@@ -14,6 +14,7 @@ from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, WriteResult
 from prewarm.controller.announcing import Announcer
 from prewarm.controller.execution import Execution
+from prewarm.controller.gatekeeper import Gatekeeper
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.controller.persistence import Memory, Persistence
@@ -22,6 +23,7 @@ from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
 from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
+from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.images import PullPolicy
 from prewarm.model.intents import PODS, Create, Delete
 from prewarm.model.outcomes import ContainerStart
@@ -38,6 +40,8 @@ REFRESH_SECONDS = 300.0
 """How often measurements alone are stored, while no plan and no judgement changes."""
 PULL_GAP_SECONDS = 0.25
 """Between two looks at the pulls for no other reason than that pods and nodes come and go, as they always do."""
+LEARN_SECONDS = 60.0
+"""How long after the last pull sizes are still to be learnt: node status shows an image up to 40 s late."""
 PULL_REST = 3
 """Looks at the pulls begin at least so many times apart as the last one took: a thousand pods that change one by one
 would otherwise have each of them looked at a thousand times."""
@@ -91,6 +95,7 @@ class Term:
         self._warmth = WarmthMemory()
         self._reporter = Reporter(services.metrics)
         self._announcer = Announcer()
+        self._gatekeeper = Gatekeeper()
         self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
         self._reactions: dict[str, float] = {}
         self._uncounted: list[ContainerStart] = []
@@ -100,6 +105,7 @@ class Term:
         self._pulled_at = 0.0
         self._pull_seconds = 0.0
         self._pulls_concerned = False
+        self._learn_until = 0.0
         self._surroundings_changed = False
         self._looked = False
         self._scribe = Scribe(services.execution)
@@ -131,6 +137,7 @@ class Term:
                 self._scribe.put(self._announcer.about(made, snapshot))
                 self._learn(snapshot, made)
         pulled = steady()
+        self._learn_pulls(snapshot)
         self._account(work)
         if due.urgent:
             log.debug(
@@ -145,8 +152,12 @@ class Term:
             wake_at = min(wake_at, self._pulled_at + PULL_GAP_SECONDS)
         if self._pulls_concerned:
             wake_at = min(wake_at, self._pulled_at + PULL_REST * self._pull_seconds)
+        if self._history.scanned_at < self._learn_until:
+            wake_at = min(wake_at, steady() + max(1.0, self._history.scanned_at + SCAN_INTERVAL - wall()))
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
+        if self._gatekeeper.wakes_at is not None:
+            wake_at = min(wake_at, steady() + max(0.05, self._gatekeeper.wakes_at - wall()))
         if self._ledger.open:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at
@@ -199,6 +210,8 @@ class Term:
         self._pull_seconds = services.clocks.steady() - self._pulled_at
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
+        if decision.in_flight:
+            self._learn_until = snapshot.taken_at + LEARN_SECONDS
         remembered = decision.remembered
         # Before anything is pulled for it: its deletion may go unseen.
         if remembered not in {None, self._stored_purges} and await services.persistence.store_purges(remembered or ()):
@@ -254,6 +267,13 @@ class Term:
         followed = self._ledger.open.keys() != before.open.keys() or self._ledger.covered_since != before.covered_since
         if self._uncounted or self._unweighed or followed:
             self._changed()
+
+    def _learn_pulls(self, snapshot: ClusterSnapshot) -> None:
+        """Learn sizes and rates from pulls that nobody planned, too: small images may share a pod from then on."""
+        if self._history.scanned_at < self._learn_until and not (
+            0 <= snapshot.taken_at - self._history.scanned_at < SCAN_INTERVAL
+        ):
+            self._learn(snapshot, None)
 
     def _learn(self, snapshot: ClusterSnapshot, made: Plan | None, starts: Sequence[ContainerStart] = ()) -> None:
         before = self._history

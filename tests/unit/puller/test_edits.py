@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from prewarm.model.image_caches import ImageCache, ImageList
+from prewarm.model.images import parse_reference
 from prewarm.model.pods import Taint, Toleration
 from prewarm.puller import PullerSettings
 from tests.support.clusters import node
@@ -255,3 +256,40 @@ def test_image_under_other_credentials_is_verified_for_them() -> None:
     # A pod of its own, though nothing is transferred again.
     assert len(found.created) == created + 1
     assert counts(found, name="other") == (1, 0, 1, 0)
+
+
+@pytest.mark.parametrize("form", ["registry.test/shop/web@{}", "registry.test/shop/web:v1@{}"])
+def test_openkruise_and_kube_fledged_trap_image_pinned_by_digest_is_pulled_once(form: str) -> None:
+    """There it fails on every node, or is pulled anew at every refresh."""
+    found = world(2)
+    _, remote = found.registries.resolve(parse_reference(APP), None)
+    assert remote is not None
+    found.add_cache(cache(ImageList((form.format(remote.digest),))))
+    found.settle(120)
+    assert counts(found) == (2, 0, 2, 0)
+    found.restart_controller()
+    found.run(3600)
+    assert len(found.pulls) == 2
+    assert counts(found) == (2, 0, 2, 0)
+
+
+def test_openkruise_trap_second_cache_for_a_warm_image_leaves_the_first_alone() -> None:
+    found = world(2)
+    found.add_cache(cache(ImageList((APP,))))
+    found.settle(120)
+    before = found.caches["shop", "warm"].status
+    found.add_cache(cache(ImageList((APP,)), name="second"))
+    found.settle(120)
+    assert counts(found, name="second") == (2, 0, 2, 0)
+    assert found.caches["shop", "warm"].status == before
+    assert len(found.created) == 2
+
+
+def test_openkruise_trap_edit_of_a_settled_cache_is_acted_on() -> None:
+    found = world(1)
+    found.add_cache(cache(ImageList((APP,))))
+    found.settle(120)
+    found.run(600)
+    edit(found, lists=(ImageList((NEXT,)),))
+    found.settle(120)
+    assert found.pulls_of(NEXT) == {"n0": 1}

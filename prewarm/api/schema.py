@@ -55,7 +55,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Desired", "integer", ".status.desired", "Pairs of image and node that should be there."),
             Column("Active", "integer", ".status.active", "Pairs that are being pulled."),
             Column("Succeeded", "integer", ".status.succeeded", "Pairs that are there."),
-            Column("Failed", "integer", ".status.failed", "Pairs that are not tried again."),
+            Column("Failed", "integer", ".status.failed", "Pairs whose last attempt failed."),
             _AGE,
             Column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", "Whether all is there.", 1),
             Column("Skipped", "integer", ".status.skipped", "Pairs that are held back.", 1),

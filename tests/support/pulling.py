@@ -27,12 +27,20 @@ from prewarm.model.intents import (
 )
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import ContainerStatus, Pod, PodPhase
+from prewarm.model.quotas import ResourceQuota
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.model.workloads import Namespace
 from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, RememberedCache, reconcile
 from prewarm.simulation.fleet import Fleet
 from prewarm.simulation.manifests import pod_from_manifest
-from prewarm.simulation.outputs import NodeImagesChanged, Output, PodFinallyDeleted, PodStatusChanged, PullFinished
+from prewarm.simulation.outputs import (
+    DiskPressureChanged,
+    NodeImagesChanged,
+    Output,
+    PodFinallyDeleted,
+    PodStatusChanged,
+    PullFinished,
+)
 from prewarm.simulation.registry import Registries, synthetic_image
 from prewarm.simulation.specs import NodeProfile
 from tests.support.clusters import cluster, node
@@ -65,6 +73,7 @@ class World:
     caches: dict[ObjectKey, ImageCache] = field(default_factory=dict)
     policies: dict[str, Policy] = field(default_factory=dict)
     namespaces: dict[str, Namespace] = field(default_factory=dict)
+    quotas: dict[str, tuple[ResourceQuota, ...]] = field(default_factory=dict)
     settings: PullerSettings = field(default_factory=PullerSettings)
     history: History = field(default_factory=History)
     memory: PullerMemory = field(default_factory=PullerMemory)
@@ -117,7 +126,7 @@ class World:
 
     def snapshot(self) -> ClusterSnapshot:
         """What the puller sees."""
-        return cluster(
+        seen = cluster(
             self.nodes.values(),
             self.pods.values(),
             now=self.now,
@@ -126,6 +135,7 @@ class World:
             policies=self.policies.values(),
             namespaces=self.namespaces.values(),
         )
+        return replace(seen, quotas=self.quotas)
 
     def restart_controller(self) -> None:
         """Forget everything that is only in the controller's memory."""
@@ -230,6 +240,10 @@ class World:
                 self.delete_pod((namespace, name))
             case NodeImagesChanged(node=name, images=images):
                 self.nodes[name] = replace(self.nodes[name], images=images)
+            case DiskPressureChanged(node=name, pressure=pressure):
+                self.nodes[name] = replace(
+                    self.nodes[name], disk_pressure=pressure, disk_pressure_changed_at=float(int(self.now))
+                )
             case PullFinished():
                 if output.image != HELPER:
                     self.pulls.append(output)

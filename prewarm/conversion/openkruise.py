@@ -188,9 +188,7 @@ def _from_template(spec: Template, images: list[tuple[str, str]], path: str) -> 
     remarks = list(unknown_fields(spec, path))
     if spec.sandbox_config:
         remarks.append(
-            Remark(
-                f"{path}.sandboxConfig", "no counterpart: the kubelet pulls, and gives the runtime the pod's metadata"
-            )
+            Remark(f"{path}.sandboxConfig", "no counterpart: the kubelet tells the runtime of the puller pod")
         )
     entry = ImageList(
         images_at(images, remarks),

@@ -61,7 +61,7 @@ REFUSED: Mapping[str, tuple[object, str]] = {
     "image of 10 kB": (of(LONG), "Too long"),
     "empty image": (of(""), "an image is never empty; to ask for none, write images: []"),
     "image that is a number": (of(1), "must be of type string"),
-    "image that is an object": (of({"name": APP}), "must be of type string"),
+    "image that is an object": (of({"name": APP}), 'unknown field "spec.cacheSpec[0].images[0].name"'),
     "images that are a text": ({"cacheSpec": [{"images": APP}]}, "must be of type array"),
     "no images": ({"cacheSpec": [{}]}, "images: Required value"),
     "no spec": (None, "spec: Required value"),
@@ -142,8 +142,14 @@ TOLD: Mapping[str, tuple[Spec, str]] = {
         },
         "Ready False NoNodes",
     ),
-    "no-such-service-account": (of(APP, serviceAccountName="absent"), 'serviceaccount "absent" not found'),
-    "no-such-priority-class": (of(APP, priorityClassName="absent"), "no PriorityClass with name absent was found"),
+    "no-such-service-account": (
+        of("registry.test/account:v1", serviceAccountName="absent"),
+        'serviceaccount "absent" not found',
+    ),
+    "no-such-priority-class": (
+        of("registry.test/class:v1", priorityClassName="absent"),
+        "no PriorityClass with name absent was found",
+    ),
     "no-such-tag": (of("registry.test/web:missing"), "NotFound"),
 }
 """By name of the ImageCache: spec, and words of its status."""

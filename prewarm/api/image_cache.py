@@ -2,12 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
 from msgspec.structs import replace
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
@@ -31,6 +28,7 @@ from prewarm.api.fields import (
 )
 from prewarm.api.image_cache_status import StatusFields, decode_status
 from prewarm.api.metadata import Metadata, decode_metadata
+from prewarm.api.schedule import ScheduleFields
 from prewarm.api.selectors import (
     NodeSelectorTermFields,
     Selector,
@@ -116,27 +114,6 @@ class PullerFormName(StrEnum):
     VOLUME = "Volume"
 
 
-def _cron(value: str) -> str:
-    if len(value.split()) != 5:
-        raise ValueError(_CRON)
-    try:
-        CronSim(value, datetime(2026, 1, 1, tzinfo=UTC))
-    except CronSimError as error:
-        raise ValueError(f"{_CRON} ({error})") from None
-    return value
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("write the name of a time zone, such as Europe/Berlin or Etc/UTC") from None
-    return value
-
-
-_CRON = "write the five fields of a cron schedule, such as 30 5 * * 1-5"
-
-
 class CacheEntry(ApiModel):
     """Images, and the nodes that should have them.
 
@@ -198,24 +175,6 @@ _ENDS = cel(
     "(!has(self.activeDeadlineSeconds) && !has(self.ttlSecondsAfterFinished))",
     _ONLY_ONCE_ENDS,
 )
-
-
-class ScheduleFields(ApiModel):
-    """Times at which the images are looked after, instead of all the time."""
-
-    cron: Annotated[
-        str,
-        AfterValidator(_cron),
-        Field(
-            min_length=1,
-            max_length=100,
-            json_schema_extra=rules(cel(r"self.matches('^\\s*\\S+(\\s+\\S+){4}\\s*$')", _CRON)),
-        ),
-    ]
-    """Five fields as in a CronJob: minute, hour, day of month, month, day of week. At these times the ImageCache is
-    refreshed: what is missing is pulled, tags that may have moved are asked for again."""
-    time_zone: Annotated[str, AfterValidator(_zone), Field(min_length=1, max_length=64)] = "Etc/UTC"
-    """Name from the time zone database, such as Europe/Berlin."""
 
 
 _PARALLELISM = "write parallelism as a whole number from 1, or as a percentage from 1% to 100%"

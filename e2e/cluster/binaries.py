@@ -1,6 +1,6 @@
 """Builds the programs of the test cluster from their Go modules, once, into the user's cache folder.
 
-`python -m e2e.cluster.binaries [all|control-plane|prometheus|helm|containerd]`; the tests and the demo call the
+`python -m e2e.cluster.binaries [all|control-plane|prometheus|helm|containerd|argo-rollouts]`; the tests and the demo call the
 functions. A folder is keyed by the checksum of go.mod and go.sum, the linker flags and the Go version, and appears only
 complete.
 """
@@ -26,6 +26,7 @@ _KWOK_STAGES = (
     "kustomize/stage/node/fast/node-initialize.yaml",
     "kustomize/stage/node/heartbeat-with-lease/*-lease.yaml",
 )
+_ARGO_DEFINITIONS = ("manifests/crds/*-crd.yaml",)
 
 
 class Family(StrEnum):
@@ -37,6 +38,7 @@ class Family(StrEnum):
     PROMETHEUS = "prometheus"
     HELM = "helm"
     CONTAINERD = "containerd"
+    ARGO_ROLLOUTS = "argo-rollouts"
 
 
 CONTROL_PLANE = (Family.KUBERNETES, Family.ETCD, Family.KWOK)
@@ -64,6 +66,14 @@ class ContainerdBinaries:
     ctr: Path
     registry: Path
     crane: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ArgoRollouts:
+    """The controller of Argo Rollouts, and the CRDs that its module holds."""
+
+    controller: Path
+    definitions: tuple[Path, ...]
 
 
 def cache_directory() -> Path:
@@ -134,6 +144,17 @@ def containerd() -> ContainerdBinaries:
     )
 
 
+def argo_rollouts() -> ArgoRollouts:
+    """Return the controller of Argo Rollouts and its CRDs, built first if need be (three minutes or so).
+
+    Raises:
+        ToolError: it cannot be built here; the message says why.
+    """
+    directory = ensure(Family.ARGO_ROLLOUTS)
+    definitions = tuple(sorted((directory / "crds").iterdir()))
+    return ArgoRollouts(controller=directory / "rollouts-controller", definitions=definitions)
+
+
 def kubernetes_module(version: str | None = None) -> GoModule:
     """Return the module that builds Kubernetes at `version`: the committed one, or one generated in the cache.
 
@@ -182,7 +203,9 @@ def _build(go: Path, family: Family, module: GoModule, target: Path) -> None:
     staging.mkdir()
     Build(go, module, linker_flags(family, module), staging).run()
     if family is Family.KWOK:
-        _copy_stages(go, module, staging / "stages")
+        _copy(go, module, "sigs.k8s.io/kwok", _KWOK_STAGES, staging / "stages")
+    if family is Family.ARGO_ROLLOUTS:
+        _copy(go, module, "github.com/argoproj/argo-rollouts", _ARGO_DEFINITIONS, staging / "crds")
     staging.rename(target)
 
 
@@ -227,14 +250,16 @@ def check_go(go: Path, module: GoModule) -> None:
         ) from None
 
 
-def _copy_stages(go: Path, module: GoModule, target: Path) -> None:
-    """Copy the stages that keep nodes Ready beside the binary; pods are played by our own emulator."""
-    source = Path(run_go(go, ["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"], module.directory).strip())
+def _copy(go: Path, module: GoModule, source: str, patterns: tuple[str, ...], target: Path) -> None:
+    """Copy files of a module beside the binary: KWOK's stages that keep nodes Ready (pods are played by our own
+    emulator), and the CRDs of a controller.
+    """
+    folder = Path(run_go(go, ["list", "-m", "-f", "{{.Dir}}", source], module.directory).strip())
     target.mkdir()
-    for pattern in _KWOK_STAGES:
-        found = sorted(source.glob(pattern))
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
         if not found:
-            raise ToolError(f"{source}: no {pattern}; this version of KWOK keeps its stages elsewhere")
+            raise ToolError(f"{folder}: no {pattern}; this version keeps its files elsewhere")
         for file in found:
             (target / file.name).write_bytes(file.read_bytes())
 
@@ -255,7 +280,10 @@ def main() -> int:
     """Build what is asked for and print where it is."""
     parser = argparse.ArgumentParser(prog="python -m e2e.cluster.binaries", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", default="control-plane", choices=["all", "control-plane", "prometheus", "helm", "containerd"]
+        "what",
+        nargs="?",
+        default="control-plane",
+        choices=["all", "control-plane", "prometheus", "helm", "containerd", "argo-rollouts"],
     )
     parser.add_argument("--if-possible", action="store_true", help="where it cannot be built, say why and succeed")
     arguments = parser.parse_args()
@@ -274,6 +302,8 @@ def main() -> int:
                     containerd()
                 )
             )
+        if arguments.what in ("all", "argo-rollouts"):
+            print(f"argo-rollouts: {argo_rollouts().controller}")
     except ToolError as error:
         print(f"cluster programs: {error}", file=sys.stderr)
         return 0 if arguments.if_possible else 1

@@ -46,6 +46,15 @@ class Feed(Protocol):
 
     resource: Resource
     field_selector: str
+    optional: bool
+    """Of another project: the server may not have it, now or ever."""
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """The kind in all versions that are understood."""
+
+    def try_next_version(self) -> bool:
+        """Go on to another version of the kind; False once all were tried, and the first is next."""
 
     def load(self, body: bytes) -> tuple[list[ObjectKey], str]:
         """Put a page of a list; gives the keys in it and the list's resourceVersion."""
@@ -65,11 +74,25 @@ class Feed(Protocol):
 class KindFeed(Generic[T]):
     """The Feed of a decoder and a sink of the same type."""
 
-    def __init__(self, kind: Kind[T], sink: Sink[T], *, field_selector: str = "") -> None:
-        self.resource = kind.resource
+    def __init__(
+        self, kind: Kind[T], sink: Sink[T], *, field_selector: str = "", foreign_versions: tuple[str, ...] = ()
+    ) -> None:
+        """`foreign_versions`: of a kind of another project, in the order in which they are tried."""
+        found = kind.resource
+        self.resources = tuple(
+            Resource(found.group, version, found.plural, found.kind, found.namespaced) for version in foreign_versions
+        ) or (found,)
+        self.resource = self.resources[0]
         self.field_selector = field_selector
+        self.optional = bool(foreign_versions)
         self._kind = kind
         self._sink = sink
+
+    def try_next_version(self) -> bool:
+        """Go on to another version of the kind; False once all were tried, and the first is next."""
+        following = self.resources.index(self.resource) + 1
+        self.resource = self.resources[following % len(self.resources)]
+        return following < len(self.resources)
 
     def load(self, body: bytes) -> tuple[list[ObjectKey], str]:
         """Put a page of a list.
@@ -143,6 +166,19 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.node_images, store.node_images),
         KindFeed(kinds.image_caches, store.image_caches),
         KindFeed(kinds.pods, store.pods),
+        *kruise_feeds(store, kinds),
+        KindFeed(kinds.revisions, store.revisions),
+        KindFeed(kinds.rollouts, store.rollouts, foreign_versions=("v1alpha1",)),
+        KindFeed(kinds.canaries, store.canaries, foreign_versions=("v1beta1",)),
+    )
+
+
+def kruise_feeds(store: Store, kinds: Kinds) -> tuple[Feed, ...]:
+    """OpenKruise's workloads. Which versions are served depends on its release; all tell what is needed."""
+    return (
+        KindFeed(kinds.clone_sets, store.clone_sets, foreign_versions=("v1alpha1", "v1beta1")),
+        KindFeed(kinds.advanced_stateful_sets, store.advanced_stateful_sets, foreign_versions=("v1beta1", "v1alpha1")),
+        KindFeed(kinds.advanced_daemon_sets, store.advanced_daemon_sets, foreign_versions=("v1alpha1", "v1beta1")),
     )
 
 

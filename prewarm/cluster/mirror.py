@@ -8,6 +8,7 @@ from prewarm.cluster.decoding.problems import Problems
 from prewarm.cluster.feeds import event_feed, feeds
 from prewarm.cluster.reflector import Reflector, ReflectorOptions
 from prewarm.cluster.store import Store
+from prewarm.model.intents import CLONE_SETS, CONTROLLER_REVISIONS
 
 
 class Mirror:
@@ -31,7 +32,16 @@ class Mirror:
         self.problems = Problems()
         kinds = Kinds(self.problems)
         wanted = feeds(self.store, kinds) + ((event_feed(self.store, kinds),) if with_events else ())
-        self.reflectors = tuple(Reflector(client, feed, options=options) for feed in wanted)
+        revisions = {CONTROLLER_REVISIONS}
+        others = tuple(Reflector(client, feed, options=options) for feed in wanted if feed.resource not in revisions)
+        kruise = [found for found in others if found.feed.resource.group == CLONE_SETS.group]
+        # Every StatefulSet and DaemonSet has revisions, too: without OpenKruise they are not worth reading.
+        beside = (
+            Reflector(client, feed, options=options, only_beside=kruise)
+            for feed in wanted
+            if feed.resource in revisions
+        )
+        self.reflectors = (*others, *beside)
 
     async def run(self) -> None:
         """Run all reflectors until cancelled.

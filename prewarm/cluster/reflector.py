@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -61,7 +62,8 @@ class Reflector:
     """Feeds one kind from the API server for as long as `run` runs.
 
     Attributes:
-        synced: set once everything was read the first time.
+        synced: set once everything was read the first time, or a kind of another project found absent.
+        present: set while the server has the kind.
         counters: what it has done.
     """
 
@@ -71,19 +73,27 @@ class Reflector:
         feed: Feed,
         *,
         options: ReflectorOptions | None = None,
+        only_beside: Sequence["Reflector"] = (),
     ) -> None:
+        """`only_beside`: nothing is read until one of these kinds is there."""
         self.feed = feed
-        self.name = feed.resource.plural
+        self.name = f"{feed.resource.plural}.{feed.resource.group}" if feed.optional else feed.resource.plural
         self.synced = asyncio.Event()
+        self.present = asyncio.Event()
         self.counters = ReflectorCounters()
         self._client = client
         self._options = options or ReflectorOptions()
         self._streamed = self._options.streamed
         self._version = ""
         self._complaint = ""
+        self._only_beside = tuple(only_beside)
 
     async def run(self) -> None:
-        """List and watch until cancelled; trouble with the server is logged once, counted, and tried again."""
+        """List and watch until cancelled; trouble with the server is logged once, counted, and tried again.
+
+        A kind of another project that the server does not have is looked for again after each wait.
+        """
+        await self._wanted()
         while True:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(ClusterError),
@@ -94,8 +104,46 @@ class Reflector:
                 with attempt:
                     await self._session()
 
+    async def _wanted(self) -> None:
+        """Return once one of the kinds is there beside which this one matters."""
+        for other in self._only_beside:
+            await other.synced.wait()
+        if not self._only_beside or any(other.present.is_set() for other in self._only_beside):
+            return
+        self.synced.set()
+        waiting = [
+            asyncio.create_task(other.present.wait(), name=f"wait for {other.name}") for other in self._only_beside
+        ]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
     async def _session(self) -> None:
         """One watch, after a list if need be. Returns if it got anywhere, else raises."""
+        try:
+            await self._read()
+        except ApiError as error:
+            if self._is_absence(error):
+                self._absent()
+            raise
+
+    def _is_absence(self, error: ApiError) -> bool:
+        """Whether a kind of another project is not served, or never was ours to read."""
+        refused = error.code == HTTPStatus.FORBIDDEN and not self.present.is_set()
+        return self.feed.optional and (error.not_found or refused)
+
+    def _absent(self) -> None:
+        """Forget the objects of a kind that the server does not have (any more) in any version."""
+        self._version = ""
+        if not self.feed.try_next_version():
+            self.present.clear()
+            self.counters.vanished += self.feed.keep_only(())
+            self.synced.set()
+
+    async def _read(self) -> None:
         if not self._version and not self._streamed:
             await self._list()
         started = time.monotonic()
@@ -191,8 +239,15 @@ class Reflector:
         """Everything was read."""
         self.counters.vanished += self.feed.keep_only(keys)
         self._version = version
+        self.present.set()
         self.synced.set()
         self._content()
+
+    def _say_absent(self) -> None:
+        words = "not served"
+        if self._complaint != words and self.synced.is_set() and not self.present.is_set():
+            self._complaint = words
+            _LOG.info("the server does not have this kind, looking again now and then", kind=self.name)
 
     def _content(self) -> None:
         if self._complaint:
@@ -201,8 +256,11 @@ class Reflector:
 
     def _complain(self, state: RetryCallState) -> None:
         """Say what is wrong when it changes, not at each try."""
-        self.counters.errors += 1
         error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, ApiError) and self.feed.optional and error.not_found:
+            self._say_absent()
+            return
+        self.counters.errors += 1
         if isinstance(error, ApiError) and error.expired:
             return
         words = str(error)

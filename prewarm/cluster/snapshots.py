@@ -39,7 +39,7 @@ def read_snapshot(data: bytes, now: float) -> ClusterSnapshot:
     """
     listing = _parse(data)
     store = Store()
-    by_type = {(feed.resource.api_version, feed.resource.kind): feed for feed in feeds(store)}
+    by_type = {(served.api_version, served.kind): feed for feed in feeds(store) for served in feed.resources}
     default = (listing.api_version, listing.kind.removesuffix("List"))
     understood = 0
     for item in listing.items or ():

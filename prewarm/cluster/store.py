@@ -9,12 +9,15 @@ from prewarm.cluster.tables import Grouping, Table
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import OwnerReference, Pod
+from prewarm.model.progressive import PRIMARY_SUFFIX, Revision, workload_kind
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage, ObjectKey
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload, WorkloadKey
 
 T = TypeVar("T")
-_PLANNED_KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+_PLANNED_KINDS = frozenset(
+    {"Deployment", "StatefulSet", "DaemonSet", "CloneSet", "AdvancedStatefulSet", "AdvancedDaemonSet", "Rollout"}
+)
 
 
 class PodTables:
@@ -105,6 +108,7 @@ class Store:
         self._workloads: Table[WorkloadKey, Workload] = Table()
         self._replica_sets: Table[ObjectKey, Workload] = Table()
         self._replica_sets_by_owner: Grouping[str, ObjectKey, Workload] = Grouping()
+        self._revisions_by_owner: Grouping[str, ObjectKey, Revision] = Grouping()
         self._autoscalers: Table[WorkloadKey, Autoscaler] = Table()
         self._autoscalers_by_target: Grouping[WorkloadKey, ObjectKey, Autoscaler] = Grouping()
         self._services: Table[str, tuple[Service, ...]] = Table()
@@ -123,6 +127,12 @@ class Store:
         self.deployments = TableSink(self._workload, changes)
         self.stateful_sets = TableSink(self._workload, changes)
         self.daemon_sets = TableSink(self._workload, changes)
+        self.clone_sets = TableSink(self._workload, changes)
+        self.advanced_stateful_sets = TableSink(self._workload, changes)
+        self.advanced_daemon_sets = TableSink(self._workload, changes)
+        self.rollouts = TableSink(self._workload, changes)
+        self.canaries = TableSink(self._canary, changes)
+        self.revisions = TableSink(self._revision, changes)
         self.replica_sets = TableSink(self._replica_set, changes, self._replica_sets)
         self.autoscalers = TableSink(self._autoscaler, changes)
         self.services = TableSink(self._service, changes)
@@ -151,6 +161,7 @@ class Store:
             workloads=self._workloads.view(),
             replica_sets=self._replica_sets.view(),
             replica_sets_by_owner=self._replica_sets_by_owner.view(),
+            revisions_by_owner=self._revisions_by_owner.view(),
             autoscalers=self._autoscalers.view(),
             services_by_namespace=self._services.view(),
             quotas=self._quotas.view(),
@@ -189,8 +200,9 @@ class Store:
             if replica_set is None or replica_set.owner is None:
                 return
             owner = replica_set.owner
-        if owner.kind in _PLANNED_KINDS:
-            self._changes.workloads.add(WorkloadKey(owner.kind, namespace, owner.name))
+        kind = workload_kind(owner.api_version, owner.kind)
+        if kind in _PLANNED_KINDS:
+            self._changes.workloads.add(WorkloadKey(kind, namespace, owner.name))
         elif owner.kind == "ImageCache":
             self._changes.image_caches.add((namespace, owner.name))
 
@@ -205,6 +217,20 @@ class Store:
             self._changes.workloads.add(either.key)
             if old is None or new is None or old.generation != new.generation:
                 self._changes.intended.add(either.key)
+
+    def _canary(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
+        """A Canary speaks for the Deployment that Flagger made of its target."""
+        self._workload(key, old, new)
+        for canary in (old, new):
+            if canary is not None and canary.flagger is not None:
+                primary = WorkloadKey("Deployment", key[0], f"{canary.flagger.target_name}{PRIMARY_SUFFIX}")
+                self._changes.workloads.add(primary)
+
+    def _revision(self, key: ObjectKey, old: Revision | None, new: Revision | None) -> None:
+        if old is not None:
+            self._revisions_by_owner.pop(old.owner_uid, key)
+        if new is not None:
+            self._revisions_by_owner.put(new.owner_uid, key, new)
 
     def _replica_set(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
         for replica_set in (old, new):

@@ -37,6 +37,12 @@ DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
+CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+CLONE_SETS = Resource("apps.kruise.io", "v1alpha1", "clonesets", "CloneSet")
+ADVANCED_STATEFUL_SETS = Resource("apps.kruise.io", "v1beta1", "statefulsets", "StatefulSet")
+ADVANCED_DAEMON_SETS = Resource("apps.kruise.io", "v1alpha1", "daemonsets", "DaemonSet")
+ROLLOUTS = Resource("argoproj.io", "v1alpha1", "rollouts", "Rollout")
+CANARIES = Resource("flagger.app", "v1beta1", "canaries", "Canary")
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 IMAGE_CACHES = Resource("prewarm.dev", "v1alpha1", "imagecaches", "ImageCache")
 NODE_IMAGES = Resource("prewarm.dev", "v1alpha1", "nodeimages", "NodeImage", namespaced=False)
@@ -100,4 +106,22 @@ class RemoveAnnotation(Struct, frozen=True, tag=True):
     """Of the object that is meant; "" for whichever has the name."""
 
 
-Intent = Apply | Create | Delete | RecordEvent | RemoveAnnotation
+class OpenGate(Struct, frozen=True, tag=True):
+    """Let a held rollout go, if exactly this hold stands still; another one, or none, counts as done.
+
+    By JSON patch with tests on the resource version and the marker: what a person does meanwhile wins.
+    """
+
+    resource: Resource
+    namespace: str
+    name: str
+    resource_version: str
+    marker: str
+    """The value of the annotation prewarm.dev/gate-held that stands for the hold."""
+    partition: int | None = None
+    """Of a StatefulSet: the partition to put back; None opens a Deployment."""
+    held: bool = True
+    """Whether the rollout is held still; else only the marker is left to be removed."""
+
+
+Intent = Apply | Create | Delete | RecordEvent | RemoveAnnotation | OpenGate

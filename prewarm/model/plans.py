@@ -53,6 +53,8 @@ class Demand(Struct, frozen=True):
     revision_labels: tuple[tuple[str, str], ...] = ()
     """Labels that the pods get beyond the template's (pod-template-hash, once known)."""
     confidence: float = 1.0
+    withheld: "SkipReason | None" = None
+    """Why nothing new is pulled for it although its pods come; None = nothing stands against it."""
 
     @property
     def pods(self) -> int:
@@ -132,6 +134,10 @@ class SkipReason(StrEnum):
     """Replays of the scheduler disagree so much that pulling would be guessing."""
     AWAITING_READY_PODS = "AwaitingReadyPods"
     """Fewer pods of the new revision are ready than the policy's rollout.minUpdatedReadyPods asks for."""
+    CANARY_UNPROVEN = "CanaryUnproven"
+    """Pods of the canary are not all ready, or its analysis has not passed: its image does not spread yet."""
+    PULLED_BY_KRUISE = "PulledByKruise"
+    """OpenKruise pre-downloads the revision's images itself."""
     NODE_LEAVING = "NodeLeaving"
     """The node is being removed."""
     NODE_NOT_READY = "NodeNotReady"

@@ -7,6 +7,7 @@ from msgspec import Struct
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
+from prewarm.model.progressive import Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.workloads import Autoscaler, Namespace, Service, Workload, WorkloadKey
 
@@ -68,10 +69,12 @@ class ClusterSnapshot(Struct, frozen=True):
     """Pods of ours (label prewarm.dev/puller); they are in the other mappings too."""
     usage: Mapping[str, NodeUsage] = {}
     workloads: Mapping[WorkloadKey, Workload] = {}
-    """Deployments, StatefulSets and DaemonSets."""
+    """Deployments, StatefulSets, DaemonSets, and the kinds of OpenKruise, Argo Rollouts and Flagger."""
     replica_sets: Mapping[ObjectKey, Workload] = {}
     replica_sets_by_owner: Mapping[str, Mapping[ObjectKey, Workload]] = {}
-    """By uid of the owning Deployment."""
+    """By uid of the owning Deployment or Rollout."""
+    revisions_by_owner: Mapping[str, Mapping[ObjectKey, Revision]] = {}
+    """By uid of the owning workload of OpenKruise."""
     autoscalers: Mapping[WorkloadKey, Autoscaler] = {}
     """By target."""
     services_by_namespace: Mapping[str, tuple[Service, ...]] = {}

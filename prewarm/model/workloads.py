@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from prewarm.model.pods import OwnerReference, PodTemplate
+from prewarm.model.progressive import Flagger, InPlace, Rollout, UpdateOrder
 from prewarm.model.selectors import LabelSelector
 
 
@@ -29,7 +30,7 @@ class UpdateStrategy(StrEnum):
 
 
 class Workload(Struct, frozen=True):
-    """A Deployment, StatefulSet, DaemonSet or ReplicaSet; times are Unix seconds."""
+    """Anything with a pod template, and Flagger's Canary, which has none; times are Unix seconds."""
 
     key: WorkloadKey
     uid: str
@@ -53,7 +54,7 @@ class Workload(Struct, frozen=True):
     parallel: bool = False
     """Of a StatefulSet: missing pods are created together (podManagementPolicy Parallel)."""
     update_revision: str = ""
-    """Of a StatefulSet: status.updateRevision, the value of controller-revision-hash on pods of the wanted revision."""
+    """Of StatefulSets and OpenKruise's kinds: controller-revision-hash of pods of the wanted revision, by status."""
     min_ready_seconds: int = 0
     paused: bool = False
     created_at: float = 0.0
@@ -66,6 +67,12 @@ class Workload(Struct, frozen=True):
     """Message of the condition ReplicaFailure, in the API server's words: why pods of its were refused; "" if none."""
     resource_version: str = ""
     api_version: str = "apps/v1"
+    in_place: InPlace = InPlace.NEVER
+    update_order: UpdateOrder = UpdateOrder()
+    rollout: Rollout | None = None
+    """Of an Argo Rollout."""
+    flagger: Flagger | None = None
+    """Of a Flagger Canary."""
 
 
 class Autoscaler(Struct, frozen=True):

@@ -19,6 +19,7 @@ from prewarm.model.intents import Resource
 
 Object = dict[str, Any]
 Key = tuple[str, str]
+_WITH_GROUP = frozenset({"apps.kruise.io"})
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class FakeApiServer:
         page_size: items of a page at most.
         streams_lists: whether sendInitialEvents is understood.
         token: if set, the only bearer token that is accepted.
-        missing: plurals that are not served (404).
+        missing: plurals that are not served (404); of some groups with the group, see `place_of`.
         requests: everything that was asked.
         most_at_once: largest number of requests other than watches in progress at the same time.
     """
@@ -133,38 +134,38 @@ class FakeApiServer:
         """Store an object and tell the watches; `silent`: as if that part of the history had been compacted away."""
         key = _key(value)
         stored: Object = json.loads(json.dumps(value))
-        known = self._objects[resource.plural].get(key)
+        known = self._objects[place_of(resource)].get(key)
         self._now += 1
         stored["metadata"]["resourceVersion"] = str(self._now)
         stored["metadata"].setdefault("uid", known["metadata"]["uid"] if known else f"uid-{self._now}")
-        self._objects[resource.plural][key] = stored
-        self._tell(resource.plural, "MODIFIED" if known else "ADDED", stored, silent)
+        self._objects[place_of(resource)][key] = stored
+        self._tell(place_of(resource), "MODIFIED" if known else "ADDED", stored, silent)
         return stored
 
     def remove(self, resource: Resource, namespace: str, name: str, *, silent: bool = False) -> None:
         """Delete an object and tell the watches."""
-        gone = self._objects[resource.plural].pop((namespace, name))
+        gone = self._objects[place_of(resource)].pop((namespace, name))
         self._now += 1
         gone["metadata"]["resourceVersion"] = str(self._now)
-        self._tell(resource.plural, "DELETED", gone, silent)
+        self._tell(place_of(resource), "DELETED", gone, silent)
 
     def forget(self, resource: Resource) -> None:
         """Compact the history: watches from before now get 410."""
         self._now += 1
-        self._forgotten[resource.plural] = self._now
-        self._history[resource.plural].clear()
+        self._forgotten[place_of(resource)] = self._now
+        self._history[place_of(resource)].clear()
 
     def objects(self, resource: Resource) -> Mapping[Key, Object]:
         """What is stored."""
-        return self._objects[resource.plural]
+        return self._objects[place_of(resource)]
 
     def fail_next(self, verb: str, resource: Resource, *faults: Fault) -> None:
         """Let the next requests of this kind (list, watch, get, create, update, patch, delete) fail, one fault each."""
-        self._faults[verb, resource.plural].extend(faults)
+        self._faults[verb, place_of(resource)].extend(faults)
 
     def inject(self, resource: Resource, fault: Fault) -> None:
         """Let a fault happen in every open watch of a resource."""
-        for queue in self._watches[resource.plural]:
+        for queue in self._watches[place_of(resource)]:
             queue.put_nowait(fault)
 
     def cut_watches(self) -> None:
@@ -179,11 +180,11 @@ class FakeApiServer:
 
     def asked(self, verb: str, resource: Resource) -> list[Request]:
         """Requests of a kind so far."""
-        return [request for request in self.requests if (request.verb, request.plural) == (verb, resource.plural)]
+        return [request for request in self.requests if (request.verb, request.plural) == (verb, place_of(resource))]
 
     def watching(self, resource: Resource) -> bool:
         """Whether somebody watches and has been sent everything so far."""
-        queues = self._watches[resource.plural]
+        queues = self._watches[place_of(resource)]
         return bool(queues) and all(queue.empty() for queue in queues)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -240,7 +241,8 @@ class FakeApiServer:
         self, verb: str, plural: str, namespace: str, name: str, request: web.Request, body: bytes
     ) -> web.Response:
         objects = self._objects[plural]
-        resource = Resource("", "v1", plural, "")
+        name_of_kind, _, group = plural.partition(".")
+        resource = Resource(group, "v1", name_of_kind, "")
         if verb == "list":
             return self._page(plural, int(request.query.get("continue", "0")))
         if verb == "create":
@@ -391,7 +393,14 @@ def _taken_apart(path: str) -> tuple[str, str, str]:
     namespace = ""
     if rest[:1] == ["namespaces"] and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]
-    return (rest[0] if rest else "", namespace, rest[1] if len(rest) > 1 else "")
+    group = "" if parts[0] == "api" else parts[1]
+    plural = place_of(Resource(group, "", rest[0], "")) if rest else ""
+    return (plural, namespace, rest[1] if len(rest) > 1 else "")
+
+
+def place_of(resource: Resource) -> str:
+    """Where objects of a kind are kept: its plural, with the group where two groups have the same."""
+    return f"{resource.plural}.{resource.group}" if resource.group in _WITH_GROUP else resource.plural
 
 
 def _key(value: Object) -> Key:

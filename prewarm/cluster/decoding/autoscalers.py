@@ -6,6 +6,7 @@ from msgspec import Struct, field
 
 from prewarm.cluster.decoding.common import Scalar, WireMeta
 from prewarm.cluster.decoding.problems import Report
+from prewarm.model.progressive import workload_kind
 from prewarm.model.quantities import milli
 from prewarm.model.workloads import Autoscaler, WorkloadKey
 
@@ -15,6 +16,7 @@ class WireTargetReference(Struct, rename="camel", gc=False):
 
     kind: str = ""
     name: str = ""
+    api_version: str = ""
 
 
 class WireValue(Struct, rename="camel", gc=False):
@@ -80,6 +82,7 @@ class WireAutoscaler(Struct, gc=False):
 def autoscaler(wire: WireAutoscaler, report: Report) -> Autoscaler:
     """An autoscaler with the largest ratio of a metric to its target."""
     meta, spec, status = wire.metadata, wire.spec, wire.status
+    target = spec.scale_target_ref
     targets = {key: source.target for key, source in _sources(spec.metrics) if source.target}
     currents = {key: source.current for key, source in _sources(status.current_metrics) if source.current}
     ratios = [ratio for key in targets if key in currents and (ratio := _ratio(currents[key], targets[key], report))]
@@ -87,7 +90,7 @@ def autoscaler(wire: WireAutoscaler, report: Report) -> Autoscaler:
         namespace=meta.namespace,
         name=meta.name,
         uid=meta.uid,
-        target=WorkloadKey(spec.scale_target_ref.kind, meta.namespace, spec.scale_target_ref.name),
+        target=WorkloadKey(workload_kind(target.api_version, target.kind), meta.namespace, target.name),
         min_replicas=1 if spec.min_replicas is None else spec.min_replicas,
         max_replicas=spec.max_replicas,
         current_replicas=status.current_replicas,

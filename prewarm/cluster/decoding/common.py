@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from sys import intern
 
+import durationpy
 from msgspec import Struct, field
 
 from prewarm.cluster.decoding.problems import Report
@@ -14,6 +15,8 @@ from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, R
 OUR_ANNOTATIONS = "prewarm.dev/"
 """Annotations of other people are not kept: they may be 256 KiB an object."""
 _CACHED_LABEL_SETS = 65536
+_LONGEST_DURATION = 1e8
+_LONGEST_DURATION_TEXT = 64
 Scalar = str | int | float | bool
 """Quantities and ports as people and servers write them."""
 
@@ -91,6 +94,15 @@ def _unix(text: str) -> float | None:
 def unix(text: str | None) -> float | None:
     """RFC 3339 as Unix seconds; None for none and for nonsense."""
     return _unix(text) if text else None
+
+
+def go_seconds(text: str) -> float | None:
+    """A Go duration such as 90s, 10m or 1h30m in seconds, at most three years; None for nonsense."""
+    try:
+        seconds = durationpy.from_str(text).total_seconds() if len(text) <= _LONGEST_DURATION_TEXT else -1.0
+    except (durationpy.DurationError, ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds <= _LONGEST_DURATION else None
 
 
 @lru_cache(maxsize=_CACHED_LABEL_SETS)

@@ -9,7 +9,17 @@ from msgspec import Struct, field
 from prewarm.api.image_cache import decode_image_cache
 from prewarm.api.node_image import decode_node_images
 from prewarm.api.policy import decode_policy
-from prewarm.cluster.decoding import autoscalers, nodes, others, pods, quotas, workloads
+from prewarm.cluster.decoding import (
+    argo_rollouts,
+    autoscalers,
+    flagger,
+    kruise,
+    nodes,
+    others,
+    pods,
+    quotas,
+    workloads,
+)
 from prewarm.cluster.decoding.common import WireMeta, WireObject
 from prewarm.cluster.decoding.problems import Problems, Report
 from prewarm.model import intents
@@ -17,6 +27,7 @@ from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.intents import Resource
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
+from prewarm.model.progressive import Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.snapshot import ObjectKey
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload
@@ -97,7 +108,7 @@ class TypedKind(Generic[W, T]):
     """A kind decoded into a narrow struct `wire`, then converted."""
 
     def __init__(
-        self, resource: Resource, wire: type[W], convert: Callable[[W, Report], T], problems: Problems
+        self, resource: Resource, wire: type[W], convert: Callable[[W, Report], T | None], problems: Problems
     ) -> None:
         self.resource = resource
         self._convert = convert
@@ -235,6 +246,20 @@ class Kinds:
         self.replica_sets = workload(intents.REPLICA_SETS)
         self.stateful_sets = workload(intents.STATEFUL_SETS)
         self.daemon_sets = workload(intents.DAEMON_SETS)
+
+        def of_kruise(resource: Resource) -> Kind[Workload]:
+            return TypedKind(resource, kruise.WireKruise, kruise.kruise_converter(resource), found)
+
+        self.clone_sets = of_kruise(intents.CLONE_SETS)
+        self.advanced_stateful_sets = of_kruise(intents.ADVANCED_STATEFUL_SETS)
+        self.advanced_daemon_sets = of_kruise(intents.ADVANCED_DAEMON_SETS)
+        self.revisions: Kind[Revision] = TypedKind(
+            intents.CONTROLLER_REVISIONS, kruise.WireRevision, kruise.revision, found
+        )
+        self.rollouts: Kind[Workload] = TypedKind(
+            intents.ROLLOUTS, argo_rollouts.WireRollout, argo_rollouts.rollout, found
+        )
+        self.canaries: Kind[Workload] = TypedKind(intents.CANARIES, flagger.WireFlagger, flagger.canary, found)
         self.autoscalers: Kind[Autoscaler] = TypedKind(
             intents.AUTOSCALERS, autoscalers.WireAutoscaler, autoscalers.autoscaler, found
         )

@@ -5,6 +5,7 @@ from hashlib import blake2b
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from prewarm.cluster.decoding.common import (
     WireMeta,
@@ -19,10 +20,11 @@ from prewarm.cluster.decoding.pod_spec import WireTemplate, pod_template
 from prewarm.cluster.decoding.problems import Report
 from prewarm.model.intents import Resource
 from prewarm.model.pods import PodTemplate
+from prewarm.model.selectors import LabelSelector
 from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
 
 _DEPLOYMENT_ANNOTATIONS = "deployment.kubernetes.io/"
-_REVISION_LABEL = "pod-template-hash"
+_REVISION_LABELS = ("pod-template-hash", "rollouts-pod-template-hash")
 _HASH_BYTES = 10
 _LONGEST_MESSAGE = 1024
 
@@ -121,9 +123,10 @@ def workload_converter(resource: Resource) -> Callable[[WireWorkload, Report], W
 
 
 def template_hash(raw: bytes | msgspec.Raw) -> str:
-    """Hash of a pod template that is equal for a Deployment and its ReplicaSet.
+    """Hash of a pod template that is equal for a workload and its ReplicaSet.
 
-    The Deployment's controller adds a label to the ReplicaSet's template (deployment_util.EqualIgnoreHash).
+    The Deployment's controller adds a label to the ReplicaSet's template (deployment_util.EqualIgnoreHash), and so does
+    that of an Argo Rollout.
 
     Raises:
         msgspec.DecodeError: if the text is not JSON.
@@ -132,7 +135,8 @@ def template_hash(raw: bytes | msgspec.Raw) -> str:
     if isinstance(template, dict) and isinstance(metadata := template.get("metadata"), dict):
         metadata.pop("creationTimestamp", None)
         if isinstance(labels := metadata.get("labels"), dict):
-            labels.pop(_REVISION_LABEL, None)
+            for label in _REVISION_LABELS:
+                labels.pop(label, None)
     return blake2b(msgspec.json.encode(template, order="sorted"), digest_size=_HASH_BYTES).hexdigest()
 
 
@@ -141,21 +145,13 @@ def _workload(resource: Resource, wire: WireWorkload, report: Report) -> Workloa
     strategy = spec.strategy or spec.update_strategy or WireStrategy()
     rolling = strategy.rolling_update or WireRollingUpdate()
     defaults = _DEFAULTS[resource.kind]
-    template, hashed = _template(spec.template, report)
+    template, hashed = decoded_template(spec.template, report)
     per_node = resource.kind == "DaemonSet"
-    return Workload(
-        key=WorkloadKey(resource.kind, meta.namespace, meta.name),
-        uid=meta.uid,
-        generation=meta.generation,
-        observed_generation=status.observed_generation,
-        labels=shared_mapping(meta.labels),
-        annotations=kept_annotations(meta.annotations, _DEPLOYMENT_ANNOTATIONS),
-        owner=controlling_owner(meta),
-        template=template,
-        template_hash=hashed,
-        selector=label_selector(spec.selector, report),
+    base = workload_of(resource.kind, meta, template, hashed, label_selector(spec.selector, report))
+    return replace(
+        common_status(base, status, per_node=per_node),
         replicas=status.desired_number_scheduled if per_node else (1 if spec.replicas is None else spec.replicas),
-        strategy=_strategy(strategy.type, report),
+        strategy=update_strategy(strategy.type, report),
         max_surge=defaults.max_surge if rolling.max_surge is None else rolling.max_surge,
         max_unavailable=defaults.max_unavailable if rolling.max_unavailable is None else rolling.max_unavailable,
         partition=rolling.partition or 0,
@@ -164,19 +160,45 @@ def _workload(resource: Resource, wire: WireWorkload, report: Report) -> Workloa
         update_revision=status.update_revision,
         min_ready_seconds=spec.min_ready_seconds,
         paused=spec.paused,
+        api_version=resource.api_version,
+    )
+
+
+def workload_of(
+    kind: str, meta: WireMeta, template: PodTemplate, hashed: str, selector: LabelSelector | None
+) -> Workload:
+    """What the metadata and template of a workload of any kind say."""
+    return Workload(
+        key=WorkloadKey(kind, meta.namespace, meta.name),
+        uid=meta.uid,
+        generation=meta.generation,
+        labels=shared_mapping(meta.labels),
+        annotations=kept_annotations(meta.annotations, _DEPLOYMENT_ANNOTATIONS),
+        owner=controlling_owner(meta),
+        template=template,
+        template_hash=hashed,
+        selector=selector,
         created_at=unix(meta.creation_timestamp) or 0.0,
         deleted_at=unix(meta.deletion_timestamp),
+        resource_version=meta.resource_version,
+    )
+
+
+def common_status(workload: Workload, status: WireWorkloadStatus, *, per_node: bool) -> Workload:
+    """The workload with the counts of its status."""
+    return replace(
+        workload,
+        observed_generation=status.observed_generation,
         status_replicas=status.current_number_scheduled if per_node else status.replicas,
         updated_replicas=status.updated_number_scheduled if per_node else status.updated_replicas,
         ready_replicas=status.number_ready if per_node else status.ready_replicas,
         available_replicas=status.number_available if per_node else status.available_replicas,
         replica_failure=_replica_failure(status.conditions or ()),
-        resource_version=meta.resource_version,
-        api_version=resource.api_version,
     )
 
 
-def _template(raw: msgspec.Raw, report: Report) -> tuple[PodTemplate, str]:
+def decoded_template(raw: msgspec.Raw, report: Report) -> tuple[PodTemplate, str]:
+    """A pod template and its hash; the empty one if it cannot be understood."""
     if not bytes(raw):
         return PodTemplate(), ""
     hashed = template_hash(raw)
@@ -194,7 +216,8 @@ def _replica_failure(conditions: Sequence[WireWorkloadCondition]) -> str:
     return ""
 
 
-def _strategy(text: str, report: Report) -> UpdateStrategy:
+def update_strategy(text: str, report: Report) -> UpdateStrategy:
+    """spec.updateStrategy.type; an unknown one is reported and taken for RollingUpdate."""
     try:
         return UpdateStrategy(text) if text else UpdateStrategy.ROLLING_UPDATE
     except ValueError:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -164,6 +166,30 @@ async def test_watch_lists_again_once_the_server_has_forgotten(shell: Shell, wat
     shell.server.forget(IMAGE_CACHES)
     shell.server.cut_watches()
     assert (await watcher.line())["status"]["succeeded"] == 1
+
+
+async def test_watch_redraws_in_place_on_a_terminal(shell: Shell) -> None:
+    shell.server.put(IMAGE_CACHES, stored("one"))
+    terminal, theirs = pty.openpty()
+    command = ("-m", "prewarm", "status", "--watch", "--kubeconfig", str(shell.kubeconfig))
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    screen = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(terminal, "rb"))
+    try:
+        async with asyncio.timeout(30):
+            await screen.readuntil(b"one")
+            await shell.server.until(lambda: shell.server.watching(IMAGE_CACHES))
+            shell.server.put(IMAGE_CACHES, stored("two"))
+            await screen.readuntil(b"two")
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == ExitCode.INTERRUPTED
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        transport.close()
 
 
 async def test_warm_orders_and_returns(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,8 @@ def ordered(found: ClusterSnapshot, memory: PullerMemory | None = None) -> int:
 
 
 def withheld(found: ClusterSnapshot) -> dict[str, int]:
-    return dict(reconcile(found, PullerSettings(), History(), PullerMemory()).withheld)
+    decision = reconcile(found, PullerSettings(), History(), PullerMemory())
+    return {reason.value: count for reason, count in decision.withheld.items()}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from prewarm.puller import FailureReason, PullState, Reading, read
 RECORDINGS = Path(__file__).parents[2] / "data" / "kubelet-traces"
 CASES = sorted(
     f"{path.parent.name}/{path.stem}"
-    for path in RECORDINGS.glob("*/container-*.json")
+    for form in ("container", "volume")
+    for path in RECORDINGS.glob(f"*/{form}-*.json")
     if "pod" in json.loads(path.read_text(encoding="utf-8"))
 )
 REASONS = {

@@ -9,11 +9,12 @@ from http import HTTPStatus
 import msgspec
 from msgspec import Struct
 
+from prewarm.api.names import ANNOTATION_GATE_HELD
 from prewarm.cluster.client import Client
 from prewarm.cluster.decoding.common import WireObject
 from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.cluster.recorder import EventRecorder
-from prewarm.model.intents import Apply, Create, Delete, Intent, Json, RecordEvent, RemoveAnnotation
+from prewarm.model.intents import Apply, Create, Delete, Intent, Json, OpenGate, RecordEvent, RemoveAnnotation
 
 _HEADER = msgspec.json.Decoder(WireObject)
 
@@ -123,14 +124,37 @@ class Writer:
             case RemoveAnnotation(resource, namespace, name):
                 body = await client.json_patch(resource, namespace, name, _removal(intent))
                 return _written(intent, WriteOutcome.APPLIED, body)
+            case OpenGate(resource, namespace, name):
+                body = await client.json_patch(resource, namespace, name, opening(intent))
+                return _written(intent, WriteOutcome.APPLIED, body)
             case RecordEvent():
                 await self._recorder.record(intent)
                 return WriteResult(intent, WriteOutcome.RECORDED)
 
 
-def _removal(intent: RemoveAnnotation) -> Json:
+def opening(intent: OpenGate) -> Json:
+    """The JSON patch that opens a gate."""
+    marker = _annotation_path(ANNOTATION_GATE_HELD)
+    operations: list[Json] = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": intent.resource_version},
+        {"op": "test", "path": marker, "value": intent.marker},
+        {"op": "remove", "path": marker},
+    ]
+    if intent.held and intent.partition is not None:
+        path = "/spec/updateStrategy/rollingUpdate/partition"
+        operations.append({"op": "replace", "path": path, "value": intent.partition})
+    elif intent.held:
+        operations.append({"op": "remove", "path": "/spec/paused"})
+    return operations
+
+
+def _annotation_path(name: str) -> str:
     # RFC 6901: ~ and / within a name.
-    path = "/metadata/annotations/" + intent.annotation.replace("~", "~0").replace("/", "~1")
+    return "/metadata/annotations/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _removal(intent: RemoveAnnotation) -> Json:
+    path = _annotation_path(intent.annotation)
     operations: list[Json] = [{"op": "test", "path": path, "value": intent.value}, {"op": "remove", "path": path}]
     return [{"op": "test", "path": "/metadata/uid", "value": intent.uid}, *operations] if intent.uid else operations
 
@@ -148,7 +172,7 @@ def _outcome(intent: Intent, error: ApiError) -> WriteOutcome:
             return WriteOutcome.GONE
         case Apply(subresource=subresource) if error.not_found and subresource:
             return WriteOutcome.GONE
-        case RemoveAnnotation() if error.not_found or error.code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        case RemoveAnnotation() | OpenGate() if error.not_found or error.code == HTTPStatus.UNPROCESSABLE_ENTITY:
             # A failed "test" is answered with 422.
             return WriteOutcome.GONE
         case _:

@@ -107,7 +107,7 @@ class Metrics:
             self._nodes.labels(result)
         for pull_result in PullResult:
             self._pulls.labels(pull_result.value)
-        for intent in ("Apply", "Create", "Delete", "RecordEvent", "RemoveAnnotation"):
+        for intent in ("Apply", "Create", "Delete", "OpenGate", "RecordEvent", "RemoveAnnotation"):
             self.writes.labels(intent)
             self.write_errors.labels(intent)
         for origin in ("planned", "written"):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from heapq import nsmallest
 
 from prewarm.controller.execution import Execution
-from prewarm.model.intents import Apply, Create, Delete, Intent, RecordEvent, RemoveAnnotation
+from prewarm.model.intents import Apply, Create, Delete, Intent, OpenGate, RecordEvent, RemoveAnnotation
 
 _Key = tuple[str, ...]
 AT_ONCE = 4
@@ -73,5 +73,5 @@ def _key(intent: Intent) -> _Key:
             return (*about, intent.uid, intent.reason, intent.message)
         case RemoveAnnotation():
             return (*about, intent.uid, intent.annotation, intent.value)
-        case Create():
+        case Create() | OpenGate():
             return about

@@ -14,6 +14,7 @@ from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, WriteResult
 from prewarm.controller.announcing import Announcer
 from prewarm.controller.execution import Execution
+from prewarm.controller.gatekeeper import Gatekeeper
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.controller.persistence import Memory, Persistence
@@ -94,6 +95,7 @@ class Term:
         self._warmth = WarmthMemory()
         self._reporter = Reporter(services.metrics)
         self._announcer = Announcer()
+        self._gatekeeper = Gatekeeper()
         self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
         self._reactions: dict[str, float] = {}
         self._uncounted: list[ContainerStart] = []
@@ -154,6 +156,8 @@ class Term:
             wake_at = min(wake_at, steady() + max(1.0, self._history.scanned_at + SCAN_INTERVAL - wall()))
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
+        if self._gatekeeper.wakes_at is not None:
+            wake_at = min(wake_at, steady() + max(0.05, self._gatekeeper.wakes_at - wall()))
         if self._ledger.open:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at

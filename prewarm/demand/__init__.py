@@ -2,8 +2,19 @@
 
 from prewarm.demand.coverage import Coverage, coverage, covering_policy
 from prewarm.demand.demands import demands
+from prewarm.demand.holds import Hold, hold
 from prewarm.demand.revisions import pods_of_revision
 from prewarm.demand.shapes import never_pulled
 from prewarm.demand.what_if import what_if
 
-__all__ = ["Coverage", "coverage", "covering_policy", "demands", "never_pulled", "pods_of_revision", "what_if"]
+__all__ = [
+    "Coverage",
+    "Hold",
+    "coverage",
+    "covering_policy",
+    "demands",
+    "hold",
+    "never_pulled",
+    "pods_of_revision",
+    "what_if",
+]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from prewarm.demand.holds import hold
 from prewarm.demand.progress import MAX_BATCHES, STOPPING_SECONDS
 from prewarm.demand.revisions import is_current, own_pods
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, start_seconds
@@ -33,9 +34,11 @@ class Ordinals(Struct, frozen=True):
 
 def ordinals(snapshot: ClusterSnapshot, workload: Workload) -> Ordinals:
     """Sort the pods of a StatefulSet; below the partition, nothing is replaced (stateful_set_control.go)."""
+    held = hold(workload)
+    below = workload.partition if held is None or not held.in_force else held.partition
     first = workload.first_ordinal
     wanted = range(first, first + min(workload.replicas, MAX_AHEAD))
-    partition = first + (workload.partition if workload.strategy is UpdateStrategy.ROLLING_UPDATE else 0)
+    partition = first + (below if workload.strategy is UpdateStrategy.ROLLING_UPDATE else 0)
     there: set[int] = set()
     ending: list[Pod] = []
     outdated: list[tuple[int, Pod]] = []
@@ -72,7 +75,8 @@ def stateful_set_demand(
 ) -> Demand | None:
     """The pods that a StatefulSet has still to create; None if there are none.
 
-    With OnDelete they come when somebody deletes the old ones: nobody knows when. The same goes for a question.
+    With OnDelete they come when somebody deletes the old ones: nobody knows when. The same goes for a question, and for
+    a rollout that the gate holds.
 
     Raises:
         ValueError: if maxUnavailable cannot be read.
@@ -83,7 +87,9 @@ def stateful_set_demand(
         return None
     asked = workload.key in snapshot.asked
     rolling = bool(at.ending or at.outdated)
-    waits = asked or (workload.strategy is UpdateStrategy.ON_DELETE and not at.missing and not at.ending)
+    held = hold(workload)
+    on_delete = workload.strategy is UpdateStrategy.ON_DELETE and not at.missing and not at.ending
+    waits = asked or on_delete or (held is not None and held.in_force)
     now = far_ahead(snapshot.taken_at) if waits else snapshot.taken_at
     leaving = (*at.ending, *at.outdated)
     warm = start_seconds(snapshot, history, workload)

@@ -1,0 +1,54 @@
+"""Opens held rollouts, and does not ask twice for what is under way."""
+
+from collections import Counter
+
+import structlog
+
+from prewarm.delivery import Gates, decide_gates
+from prewarm.model.intents import Intent
+from prewarm.model.plans import Plan
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.workloads import WorkloadKey
+
+AGAIN_SECONDS = 2.0
+"""After that long without effect, opening is asked for again."""
+
+log = structlog.stdlib.get_logger("prewarm.decisions")
+
+
+class Gatekeeper:
+    """Remembers what was asked for lately; losing that costs a repeated request, never a gate that stays shut."""
+
+    def __init__(self) -> None:
+        self._asked: dict[WorkloadKey, tuple[str, float]] = {}
+        self.held = 0
+        self.opened: Counter[str] = Counter()
+        self.wakes_at: float | None = None
+
+    def look(self, snapshot: ClusterSnapshot, plan: Plan | None) -> tuple[Intent, ...]:
+        """What is to be written so that the gates that may open do."""
+        found = decide_gates(snapshot, plan)
+        self.held = found.held
+        self.wakes_at = found.wake_at
+        return self._new(found, snapshot.taken_at)
+
+    def _new(self, found: Gates, now: float) -> tuple[Intent, ...]:
+        intents: list[Intent] = []
+        asked: dict[WorkloadKey, tuple[str, float]] = {}
+        for opened in found.opened:
+            key, version = opened.gate.workload.key, opened.gate.workload.resource_version
+            before = self._asked.get(key)
+            if before is not None and before[0] == version and before[1] + AGAIN_SECONDS > now:
+                asked[key] = before
+                self._wake(before[1] + AGAIN_SECONDS)
+                continue
+            asked[key] = (version, now)
+            self._wake(now + AGAIN_SECONDS)
+            self.opened[opened.reason.value] += 1
+            log.info("gate opened", workload=str(key), reason=opened.reason.value, why=opened.words)
+            intents.extend(opened.intents)
+        self._asked = asked
+        return tuple(intents)
+
+    def _wake(self, at: float) -> None:
+        self.wakes_at = at if self.wakes_at is None else min(self.wakes_at, at)

@@ -252,9 +252,10 @@ class Bench:
             if case.sharing:
                 await self._learn(case)
             await self.until_quiet()
-            return await self._measure(case, controller)
-        finally:
+            result = await self._measure(case, controller)
             await self._client.delete(IMAGE_CACHES, NAMESPACE, case.key)
+            return result
+        finally:
             await controller.stop()
 
     async def _learn(self, case: Case) -> None:

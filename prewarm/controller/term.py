@@ -136,6 +136,7 @@ class Term:
             if made is not None:
                 self._scribe.put(self._announcer.about(made, snapshot))
                 self._learn(snapshot, made)
+        self._scribe.put(self._gatekeeper.look(self._services.store.snapshot(wall()), made))
         pulled = steady()
         self._learn_pulls(snapshot)
         self._account(work)

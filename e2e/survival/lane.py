@@ -241,7 +241,11 @@ class Lane:
 
         def said() -> str:
             status = self._caches[name].status if name in self._caches else None
-            return f"{name}: after {PATIENCE_SECONDS:.0f} s: {status}; pods left: {self.pods_left()}"
+            pulled = sum(f"/{name}-" in pull.image and not pull.error for pull in self.emulator.pulls)
+            return (
+                f"{name}: after {PATIENCE_SECONDS:.0f} s: {status}; {pulled} pulls by the kubelets' count; "
+                f"pods left: {self.pods_left()}; logs: {self.plane.logs}"
+            )
 
         def warm() -> bool:
             cache = self._caches.get(name)

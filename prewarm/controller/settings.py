@@ -79,8 +79,7 @@ class Settings(BaseSettings):
     registry_pulls: int = Field(default=100, ge=1, le=10000)
     """Pulls at once from one registry."""
     hold_limit: int = Field(default=1000, ge=0, le=10000)
-    """Finished pods at once that hold images (spec.hold); kube-controller-manager deletes the oldest finished pods,
-    other people's too, beyond --terminated-pod-gc-threshold (12,500)."""
+    """Finished pods at once that hold images (spec.hold), far below kube-controller-manager's 12,500."""
     helper_image: str = Field(
         default="docker.io/library/busybox:1.37.0-musl", min_length=1, max_length=MAX_REFERENCE_LENGTH
     )

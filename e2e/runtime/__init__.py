@@ -1,0 +1,1 @@
+"""A real container runtime, without Kubernetes: what removing images does to it."""

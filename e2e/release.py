@@ -18,10 +18,10 @@ _SECONDS = 30.0
 
 
 @contextmanager
-def installed(cluster: Cluster, helm: Path, *options: str) -> Iterator[None]:
+def installed(cluster: Cluster, helm: Path, *options: str, hooks: bool = True) -> Iterator[None]:
     """The chart, with its policies in force, for the length of the block; definitions of other installers go first.
 
-    No instance runs: the control plane has no kubelet.
+    No instance runs: the control plane has no kubelet. Nor do hooks: where the chart has some, leave them out.
     """
     forget(cluster)
     cluster.kubectl("create", "namespace", RELEASE_NAMESPACE)
@@ -31,7 +31,7 @@ def installed(cluster: Cluster, helm: Path, *options: str) -> Iterator[None]:
         wait_for_policies(cluster)
         yield
     finally:
-        _helm(cluster, helm, "uninstall", RELEASE)
+        _helm(cluster, helm, "uninstall", RELEASE, *(() if hooks else ("--no-hooks",)))
         forget(cluster)
 
 

@@ -15,6 +15,8 @@ _REASONS: Mapping[tuple[str, str, str], str] = {
         "through"
     ),
     ("ClusterRole", "services", "read"): "the scheduler spreads the pods of a Service by default",
+    ("ClusterRole", "persistentvolumeclaims", "read"): "which volumes pods are bound to",
+    ("ClusterRole", "persistentvolumes", "read"): "to which nodes and zones those volumes keep their pods",
     ("ClusterRole", "resourcequotas", "read"): "pulls leave the quota that the workloads of a namespace need",
     ("ClusterRole", "limitranges", "read"): "requests and limits of puller pods stay within what a namespace allows",
     ("ClusterRole", "events", "read"): "what kubelets say of images",
@@ -23,7 +25,14 @@ _REASONS: Mapping[tuple[str, str, str], str] = {
     ("ClusterRole", "replicasets.apps", "read"): "which pods belong to which Deployment and revision",
     ("ClusterRole", "statefulsets.apps", "read"): "templates and rollouts",
     ("ClusterRole", "daemonsets.apps", "read"): "templates and rollouts",
-    ("ClusterRole", "controllerrevisions.apps", "read"): "revisions of StatefulSets and DaemonSets",
+    ("ClusterRole", "controllerrevisions.apps", "read"): (
+        "whether OpenKruise changes pods in place, and pre-downloads itself; read only where its kinds are installed"
+    ),
+    ("ClusterRole", "clonesets.apps.kruise.io", "read"): "templates and rollouts, where OpenKruise is installed",
+    ("ClusterRole", "statefulsets.apps.kruise.io", "read"): "templates and rollouts, where OpenKruise is installed",
+    ("ClusterRole", "daemonsets.apps.kruise.io", "read"): "templates and rollouts, where OpenKruise is installed",
+    ("ClusterRole", "rollouts.argoproj.io", "read"): "templates and steps, where Argo Rollouts is installed",
+    ("ClusterRole", "canaries.flagger.app", "read"): "which images are on trial, where Flagger is installed",
     ("ClusterRole", "horizontalpodautoscalers.autoscaling", "read"): "scale-outs to come",
     ("ClusterRole", "prewarmpolicies.prewarm.dev", "read"): "who is covered, how far, and within which limits",
     ("ClusterRole", "imagecaches.prewarm.dev", "read"): "what is asked for",
@@ -103,7 +112,7 @@ def rights_page(objects: Sequence[Mapping[str, object]]) -> str:
     return "".join([*parts, _CONCLUSION])
 
 
-_OPTIONAL = {("ClusterRole", name, "read") for name in ("resourcequotas", "limitranges", "controllerrevisions.apps")}
+_OPTIONAL = {("ClusterRole", name, "read") for name in ("resourcequotas", "limitranges")}
 
 
 def _named(names: tuple[str, ...]) -> str:

@@ -1,8 +1,8 @@
 """Builds the programs of the test cluster from their Go modules, once, into the user's cache folder.
 
-`python -m e2e.cluster.binaries [all|control-plane|prometheus|helm|containerd|argo-rollouts]`; the tests and the demo call the
-functions. A folder is keyed by the checksum of go.mod and go.sum, the linker flags and the Go version, and appears only
-complete.
+`python -m e2e.cluster.binaries [all|control-plane|prometheus|helm|containerd|argo-rollouts]`; the tests and the demo
+call the functions. A folder is keyed by the checksum of go.mod and go.sum, the linker flags and the Go version, and
+appears only complete.
 """
 
 import argparse
@@ -251,9 +251,7 @@ def check_go(go: Path, module: GoModule) -> None:
 
 
 def _copy(go: Path, module: GoModule, source: str, patterns: tuple[str, ...], target: Path) -> None:
-    """Copy files of a module beside the binary: KWOK's stages that keep nodes Ready (pods are played by our own
-    emulator), and the CRDs of a controller.
-    """
+    """Copy files of a module beside the binary: KWOK's stages that keep nodes Ready, or CRDs."""
     folder = Path(run_go(go, ["list", "-m", "-f", "{{.Dir}}", source], module.directory).strip())
     target.mkdir()
     for pattern in patterns:

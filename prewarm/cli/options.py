@@ -21,6 +21,22 @@ _KINDS = {
     "daemonset": "DaemonSet",
     "daemonsets": "DaemonSet",
     "ds": "DaemonSet",
+    "cloneset": "CloneSet",
+    "clonesets": "CloneSet",
+    "clone": "CloneSet",
+    "advancedstatefulset": "AdvancedStatefulSet",
+    "statefulset.apps.kruise.io": "AdvancedStatefulSet",
+    "statefulsets.apps.kruise.io": "AdvancedStatefulSet",
+    "asts": "AdvancedStatefulSet",
+    "advanceddaemonset": "AdvancedDaemonSet",
+    "daemonset.apps.kruise.io": "AdvancedDaemonSet",
+    "daemonsets.apps.kruise.io": "AdvancedDaemonSet",
+    "ads": "AdvancedDaemonSet",
+    "rollout": "Rollout",
+    "rollouts": "Rollout",
+    "ro": "Rollout",
+    "canary": "Canary",
+    "canaries": "Canary",
 }
 
 
@@ -59,7 +75,8 @@ def parse_workload(text: str) -> WorkloadKey:
         raise usage(f"{text!r} is no workload: write KIND/NAMESPACE/NAME, such as deployment/shop/web")
     known = _KINDS.get(kind.lower())
     if known is None:
-        raise usage(f"kind {kind!r} of {text!r} is not known: write deployment, statefulset or daemonset")
+        kinds = "deployment, statefulset, daemonset, cloneset, asts, ads or rollout"
+        raise usage(f"kind {kind!r} of {text!r} is not known: write {kinds}")
     return WorkloadKey(known, namespace, name)
 
 

@@ -3,7 +3,17 @@
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from prewarm.model.intents import DAEMON_SETS, DEPLOYMENTS, STATEFUL_SETS, RecordEvent, Resource
+from prewarm.model.intents import (
+    ADVANCED_DAEMON_SETS,
+    ADVANCED_STATEFUL_SETS,
+    CLONE_SETS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    ROLLOUTS,
+    STATEFUL_SETS,
+    RecordEvent,
+    Resource,
+)
 from prewarm.model.plans import DemandPlan, Plan, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
@@ -17,6 +27,10 @@ _RESOURCES: dict[str, Resource] = {
     "Deployment": DEPLOYMENTS,
     "StatefulSet": STATEFUL_SETS,
     "DaemonSet": DAEMON_SETS,
+    "CloneSet": CLONE_SETS,
+    "AdvancedStatefulSet": ADVANCED_STATEFUL_SETS,
+    "AdvancedDaemonSet": ADVANCED_DAEMON_SETS,
+    "Rollout": ROLLOUTS,
 }
 _SHOWN_IMAGES = 3
 _Said = tuple[WorkloadKey, str]

@@ -9,6 +9,7 @@ from prewarm.model.image_caches import ImageCache, ImageList
 from prewarm.model.images import PullPolicy
 from prewarm.model.plans import Demand, DemandPlan, Trigger
 from prewarm.model.pods import OwnerReference, Toleration
+from prewarm.model.progressive import api_kind
 from prewarm.model.snapshot import ObjectKey
 
 PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.ANNOUNCED: 50, Trigger.SCALE_OUT: 10}
@@ -16,7 +17,15 @@ PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.ANNOUNCED: 50, Trigger.SCALE_OUT: 10
 unless they say otherwise."""
 MAX_PULL_SECRETS = 32
 MAX_TOLERATIONS = 64
-_SHORT_KINDS = {"Deployment": "deploy", "StatefulSet": "sts", "DaemonSet": "ds"}
+_SHORT_KINDS = {
+    "Deployment": "deploy",
+    "StatefulSet": "sts",
+    "DaemonSet": "ds",
+    "CloneSet": "clone",
+    "AdvancedStatefulSet": "asts",
+    "AdvancedDaemonSet": "ads",
+    "Rollout": "ro",
+}
 _MAX_WORKLOAD_NAME = 63 - len("prewarm-deploy--") - 8
 """Names stay within 63 characters, so that they can stand in labels and host names too."""
 
@@ -57,7 +66,7 @@ def planned_cache(entry: DemandPlan, api_version: str, kept: Iterable[str] = ())
         tolerations=tuple(_toleration(toleration) for toleration in shape.tolerations[:MAX_TOLERATIONS]),
         priority=PRIORITIES.get(demand.trigger, 0),
         needed_by=min((batch.needed_at for batch in demand.batches), default=None),
-        owner=OwnerReference(workload.kind, workload.name, demand.workload_uid, api_version),
+        owner=OwnerReference(api_kind(workload.kind), workload.name, demand.workload_uid, api_version),
         planned=True,
         workload=str(workload),
         plan_annotation=_annotation(entry),

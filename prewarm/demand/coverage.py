@@ -3,6 +3,7 @@
 import re
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.api.names import (
     ANNOTATION_ENABLED,
@@ -12,6 +13,8 @@ from prewarm.api.names import (
     ANNOTATION_POLICY,
 )
 from prewarm.demand.announced import announced
+from prewarm.demand.flagger import canary_of
+from prewarm.demand.revisions import with_template
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Namespace, Workload
@@ -59,6 +62,7 @@ def coverage(snapshot: ClusterSnapshot, workload: Workload) -> Coverage:
     if workload.deleted_at is not None or namespace.terminating:
         return Coverage()
     asked = workload.key in snapshot.asked
+    workload = _with_canary(snapshot, with_template(snapshot, workload))
     selecting = _selecting(snapshot, workload, namespace)
     try:
         enabled = True if asked else _enabled(workload, namespace)
@@ -68,6 +72,12 @@ def coverage(snapshot: ClusterSnapshot, workload: Workload) -> Coverage:
         return Coverage(policy, _headroom(workload), _excluded(workload), None if asked else _announced(workload))
     except _BadAnnotationError as problem:
         return Coverage(problem=str(problem))
+
+
+def _with_canary(snapshot: ClusterSnapshot, workload: Workload) -> Workload:
+    """Annotations of a Flagger Canary count for its primary, which Flagger made; the primary's own come first."""
+    canary = canary_of(snapshot, workload)
+    return workload if canary is None else replace(workload, annotations={**canary.annotations, **workload.annotations})
 
 
 def _enabled(workload: Workload, namespace: Namespace) -> bool | None:

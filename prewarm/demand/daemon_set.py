@@ -3,6 +3,7 @@
 from prewarm.demand.progress import STOPPING_SECONDS
 from prewarm.demand.revisions import is_current, own_pods
 from prewarm.demand.shapes import far_ahead, images, start_seconds
+from prewarm.demand.update_order import next_updates
 from prewarm.history import History
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.quantities import int_or_percent
@@ -26,9 +27,9 @@ def daemon_set_demand(
     if not needed or not nodes:
         return None
     asked = workload.key in snapshot.asked
-    waits = asked or workload.strategy is UpdateStrategy.ON_DELETE
+    waits = asked or workload.paused or workload.strategy is UpdateStrategy.ON_DELETE
     now = far_ahead(snapshot.taken_at) if waits else snapshot.taken_at
-    together = _at_once(workload)
+    together = replaced_at_once(workload)
     step = STOPPING_SECONDS + start_seconds(snapshot, history, workload)
     return Demand(
         workload=workload.key,
@@ -50,6 +51,8 @@ def _outdated_nodes(snapshot: ClusterSnapshot, workload: Workload) -> tuple[str,
     settled = workload.observed_generation >= workload.generation and workload.updated_replicas >= workload.replicas
     if settled and workload.key not in snapshot.asked:
         return ()
+    if workload.key.kind == "AdvancedDaemonSet":
+        return tuple(dict.fromkeys(pod.node_name for pod in next_updates(snapshot, workload)))
     outdated: set[str] = set()
     current: set[str] = set()
     for pod in own_pods(snapshot, workload):
@@ -58,7 +61,7 @@ def _outdated_nodes(snapshot: ClusterSnapshot, workload: Workload) -> tuple[str,
     return tuple(sorted(name for name in outdated - current if name in snapshot.nodes))
 
 
-def _at_once(workload: Workload) -> int:
+def replaced_at_once(workload: Workload) -> int:
     """Pods replaced together: maxSurge if there is one, else maxUnavailable, both rounded up, at least 1."""
     surge = int_or_percent(workload.max_surge, workload.replicas, round_up=True)
     unavailable = int_or_percent(workload.max_unavailable, workload.replicas, round_up=True)

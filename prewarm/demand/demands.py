@@ -2,14 +2,20 @@
 
 from msgspec.structs import replace
 
+from prewarm.demand.argo_rollout import argo_rollout_demand, rollout_stage
+from prewarm.demand.clone_set import clone_set_stage
 from prewarm.demand.coverage import Coverage, coverage
 from prewarm.demand.daemon_set import daemon_set_demand
-from prewarm.demand.rollout import rollout_demand, stage
+from prewarm.demand.flagger import flagger_demand
+from prewarm.demand.in_place import in_place_demand, pulled_by_kruise
+from prewarm.demand.revisions import with_template
+from prewarm.demand.rollout import Stage, rollout_demand, stage
 from prewarm.demand.scale_out import scale_out_demand
 from prewarm.demand.stateful_set import stateful_set_demand
 from prewarm.history import History
 from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Demand, Trigger
+from prewarm.model.progressive import IN_PLACE_KINDS
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 
@@ -26,6 +32,7 @@ def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, hi
     found = snapshot.workloads.get(workload)
     if found is None or found.deleted_at is not None:
         return ()
+    found = with_template(snapshot, found)
     wishes = coverage(snapshot, found)
     now = _now(snapshot, found, wishes, policy, history)
     if wishes.announced is None or not policy.rollout:
@@ -44,15 +51,29 @@ def _now(
 ) -> tuple[Demand, ...]:
     """What follows from the template and replicas as they are."""
     workload = found.key
+    ahead = in_place_demand(snapshot, found, wishes.excluded, history)
     match workload.kind:
+        case _ if ahead is not None:
+            pass
         case "Deployment":
             return _of_deployment(snapshot, found, wishes, policy, history)
-        case "StatefulSet":
+        case "CloneSet":
+            at = clone_set_stage(snapshot, found)
+            rolling = rollout_demand(snapshot, at, wishes.excluded, history)
+            rolling = rolling and replace(rolling, withheld=pulled_by_kruise(snapshot, found))
+            return _of_stage(snapshot, at, rolling, wishes, policy)
+        case "Rollout":
+            at = rollout_stage(snapshot, found)
+            rolling = argo_rollout_demand(snapshot, at, wishes.excluded, history)
+            return _of_stage(snapshot, at, rolling, wishes, policy)
+        case "StatefulSet" | "AdvancedStatefulSet":
             ahead = stateful_set_demand(snapshot, found, wishes.excluded, history)
-        case "DaemonSet":
+        case "DaemonSet" | "AdvancedDaemonSet":
             ahead = daemon_set_demand(snapshot, found, wishes.excluded, history)
         case _:
             ahead = None
+    if ahead is not None and workload.kind in IN_PLACE_KINDS:
+        ahead = replace(ahead, withheld=pulled_by_kruise(snapshot, found))
     wanted = policy.scale_out if ahead is not None and ahead.trigger is Trigger.SCALE_OUT else policy.rollout
     return () if ahead is None or not (wanted or workload in snapshot.asked) else (ahead,)
 
@@ -60,9 +81,20 @@ def _now(
 def _of_deployment(
     snapshot: ClusterSnapshot, found: Workload, wishes: Coverage, policy: Policy, history: History
 ) -> tuple[Demand, ...]:
-    workload = found.key
     at = stage(snapshot, found)
     under_way = rollout_demand(snapshot, at, wishes.excluded, history)
+    if under_way is None and policy.rollout and found.key not in snapshot.asked:
+        on_trial = flagger_demand(snapshot, found, wishes.excluded, history)
+        if on_trial is not None:
+            return (on_trial,)
+    return _of_stage(snapshot, at, under_way, wishes, policy)
+
+
+def _of_stage(
+    snapshot: ClusterSnapshot, at: Stage, under_way: Demand | None, wishes: Coverage, policy: Policy
+) -> tuple[Demand, ...]:
+    """A rollout while one is under way, else the next scale-out."""
+    workload = at.workload.key
     if under_way is not None:
         return (under_way,) if policy.rollout or workload in snapshot.asked else ()
     if not policy.scale_out and not (workload in snapshot.asked and at.missing):

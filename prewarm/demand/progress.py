@@ -69,7 +69,7 @@ def rolling_batches(counts: Counts, limits: Bounds, now: float, times: Times) ->
     replicas + surge (rolling.go, NewRSNewReplicas). Terminating pods do not count there, but take room on their node
     until they end. A scale-up comes before a scale-down, which the controller does in its next sync.
     """
-    run = _Run(counts, limits, times.ends)
+    run = Run(counts, limits, times.ends)
     expected = [max(at, now) for at in times.available]
     heapq.heapify(expected)
     run.settle(now)
@@ -98,7 +98,7 @@ def spread(seconds: float, index: int, of: int) -> float:
     return seconds * (1 + SPREAD * index / max(1, of))
 
 
-class _Run:
+class Run:
     """The controller's counters while it is stepped."""
 
     def __init__(self, counts: Counts, limits: Bounds, ends: Iterable[float]) -> None:
@@ -111,12 +111,19 @@ class _Run:
         self._ends = list(ends)
         heapq.heapify(self._ends)
         self._batches: list[Batch] = []
+        self._wanted = counts.replicas
+        self._kept = 0
         self.created = 0
         self.departed = 0
 
     @property
     def missing(self) -> int:
-        return self._replicas - self._new
+        """New pods still to come."""
+        return self._wanted - self._new
+
+    def aim(self, wanted: int, kept: int) -> None:
+        """Go for so many new pods and no fewer old ones; at first for all and none."""
+        self._wanted, self._kept = wanted, kept
 
     def settle(self, at: float) -> None:
         """Scale up and down until the controller has nothing to do without another pod becoming available."""
@@ -138,8 +145,12 @@ class _Run:
         allowed = self._new + self._old - minimum - (self._new - self.new_available)
         if allowed <= 0 or self._old == 0:
             return 0
+        allowed = min(allowed, self._old - self._kept)
+        if allowed <= 0:
+            return 0
         unhealthy = min(allowed, self._old - self._old_available)
-        healthy = max(0, min(self._old_available, self.new_available + self._old_available - minimum))
+        spare = self.new_available + self._old_available - minimum
+        healthy = max(0, min(self._old_available, spare, self._old - unhealthy - self._kept))
         self._old -= unhealthy + healthy
         self._old_available -= healthy
         return unhealthy + healthy
@@ -159,12 +170,13 @@ class _Run:
         self.created += pods
 
     def batches(self) -> tuple[Batch, ...]:
+        """What came so far, in order."""
         return tuple(self._batches)
 
 
 def departing_now(counts: Counts, limits: Bounds) -> int:
     """Old pods that the controller deletes before another pod has to become available."""
-    run = _Run(counts, limits, ())
+    run = Run(counts, limits, ())
     run.settle(0.0)
     return run.departed
 

@@ -60,10 +60,13 @@ class Stage(Struct, frozen=True):
 
 def stage(snapshot: ClusterSnapshot, workload: Workload) -> Stage:
     """Sort the ReplicaSets and pods of a Deployment; of replicas beyond those that exist, MAX_AHEAD count."""
-    sets = sorted(
-        snapshot.replica_sets_by_owner.get(workload.uid, {}).values(), key=lambda rs: (rs.created_at, rs.key.name)
-    )
-    current = next((rs for rs in sets if rs.template_hash == workload.template_hash), None)
+    sets = _oldest_first(snapshot, workload)
+    return stage_of(snapshot, workload, next((rs for rs in sets if rs.template_hash == workload.template_hash), None))
+
+
+def stage_of(snapshot: ClusterSnapshot, workload: Workload, current: Workload | None) -> Stage:
+    """Sort the ReplicaSets and pods of a workload of which the current ReplicaSet is known."""
+    sets = _oldest_first(snapshot, workload)
     new_pods: tuple[Pod, ...] = ()
     old_pods: dict[str, tuple[Pod, ...]] = {}
     terminating: list[Pod] = []
@@ -83,6 +86,11 @@ def stage(snapshot: ClusterSnapshot, workload: Workload) -> Stage:
     return Stage(workload, current, old, new_pods, old_pods, tuple(terminating))
 
 
+def _oldest_first(snapshot: ClusterSnapshot, workload: Workload) -> list[Workload]:
+    owned = snapshot.replica_sets_by_owner.get(workload.uid, {}).values()
+    return sorted(owned, key=lambda rs: (rs.created_at, rs.key.name))
+
+
 def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str], history: History) -> Demand | None:
     """The pods that a rollout still has to create; None if no rollout is under way.
 
@@ -97,14 +105,14 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     asked = workload.key in snapshot.asked
     limits = bounds(workload)
     needed = images(workload.template.shape, excluded)
-    if not needed or workload.replicas == 0 or not (at.rolling or _last_pods_start(snapshot, at)):
+    if not needed or workload.replicas == 0 or not (at.rolling or last_pods_start(snapshot, at)):
         return None
     announced = asked or workload.paused
     now = far_ahead(snapshot.taken_at) if announced else snapshot.taken_at
     warm_start = start_seconds(snapshot, history, workload)
     pulling = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
     cold_start = warm_start if announced else warm_start + pulling
-    counts = _counts(at, snapshot.taken_at)
+    counts = counts_of(at, snapshot.taken_at)
     going = [pod for pods in at.old_pods.values() for pod in pods][counts.old :]
     if is_recreate(workload):
         together = counts.old
@@ -112,10 +120,10 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     else:
         ends = (*(pod.deleted_at or 0.0 for pod in at.terminating), *(now + STOPPING_SECONDS for _ in going))
         together = departing_now(counts, limits)
-        available = _available_at(at, snapshot.taken_at, warm_start, cold_start)
+        available = available_at(at, snapshot.taken_at, warm_start, cold_start)
         batches = rolling_batches(counts, limits, now, Times(available, ends, warm_start, cold_start))
     # Ages are compared when old pods go: for most that is when the first new one becomes available.
-    leaving = _leaving(at, batches[0].needed_at if batches else snapshot.taken_at, len(going) + together)
+    leaving = leaving_pods(at, batches[0].needed_at if batches else snapshot.taken_at, len(going) + together)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,
@@ -130,7 +138,7 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     )
 
 
-def _counts(at: Stage, now: float) -> Counts:
+def counts_of(at: Stage, now: float) -> Counts:
     """What the Deployment controller goes by; pods that a ReplicaSet is about to delete count as gone."""
     old = sum(min(rs.replicas, len(at.old_pods[rs.uid])) for rs in at.old)
     old_available = sum(_available(pod, at.workload, now) for pods in at.old_pods.values() for pod in pods)
@@ -138,7 +146,7 @@ def _counts(at: Stage, now: float) -> Counts:
     return Counts(at.workload.replicas, len(at.new_pods), new_available, old, min(old, old_available))
 
 
-def _available_at(at: Stage, now: float, warm_start: float, cold_start: float) -> tuple[float, ...]:
+def available_at(at: Stage, now: float, warm_start: float, cold_start: float) -> tuple[float, ...]:
     """When each new pod that is not available yet will be.
 
     One that became ready waits for minReadySeconds, one whose containers run for its readiness, others for their
@@ -159,7 +167,7 @@ def _available_at(at: Stage, now: float, warm_start: float, cold_start: float) -
     return tuple(expected)
 
 
-def _leaving(at: Stage, now: float, together: int) -> tuple[Pod, ...]:
+def leaving_pods(at: Stage, now: float, together: int) -> tuple[Pod, ...]:
     """Old pods in the order in which they go: ending ones, then unhealthy ones, then the oldest ReplicaSet's."""
     unhealthy: list[Pod] = []
     healthy: list[Pod] = []
@@ -173,7 +181,7 @@ def _leaving(at: Stage, now: float, together: int) -> tuple[Pod, ...]:
     return (*at.terminating, *unhealthy, *healthy)
 
 
-def _last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
+def last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
     """Whether a cache that was planned for this rollout is still there while some of its pods are not ready."""
     if at.missing == 0 and all(pod.ready_at is not None for pod in at.new_pods):
         return False

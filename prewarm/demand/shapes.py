@@ -1,13 +1,15 @@
 """What does one pod of a workload need, and how long does it take to start?"""
 
+from prewarm.demand.revisions import ROLLOUT_HASH_LABEL
 from prewarm.history import History, time_to_ready
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import PodShape
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload
 
-TEMPLATE_HASH_LABEL = "pod-template-hash"
-"""The label by which a Deployment tells its ReplicaSets' pods apart; the default spread constraints count by it."""
+TEMPLATE_HASH_LABELS = ("pod-template-hash", ROLLOUT_HASH_LABEL)
+"""The labels by which a Deployment and an Argo Rollout tell their ReplicaSets' pods apart; the default spread
+constraints count by them."""
 MAX_AHEAD = 5_000
 """Pods to come that are planned at most; those beyond are planned once some of these exist. spec.replicas goes up to
 2^31 - 1, whatever the cluster can hold, and each pod costs a step of the replay."""
@@ -30,8 +32,8 @@ def revision_labels(replica_set: Workload | None) -> tuple[tuple[str, str], ...]
     """Labels that a ReplicaSet adds to the template's; empty until it exists."""
     if replica_set is None:
         return ()
-    value = replica_set.labels.get(TEMPLATE_HASH_LABEL) or replica_set.template.labels.get(TEMPLATE_HASH_LABEL)
-    return ((TEMPLATE_HASH_LABEL, value),) if value else ()
+    labels = {**replica_set.template.labels, **replica_set.labels}
+    return tuple((label, labels[label]) for label in TEMPLATE_HASH_LABELS if labels.get(label))
 
 
 def start_seconds(snapshot: ClusterSnapshot, history: History, workload: Workload) -> float:

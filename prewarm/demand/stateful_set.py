@@ -37,7 +37,7 @@ def ordinals(snapshot: ClusterSnapshot, workload: Workload) -> Ordinals:
     held = hold(workload)
     below = workload.partition if held is None or not held.in_force else held.partition
     first = workload.first_ordinal
-    wanted = range(first, first + min(workload.replicas, MAX_AHEAD))
+    wanted = _wanted(workload)
     partition = first + (below if workload.strategy is UpdateStrategy.ROLLING_UPDATE else 0)
     there: set[int] = set()
     ending: list[Pod] = []
@@ -64,6 +64,15 @@ def ordinals(snapshot: ClusterSnapshot, workload: Workload) -> Ordinals:
     )
 
 
+def _wanted(workload: Workload) -> Sequence[int]:
+    """Ordinals that should have a pod: from the first on, reserved ones (of Advanced StatefulSets) passed over."""
+    first, count = workload.first_ordinal, min(workload.replicas, MAX_AHEAD)
+    if not workload.reserved_ordinals:
+        return range(first, first + count)
+    reserved = frozenset(workload.reserved_ordinals)
+    return [number for number in range(first, first + count + len(reserved)) if number not in reserved][:count]
+
+
 def ordinal(name: str) -> int | None:
     """Number at the end of a pod's name; None if there is none."""
     found = _ORDINAL.search(name)
@@ -88,8 +97,8 @@ def stateful_set_demand(
     asked = workload.key in snapshot.asked
     rolling = bool(at.ending or at.outdated)
     held = hold(workload)
-    on_delete = workload.strategy is UpdateStrategy.ON_DELETE and not at.missing and not at.ending
-    waits = asked or on_delete or (held is not None and held.in_force)
+    by_hand = workload.strategy is UpdateStrategy.ON_DELETE or workload.paused
+    waits = asked or (by_hand and not at.missing and not at.ending) or (held is not None and held.in_force)
     now = far_ahead(snapshot.taken_at) if waits else snapshot.taken_at
     leaving = (*at.ending, *at.outdated)
     warm = start_seconds(snapshot, history, workload)
@@ -108,11 +117,15 @@ def stateful_set_demand(
 
 
 def at_once(workload: Workload) -> int:
-    """Pods that an update replaces together: maxUnavailable, rounded down, at least 1.
+    """Pods that an update takes together: maxUnavailable, rounded down, at least 1.
+
+    An Advanced StatefulSet heeds it only with podManagementPolicy Parallel.
 
     Raises:
         ValueError: if it is neither a number nor a percentage.
     """
+    if workload.key.kind == "AdvancedStatefulSet" and not workload.parallel:
+        return 1
     return max(1, int_or_percent(workload.max_unavailable, workload.replicas, round_up=False))
 
 

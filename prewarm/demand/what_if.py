@@ -5,11 +5,21 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
+from prewarm.demand.revisions import with_template
 from prewarm.model.images import parse_reference
+from prewarm.model.progressive import PRIMARY_SUFFIX
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 
-PREDICTED_KINDS = ("Deployment", "StatefulSet", "DaemonSet")
+PREDICTED_KINDS = (
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "CloneSet",
+    "AdvancedStatefulSet",
+    "AdvancedDaemonSet",
+    "Rollout",
+)
 """Kinds of which the next pods are predicted."""
 MAX_REPLICAS = 1_000_000
 
@@ -33,12 +43,16 @@ def what_if(
         ValueError: if the workload's kind is not predicted, it or a container is not there, an image is no reference,
             or replicas are negative or asked of a DaemonSet.
     """
+    if workload.kind == "Canary":
+        primary = f"deployment/{workload.namespace}/NAME{PRIMARY_SUFFIX}"
+        raise ValueError(f"{workload} has no pods of its own: give the Deployment that Flagger made, {primary}")
     if workload.kind not in PREDICTED_KINDS:
         raise ValueError(f"{workload} cannot be planned: give one of {', '.join(PREDICTED_KINDS)}")
     found = snapshot.workloads.get(workload)
     if found is None:
         raise ValueError(f"{workload} is not in the cluster")
-    if workload.kind == "DaemonSet" and replicas is not None:
+    found = with_template(snapshot, found)
+    if workload.kind in {"DaemonSet", "AdvancedDaemonSet"} and replicas is not None:
         raise ValueError(f"{workload} has no replicas: a DaemonSet has one pod on each of its nodes")
     if replicas is not None and not 0 <= replicas <= MAX_REPLICAS:
         raise ValueError(f"replicas {replicas}: give a number from 0 to {MAX_REPLICAS}")
@@ -68,4 +82,5 @@ def with_images(workload: Workload, images: Mapping[str, str]) -> Workload:
         return workload
     digest = sha256(repr((workload.template_hash, sorted(images.items()))).encode()).hexdigest()
     template = replace(workload.template, shape=replace(shape, containers=containers))
-    return replace(workload, template=template, template_hash=digest[:16], update_revision="")
+    rollout = workload.rollout and replace(workload.rollout, current_hash="")
+    return replace(workload, template=template, template_hash=digest[:16], update_revision="", rollout=rollout)

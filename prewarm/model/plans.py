@@ -16,7 +16,7 @@ class Trigger(StrEnum):
     SCALE_OUT = "ScaleOut"
     """More replicas may come: headroom above the current count."""
     ANNOUNCED = "Announced"
-    """The workload's owner says which images come next; nobody knows when."""
+    """The workload's owner says which images come next, or they are on trial in a canary; nobody knows when."""
     WHAT_IF = "WhatIf"
     """Asked for by a person or a pipeline (`prewarm plan`, `prewarm warm`), not by the cluster."""
 
@@ -30,6 +30,8 @@ class Batch(Struct, frozen=True):
     """How many of the demand's `leaving`, beyond those before earlier batches, go before these pods come."""
     nodes: tuple[str, ...] = ()
     """Where they come, if that is certain: one node for each pod. Empty: the scheduler chooses."""
+    claims: tuple[str, ...] = ()
+    """PersistentVolumeClaims of these pods alone, beyond the template's: their bound volumes restrict the scheduler."""
 
 
 class Demand(Struct, frozen=True):
@@ -88,6 +90,10 @@ class RejectReason(StrEnum):
     """Too little of another resource is free (ephemeral storage, devices, hugepages)."""
     TOO_MANY_PODS = "TooManyPods"
     """The node has no free pod slot."""
+    VOLUME_BINDING = "VolumeBinding"
+    """A bound volume's node affinity does not match."""
+    VOLUME_ZONE = "VolumeZone"
+    """A bound volume is in another zone or region."""
     TOPOLOGY_SPREAD = "PodTopologySpread"
     """A topology spread constraint with DoNotSchedule forbids it."""
     POD_AFFINITY = "InterPodAffinity"

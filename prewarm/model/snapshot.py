@@ -1,6 +1,6 @@
 """Everything that planning reads, at one moment, as immutable values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -9,6 +9,7 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
 from prewarm.model.progressive import Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
+from prewarm.model.volumes import Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, Namespace, Service, Workload, WorkloadKey
 
 ObjectKey = tuple[str, str]
@@ -83,9 +84,17 @@ class ClusterSnapshot(Struct, frozen=True):
     """By namespace."""
     limit_ranges: Mapping[str, tuple[LimitRange, ...]] = {}
     """By namespace."""
+    volume_claims: Mapping[ObjectKey, VolumeClaim] = {}
+    volumes: Mapping[str, Volume] = {}
     image_caches: Mapping[ObjectKey, ImageCache] = {}
     node_images: Mapping[str, NodeImages] = {}
     """By node name."""
     policies: Mapping[str, Policy] = {}
     asked: frozenset[WorkloadKey] = frozenset()
     """Workloads changed by a what-if question: they count as opted in, and their pods come when the asker decides."""
+
+    def bound_volumes(self, namespace: str, claims: Iterable[str]) -> tuple[Volume, ...]:
+        """The volumes to which claims are bound, by name; claims that are not bound, or not known, have none yet."""
+        found = (self.volume_claims.get((namespace, name)) for name in claims)
+        names = sorted({claim.volume_name for claim in found if claim is not None})
+        return tuple(self.volumes[name] for name in names if name in self.volumes)

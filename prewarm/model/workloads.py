@@ -51,8 +51,12 @@ class Workload(Struct, frozen=True):
     partition: int = 0
     first_ordinal: int = 0
     """Of a StatefulSet: spec.ordinals.start."""
+    reserved_ordinals: tuple[int, ...] = ()
+    """Of an Advanced StatefulSet: ordinals that get no pod."""
     parallel: bool = False
     """Of a StatefulSet: missing pods are created together (podManagementPolicy Parallel)."""
+    claim_templates: tuple[str, ...] = ()
+    """Of a StatefulSet: names of spec.volumeClaimTemplates; a pod's claim is called <template>-<pod>."""
     update_revision: str = ""
     """Of StatefulSets and OpenKruise's kinds: controller-revision-hash of pods of the wanted revision, by status."""
     min_ready_seconds: int = 0

@@ -12,8 +12,8 @@ from prewarm.model.selectors import LabelSelector, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 
-TEMPLATE_HASH_LABEL = "pod-template-hash"
-_OWNED_BY_REPLICA_SETS = frozenset({"Deployment", "Rollout"})
+_HASH_LABELS = {"Deployment": "pod-template-hash", "Rollout": "rollouts-pod-template-hash"}
+"""By kind whose pods are owned by ReplicaSets: the label that tells one ReplicaSet's pods from another's."""
 
 
 class PodView(Protocol):
@@ -55,13 +55,14 @@ def _from_template(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
     key = demand.workload
     labels = {**demand.template.labels, **dict(demand.revision_labels)}
     shape = demand.template.shape
-    if key.kind in _OWNED_BY_REPLICA_SETS:
-        owner = _replica_set(demand, labels.get(TEMPLATE_HASH_LABEL), snapshot)
+    if key.kind in _HASH_LABELS:
+        hash_label = _HASH_LABELS[key.kind]
+        owner = _replica_set(demand, hash_label, labels.get(hash_label), snapshot)
         if owner is not None and owner.selector is not None:
             labels = {**labels, **owner.template.labels}
             return IncomingPod(key.namespace, labels, shape, owner.selector, owner.uid)
-        labels.setdefault(TEMPLATE_HASH_LABEL, f"new-{demand.revision}")
-        selector = LabelSelector(match_labels=((TEMPLATE_HASH_LABEL, labels[TEMPLATE_HASH_LABEL]),))
+        labels.setdefault(hash_label, f"new-{demand.revision}")
+        selector = LabelSelector(match_labels=((hash_label, labels[hash_label]),))
         return IncomingPod(key.namespace, labels, shape, selector)
     if key.kind == "ReplicaSet":
         return _owned(key.namespace, labels, shape, snapshot.replica_sets.get((key.namespace, key.name)))
@@ -106,7 +107,7 @@ def of_pod(pod: Pod, snapshot: ClusterSnapshot) -> IncomingPod:
     owner: Workload | None = None
     if pod.owner is not None and pod.owner.kind == "ReplicaSet":
         owner = snapshot.replica_sets.get((pod.namespace, pod.owner.name))
-    elif pod.owner is not None and pod.owner.kind == "StatefulSet":
+    elif pod.owner is not None and pod.owner.kind == "StatefulSet" and pod.owner.api_version.startswith("apps/"):
         owner = snapshot.workloads.get(WorkloadKey("StatefulSet", pod.namespace, pod.owner.name))
     return _owned(pod.namespace, pod.labels, pod.shape, owner)
 
@@ -117,10 +118,10 @@ def _owned(namespace: str, labels: Mapping[str, str], shape: PodShape, owner: Wo
     return IncomingPod(namespace, labels, shape, owner.selector, owner.uid)
 
 
-def _replica_set(demand: Demand, template_hash: str | None, snapshot: ClusterSnapshot) -> Workload | None:
+def _replica_set(demand: Demand, label: str, template_hash: str | None, snapshot: ClusterSnapshot) -> Workload | None:
     owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
     for _, replica_set in sorted(owned.items()):
-        if template_hash is not None and replica_set.template.labels.get(TEMPLATE_HASH_LABEL) == template_hash:
+        if template_hash is not None and replica_set.template.labels.get(label) == template_hash:
             return replica_set
     if template_hash is None:
         return next((rs for _, rs in sorted(owned.items()) if rs.template_hash == demand.revision), None)

@@ -63,7 +63,9 @@ def plan_demand(
     )
     largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
     unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability)
-    withheld = _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
+    withheld = (
+        demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
+    )
     selection = select(prospects, limits, withheld=withheld)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)

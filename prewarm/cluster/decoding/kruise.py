@@ -1,6 +1,6 @@
 """OpenKruise's CloneSet, Advanced StatefulSet and Advanced DaemonSet, and the revisions of their templates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -24,6 +24,8 @@ from prewarm.model.workloads import UpdateStrategy, Workload
 
 MAX_TERMS = 16
 """Terms of a priority or scatter strategy that are heeded."""
+MAX_RESERVED = 1_000
+"""Reserved ordinals of a StatefulSet that are heeded."""
 _IN_PLACE = {"InPlaceIfPossible": InPlace.IF_POSSIBLE, "InPlaceOnly": InPlace.ONLY}
 _RECREATES = frozenset({"", "ReCreate", *_IN_PLACE})
 _PRE_DOWNLOADS = ("apps.kruise.io/pre-predownload-created",)
@@ -96,6 +98,7 @@ class WireKruiseSpec(Struct, rename="camel", gc=False):
     update_strategy: WireKruiseStrategy | None = None
     min_ready_seconds: int = 0
     ordinals: WireOrdinals | None = None
+    reserve_ordinals: list[int | str] | None = None
     pod_management_policy: str = ""
 
 
@@ -207,11 +210,23 @@ def _workload(resource: Resource, wire: WireKruise, report: Report) -> Workload:
         partition=_partition(rolling, replicas, report),
         update_order=_order(kind, rolling, report),
         first_ordinal=0 if spec.ordinals is None else max(0, spec.ordinals.start),
+        reserved_ordinals=_reserved(spec.reserve_ordinals or ()),
         parallel=spec.pod_management_policy == "Parallel",
         update_revision=status.daemon_set_hash or status.update_revision,
         min_ready_seconds=spec.min_ready_seconds or rolling.min_ready_seconds or 0,
         paused=bool(rolling.paused or strategy.paused),
     )
+
+
+def _reserved(values: Sequence[int | str]) -> tuple[int, ...]:
+    """Numbers, or ranges such as 2-5."""
+    found: list[int] = []
+    for value in values[:MAX_RESERVED]:
+        first, dash, last = str(value).partition("-")
+        last = last if dash else first
+        if all(text.isdecimal() and text.isascii() and len(text) < 10 for text in (first, last)):
+            found += range(int(first), min(int(last), int(first) + MAX_RESERVED) + 1)
+    return tuple(found[:MAX_RESERVED])
 
 
 def _strategy(kind: str, text: str, report: Report) -> UpdateStrategy:

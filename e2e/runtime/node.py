@@ -131,6 +131,8 @@ class RuntimeNode:
             )
             call(request, timeout=30, metadata=[("containerd-namespace", "k8s.io")])
         await self.stop()
+        # Where the plugin keeps the container's state.
+        (self._folder / "root/io.containerd.grpc.v1.cri/containers/used").mkdir(parents=True)
         await self.start()
 
 

@@ -129,7 +129,7 @@ class RuntimeNode:
                 request_serializer=bytes,
                 response_deserializer=bytes,
             )
-            call(request, timeout=30, metadata=[("containerd-namespace", "k8s.io")])
+            call(request, timeout=30, metadata=(("containerd-namespace", "k8s.io"),))
         await self.stop()
         # Where the plugin keeps the container's state.
         (self._folder / "root/io.containerd.grpc.v1.cri/containers/used").mkdir(parents=True)

@@ -27,7 +27,7 @@ def listen(hearsay: Hearsay, snapshot: ClusterSnapshot, work: Work) -> None:
         if pod.owner is None:
             continue
         raw = snapshot.puller_pods[pod.key]
-        said = "; ".join(dict.fromkeys((*alterations(pod), *alterations(raw))))
+        said = "; ".join(alterations(pod) if raw is pod else dict.fromkeys((*alterations(pod), *alterations(raw))))
         known = newest.get(pod.owner.uid)
         if known is None or (known[0], known[1]) < (pod.created_at, said):
             newest[pod.owner.uid] = (pod.created_at, said)

@@ -118,8 +118,13 @@ class Purge:
         pending = self._pending(rounds)
         self._hear(pending)
         self._order(pending)
+        opened: dict[str, list[Pair]] = {}
+        for pair, asked in self._rounds.items():
+            opened.setdefault(asked.id, []).append(pair)
         for asked in rounds:
-            self._count(asked, [pair for pair, entry_round in self._rounds.items() if entry_round == asked])
+            self._count(asked, opened.get(asked.id, []))
+        ids = {asked.id for asked in rounds}
+        memory.staying = {key: value for key, value in memory.staying.items() if key in ids}
         self._remember()
 
     @property
@@ -308,13 +313,12 @@ class Purge:
     def _count(self, asked: Round, open_pairs: Sequence[Pair]) -> None:
         """How far a round is. The total grows by what comes to be unwanted meanwhile."""
         memory = self._memory
-        reasons: Counter[RemovalResult] = Counter()
-        staying: dict[Pair, RemovalResult] = {}
-        for node, entries in memory.claims.of(asked.cache).items():
-            for entry in entries:
-                if entry.stays_in == asked.id and entry.stays is not None:
-                    staying[node, entry.image] = entry.stays
-        reasons.update(staying.values())
+        staying = self._staying(asked)
+        if not staying and not open_pairs and not memory.totals.get(asked.id):
+            standing = self._standings.get(asked.uid)
+            if standing is None or standing.cache.status.removal_round != asked.id:
+                return
+        reasons = Counter(staying.values())
         now = frozenset((*open_pairs, *staying))
         before = memory.seen.get(asked.id)
         standing = self._standings.get(asked.uid)
@@ -334,6 +338,21 @@ class Purge:
             ranked = tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
             refused = bool(open_pairs and memory.refusal)
             self.tallies[asked.uid] = Tally(asked, total, len(open_pairs), waiting, ranked, words, refused)
+
+    def _staying(self, asked: Round) -> Mapping[Pair, RemovalResult]:
+        """What was to be removed in a round and stays."""
+        claims = self._memory.claims
+        version = claims.version(asked.cache)
+        known = self._memory.staying.get(asked.id)
+        if known is None or known[0] != version:
+            found = {
+                (node, entry.image): entry.stays
+                for node, entries in claims.of(asked.cache).items()
+                for entry in entries
+                if entry.stays_in == asked.id and entry.stays is not None
+            }
+            known = self._memory.staying[asked.id] = (version, found)
+        return known[1]
 
     def _remember(self) -> None:
         """Keep living caches that are to be purged once they are gone; forget dead ones that were."""

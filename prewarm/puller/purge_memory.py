@@ -1,11 +1,11 @@
 """What purging knows beyond the snapshot: caches to be purged once they are gone, and what is on its way."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 from msgspec import Struct
 
-from prewarm.model.removals import Removed
+from prewarm.model.removals import RemovalResult, Removed
 from prewarm.puller.purge_claims import Claims
 
 MAX_REMEMBERED = 2000
@@ -54,6 +54,8 @@ class PurgeMemory:
         """Images that were still to be removed at the last look, by round."""
         self.totals: dict[str, int] = {}
         """By round, how many images there were to remove."""
+        self.staying: dict[str, tuple[int, Mapping[tuple[str, str], RemovalResult]]] = {}
+        """By round, what stays, and as of which version of the claims."""
         self.words: dict[str, str] = {}
         """By round, the last trouble."""
         self.begun: dict[str, tuple[str, float]] = {}

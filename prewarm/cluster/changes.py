@@ -22,7 +22,7 @@ class Changes(Struct, frozen=True):
     used_nodes: frozenset[str] = frozenset()
     """A pod came to them, left them, or changed there."""
     namespaces: frozenset[str] = frozenset()
-    """Their own object or a Service in them."""
+    """Their own object, a Service or a bound PersistentVolumeClaim in them."""
     policies: frozenset[str] = frozenset()
     quotas: frozenset[str] = frozenset()
     """Namespaces of which a ResourceQuota or LimitRange changed."""

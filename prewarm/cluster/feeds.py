@@ -157,6 +157,8 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.services, store.services),
         KindFeed(kinds.quotas, store.quotas),
         KindFeed(kinds.limit_ranges, store.limit_ranges),
+        KindFeed(kinds.volume_claims, store.volume_claims),
+        KindFeed(kinds.volumes, store.volumes),
         KindFeed(kinds.deployments, store.deployments),
         KindFeed(kinds.replica_sets, store.replica_sets),
         KindFeed(kinds.stateful_sets, store.stateful_sets),

@@ -12,6 +12,7 @@ from prewarm.model.pods import OwnerReference, Pod
 from prewarm.model.progressive import PRIMARY_SUFFIX, Revision, workload_kind
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage, ObjectKey
+from prewarm.model.volumes import Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload, WorkloadKey
 
 T = TypeVar("T")
@@ -117,6 +118,8 @@ class Store:
         self._quotas_by_namespace: Grouping[str, ObjectKey, ResourceQuota] = Grouping()
         self._limit_ranges: Table[str, tuple[LimitRange, ...]] = Table()
         self._limit_ranges_by_namespace: Grouping[str, ObjectKey, LimitRange] = Grouping()
+        self._volume_claims: Table[ObjectKey, VolumeClaim] = Table()
+        self._volumes: Table[str, Volume] = Table()
         self._namespaces: Table[str, Namespace] = Table()
         self._image_caches: Table[ObjectKey, ImageCache] = Table()
         self._node_images: Table[str, NodeImages] = Table()
@@ -138,6 +141,8 @@ class Store:
         self.services = TableSink(self._service, changes)
         self.quotas = TableSink(self._quota, changes)
         self.limit_ranges = TableSink(self._limit_range, changes)
+        self.volume_claims = TableSink(self._volume_claim, changes, self._volume_claims)
+        self.volumes = TableSink(self._volume, changes)
         self.namespaces = TableSink(self._namespace, changes)
         self.image_caches = TableSink(self._image_cache, changes, self._image_caches)
         self.node_images = TableSink(self._node_image, changes)
@@ -166,6 +171,8 @@ class Store:
             services_by_namespace=self._services.view(),
             quotas=self._quotas.view(),
             limit_ranges=self._limit_ranges.view(),
+            volume_claims=self._volume_claims.view(),
+            volumes=self._volumes.view(),
             namespaces=self._namespaces.view(),
             image_caches=self._image_caches.view(),
             node_images=self._node_images.view(),
@@ -263,6 +270,16 @@ class Store:
     def _limit_range(self, key: ObjectKey, _old: LimitRange | None, new: LimitRange | None) -> None:
         _regroup(self._limit_ranges, self._limit_ranges_by_namespace, key, new)
         self._changes.quotas.add(key[0])
+
+    def _volume_claim(self, key: ObjectKey, _old: VolumeClaim | None, new: VolumeClaim | None) -> None:
+        """Claims that are not bound say nothing yet."""
+        if new is None or new.volume_name:
+            self._changes.namespaces.add(key[0])
+
+    def _volume(self, key: ObjectKey, _old: Volume | None, new: Volume | None) -> None:
+        self._volumes.set(key[1], new)
+        if new is not None and new.claim_namespace:
+            self._changes.namespaces.add(new.claim_namespace)
 
     def _namespace(self, key: ObjectKey, _old: Namespace | None, new: Namespace | None) -> None:
         self._namespaces.set(key[1], new)

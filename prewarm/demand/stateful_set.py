@@ -9,6 +9,7 @@ from prewarm.demand.holds import hold
 from prewarm.demand.progress import MAX_BATCHES, STOPPING_SECONDS
 from prewarm.demand.revisions import is_current, own_pods
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, start_seconds
+from prewarm.demand.volumes import PodVolumes
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import Pod
@@ -110,7 +111,7 @@ def stateful_set_demand(
         revision=workload.template_hash,
         images=needed,
         template=workload.template,
-        batches=_batches(at, workload, now, warm, cold),
+        batches=_batches(at, workload, PodVolumes(snapshot, workload), now, warm, cold),
         leaving=tuple(pod.key for pod in leaving),
         leaves_in_order=True,
     )
@@ -129,7 +130,9 @@ def at_once(workload: Workload) -> int:
     return max(1, int_or_percent(workload.max_unavailable, workload.replicas, round_up=False))
 
 
-def _batches(at: Ordinals, workload: Workload, now: float, warm: float, cold: float) -> tuple[Batch, ...]:
+def _batches(
+    at: Ordinals, workload: Workload, volumes: PodVolumes, now: float, warm: float, cold: float
+) -> tuple[Batch, ...]:
     """Missing pods first, then those that end already, then outdated ones, each after those before it are ready."""
     together = at_once(workload)
     batches: list[Batch] = []
@@ -138,14 +141,15 @@ def _batches(at: Ordinals, workload: Workload, now: float, warm: float, cold: fl
     if at.missing:
         size = len(at.missing) if workload.parallel else 1
         for start in range(0, len(at.missing), size):
-            batches.append(Batch(free_at, len(at.missing[start : start + size])))
+            names = [f"{workload.key.name}-{number}" for number in at.missing[start : start + size]]
+            batches += volumes.batches(free_at, names, 0)
             free_at += cold if start == 0 else warm
     if at.ending:
         ends = max(now, *(pod.deleted_at or now for pod in at.ending))
-        batches.append(Batch(ends, len(at.ending), len(at.ending)))
+        batches += volumes.batches(ends, [pod.name for pod in at.ending], len(at.ending))
         free_at = max(free_at, ends + cold)
     for group in _groups(at.outdated, together):
-        batches.append(Batch(free_at + STOPPING_SECONDS, len(group), len(group)))
+        batches += volumes.batches(free_at + STOPPING_SECONDS, [pod.name for pod in group], len(group))
         free_at += STOPPING_SECONDS + warm
     return _merged(batches)
 
@@ -155,9 +159,9 @@ def _groups(pods: Sequence[Pod], size: int) -> list[Sequence[Pod]]:
 
 
 def _merged(batches: list[Batch]) -> tuple[Batch, ...]:
-    """At most MAX_BATCHES: what comes later is counted into the last one."""
+    """At most MAX_BATCHES: what comes later is counted into the last one, but for pods with volumes of their own."""
     head, tail = batches[: MAX_BATCHES - 1], batches[MAX_BATCHES - 1 :]
-    if not tail:
-        return tuple(head)
+    if not tail or any(batch.claims for batch in tail):
+        return tuple(batches)
     last = Batch(tail[0].needed_at, sum(b.pods for b in tail), sum(b.leaving for b in tail))
     return (*head, last)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from prewarm.model.nodes import Node
-from prewarm.model.selectors import Labels, NodeSelectorTerm
+from prewarm.model.selectors import NodeSelectorTerm
 
 _REGION = "topology.kubernetes.io/region"
 _ZONE = "topology.kubernetes.io/zone"
@@ -42,11 +42,12 @@ def is_bindable(terms: tuple[NodeSelectorTerm, ...] | None, node: Node) -> bool:
     return terms is None or any(term.matches(node.name, node.labels) for term in terms)
 
 
-def is_in_zone(zones: tuple[tuple[str, tuple[str, ...]], ...], labels: Labels) -> bool:
+def is_in_zone(zones: tuple[tuple[str, tuple[str, ...]], ...], node: Node) -> bool:
     """Whether a node's zone and region are among a volume's (plugins/volumezone, Filter).
 
     A node without any such label is in no zone, so that no volume is out of its reach.
     """
+    labels = node.labels
     if not any(label in labels for label in ZONE_LABELS):
         return True
     return all(labels.get(key, labels.get(_SUCCESSORS.get(key, key))) in values for key, values in zones)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 
-from prewarm.model.plans import Demand, RejectReason
+from prewarm.model.plans import Batch, Demand, RejectReason
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement.arrays import Ints
+from prewarm.placement.arrays import Ints, Mask
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 from prewarm.placement.competitors import competitors
 from prewarm.placement.departures import Departures
@@ -16,6 +16,7 @@ from prewarm.placement.incoming import PodView, of_demand
 from prewarm.placement.reach import rejected_elsewhere
 from prewarm.placement.sampling import NodeSampling
 from prewarm.placement.scheduler import PodScheduler
+from prewarm.placement.volumes import Reach, reach
 
 IMAGE_REPORT_SECONDS = 20.0
 """From a pod's landing until its node lists the image in status.images: 2 to 38 s were measured on real kubelets."""
@@ -40,6 +41,13 @@ class _Landing(Struct, frozen=True):
     columns: Ints
     sign: int
     counted_by_spread: bool = True
+
+
+class _Waiting(Struct, frozen=True):
+    """Pods without a node yet, per replay, and where volumes of their own let them go (None: anywhere)."""
+
+    pods: Ints
+    within: Mask | None = None
 
 
 class Replays:
@@ -90,9 +98,10 @@ class Replays:
         """
         demand, rows = self._demand, self._rows
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
-        waiting = np.zeros(len(rows), dtype=np.int64)
+        waiting = [_Waiting(np.zeros(len(rows), dtype=np.int64))]
         self._leave(np.full(len(rows), demand.leaving_first))
-        rejected = [self._scheduler.rejections(rows.start) for rows in self._sets]
+        own = self._own_volumes()
+        rejected = [self._scheduler.rejections(rows.start, own) for rows in self._sets]
         self._place_competitors()
         landed: list[tuple[float, Ints, Ints]] = []
         before = 0
@@ -101,27 +110,57 @@ class Replays:
             self._leave(self._departures.expected(batch.needed_at, before))
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
-            waiting += batch.pods
-            landed += [(batch.needed_at, *cells) for cells in self._place(self._scheduler, waiting, counts)]
+            self._add(batch, waiting)
+            landed += [(batch.needed_at, *cells) for cells in self._place_all(waiting, counts)]
             if number == first:
-                kept = [None if waiting[one].any() else counts[one].copy() for one in self._sets]
-        if waiting.any() and not self._departures.all_gone:
+                stuck = np.sum([some.pods for some in waiting], axis=0)
+                kept = [None if stuck[one].any() else counts[one].copy() for one in self._sets]
+        if any(some.pods.any() for some in waiting) and not self._departures.all_gone:
             self._leave(demand.leaving_first + counts.sum(axis=1))
-            self._place(self._scheduler, waiting, counts)
+            self._place_all(waiting, counts)
+        unplaced = np.sum([some.pods for some in waiting], axis=0)
         elsewhere = rejected_elsewhere(self._scheduler.pod, self._cluster)
         return [
-            Outcome(counts[one], waiting[one], why, elsewhere, at_first)
+            Outcome(counts[one], unplaced[one], why, elsewhere, at_first)
             for one, why, at_first in zip(self._sets, rejected, kept, strict=True)
         ]
 
-    def _place(self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None) -> list[tuple[Ints, Ints]]:
+    def _own_volumes(self) -> Reach | None:
+        """Where the volumes of any pod of the demand can be used; None if some pod has none of its own."""
+        found: Reach | None = None
+        for batch in self._demand.batches:
+            own = reach(self._demand.workload.namespace, batch.claims, self._snapshot, self._cluster)
+            if own is None:
+                return None
+            found = own if found is None else found.with_either(own)
+        return found
+
+    def _add(self, batch: Batch, waiting: list[_Waiting]) -> None:
+        """Let a batch's pods wait: with those before, or by themselves if volumes of their own restrict them."""
+        own = reach(self._demand.workload.namespace, batch.claims, self._snapshot, self._cluster)
+        if own is None:
+            waiting[0].pods[:] += batch.pods
+        else:
+            waiting.append(_Waiting(np.full(len(self._rows), batch.pods, dtype=np.int64), own.both))
+
+    def _place_all(self, waiting: list[_Waiting], counts: Ints) -> list[tuple[Ints, Ints]]:
+        """Place what waits, the first to wait first."""
+        cells = []
+        for some in waiting:
+            if some.pods.any():
+                cells += self._place(self._scheduler, some.pods, counts, some.within)
+        return cells
+
+    def _place(
+        self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None, within: Mask | None = None
+    ) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
         effect = scheduler.effect(scheduler.pod)
         mine = None if scheduler is self._scheduler else self._scheduler.effect(scheduler.pod)
         stuck = waiting <= 0
         cells = []
         while not stuck.all():
-            columns, placed = scheduler.choose(self._sampling, self._ties, ~stuck)
+            columns, placed = scheduler.choose(self._sampling, self._ties, ~stuck, within)
             rows, columns = self._rows[placed], columns[placed]
             self._usage.add(scheduler.pod.shape, rows, columns)
             scheduler.observe(effect, rows, columns, 1)

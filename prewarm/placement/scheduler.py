@@ -17,6 +17,7 @@ from prewarm.placement.ports import HostPorts
 from prewarm.placement.resources import ResourceFit
 from prewarm.placement.sampling import NodeSampling
 from prewarm.placement.spread import NodeInclusion, TopologySpread
+from prewarm.placement.volumes import Reach, reach
 
 _TAINT_WEIGHT = 3
 _NODE_AFFINITY_WEIGHT = 2
@@ -53,7 +54,10 @@ class PodScheduler:
             (RejectReason.TAINT_TOLERATION, taints.tolerated(shape, cluster)),
             (RejectReason.NODE_AFFINITY, node_affinity.required(shape, cluster)),
         ]
+        self._volumes = reach(pod.namespace, shape.volume_claims, snapshot, cluster)
         self._eligible: Mask = np.logical_and.reduce([mask for _, mask in self._static])
+        if self._volumes is not None:
+            self._eligible &= self._volumes.both
         self._unwelcome = taints.unwelcome(shape, cluster)
         self._preference = node_affinity.preference(shape, cluster)
         self.resources = ResourceFit(shape, cluster, usage)
@@ -85,9 +89,9 @@ class PodScheduler:
         self._images.arrive(rows, columns)
         self._image_score = self._images.score()
 
-    def feasible(self) -> Mask:
-        """Where a pod passes every filter, per replay."""
-        feasible = self.resources.fits & self._eligible
+    def feasible(self, within: Mask | None = None) -> Mask:
+        """Where a pod passes every filter, per replay; `within`: where its own volumes can be used."""
+        feasible = self.resources.fits & (self._eligible if within is None else self._eligible & within)
         for allowed in (self._ports.free() if self._ports is not None else None, self._spread.allowed()):
             if allowed is not None:
                 feasible &= allowed
@@ -96,9 +100,11 @@ class PodScheduler:
             feasible &= allowed
         return feasible
 
-    def choose(self, sampling: NodeSampling, preference_of_ties: Scores, active: Mask) -> tuple[Ints, Mask]:
+    def choose(
+        self, sampling: NodeSampling, preference_of_ties: Scores, active: Mask, within: Mask | None = None
+    ) -> tuple[Ints, Mask]:
         """The best node per active replay, and whether there is any; ties go to the larger value in [1, 2)."""
-        selected = sampling.select(self.feasible(), active)
+        selected = sampling.select(self.feasible(within), active)
         total = self._total(selected) + preference_of_ties
         total *= selected
         columns: Ints = total.argmax(axis=1)
@@ -120,12 +126,18 @@ class PodScheduler:
             total = total + _POD_AFFINITY_WEIGHT * affinity
         return total
 
-    def rejections(self, row: int) -> dict[int, RejectReason]:
-        """In one replay, the first filter that rejects each infeasible column, in the scheduler's order."""
+    def rejections(self, row: int, own_volumes: Reach | None = None) -> dict[int, RejectReason]:
+        """In one replay, the first filter that rejects each infeasible column, in the scheduler's order.
+
+        `own_volumes`: where those of any of the pods can be used.
+        """
         checks = [(reason, ~mask) for reason, mask in self._static]
         if self._ports is not None:
             checks.append((RejectReason.NODE_PORTS, ~self._ports.free()[row]))
         checks += self.resources.rejections(row)
+        for volumes in (self._volumes, own_volumes):
+            if volumes is not None:
+                checks += [(reason, ~mask) for reason, mask in volumes.checks()]
         for reason, allowed in (
             (RejectReason.TOPOLOGY_SPREAD, self._spread.allowed()),
             (RejectReason.POD_AFFINITY, self._affinity.allowed()),

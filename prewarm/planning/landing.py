@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from prewarm.demand import pods_of_revision
 from prewarm.history import DEFAULT_PULL_SECONDS, History
-from prewarm.model.plans import Batch, CandidateNode, Candidates, Demand
+from prewarm.model.plans import Batch, CandidateNode, Candidates, Demand, RejectReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ClusterArrays, ExpectedImage, place, place_both_ways, place_in_turn, reachable
 from prewarm.planning.underway import Underway
@@ -70,7 +70,7 @@ def landing(
     a new one): certain are only nodes that some pod takes either way. Whichever it is, its image is not pulled in vain.
     """
     if demand.is_fixed:
-        return _fixed(demand)
+        return _fixed(demand, snapshot)
     imminent = _imminent(demand, snapshot.taken_at)
     later = demand.pods - sum(batch.pods for batch in imminent)
     settled = not imminent and not _being_scheduled(demand, snapshot)
@@ -94,11 +94,14 @@ def landing(
     return Landing(candidates, _after(candidates, first), certain, later, settled)
 
 
-def _fixed(demand: Demand) -> Landing:
+def _fixed(demand: Demand, snapshot: ClusterSnapshot) -> Landing:
     """Every pod's node is known: no scheduler decides, and which of them comes next does not matter to the set."""
     chances = {name: 1.0 for batch in demand.batches for name in batch.nodes}
     nodes = tuple(CandidateNode(name, 1.0) for name in sorted(chances))
-    return Landing(Candidates(nodes), chances, chances, demand.pods, settled=True)
+    by_volumes = all(batch.claims for batch in demand.batches)
+    others = len(snapshot.nodes) - sum(name in snapshot.nodes for name in chances)
+    rejected = ((RejectReason.VOLUME_BINDING, others),) if by_volumes and others else ()
+    return Landing(Candidates(nodes, rejected), chances, chances, demand.pods, settled=True)
 
 
 def _probabilities(candidates: Candidates) -> dict[str, float]:

@@ -18,6 +18,7 @@ from prewarm.cluster.decoding import (
     others,
     pods,
     quotas,
+    volumes,
     workloads,
 )
 from prewarm.cluster.decoding.common import WireMeta, WireObject
@@ -30,6 +31,7 @@ from prewarm.model.pods import Pod
 from prewarm.model.progressive import Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.snapshot import ObjectKey
+from prewarm.model.volumes import Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload
 
 
@@ -271,6 +273,10 @@ class Kinds:
         self.limit_ranges: Kind[LimitRange] = TypedKind(
             intents.LIMIT_RANGES, quotas.WireLimitRange, quotas.limit_range, found
         )
+        self.volume_claims: Kind[VolumeClaim] = TypedKind(
+            intents.VOLUME_CLAIMS, volumes.WireVolumeClaim, volumes.volume_claim, found
+        )
+        self.volumes: Kind[Volume] = TypedKind(intents.VOLUMES, volumes.WireVolume, volumes.volume, found)
         self.events: Kind[KubeletEvent] = TypedKind(intents.EVENTS, others.WireEvent, others.kubelet_event, found)
         self.image_caches: Kind[ImageCache] = MappingKind(intents.IMAGE_CACHES, decode_image_cache, found)
         self.node_images: Kind[NodeImages] = MappingKind(intents.NODE_IMAGES, decode_node_images, found)

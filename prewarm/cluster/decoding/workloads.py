@@ -50,6 +50,12 @@ class WireOrdinals(Struct, rename="camel", gc=False):
     start: int = 0
 
 
+class WireClaimTemplate(Struct, gc=False):
+    """spec.volumeClaimTemplates[] of a StatefulSet."""
+
+    metadata: WireMeta = field(default_factory=WireMeta)
+
+
 class WireWorkloadSpec(Struct, rename="camel", gc=False):
     """Spec of all four kinds."""
 
@@ -62,6 +68,7 @@ class WireWorkloadSpec(Struct, rename="camel", gc=False):
     paused: bool = False
     ordinals: WireOrdinals | None = None
     pod_management_policy: str = ""
+    volume_claim_templates: list[WireClaimTemplate] | None = None
 
 
 class WireWorkloadCondition(Struct, gc=False):
@@ -157,6 +164,7 @@ def _workload(resource: Resource, wire: WireWorkload, report: Report) -> Workloa
         partition=rolling.partition or 0,
         first_ordinal=0 if spec.ordinals is None else max(0, spec.ordinals.start),
         parallel=spec.pod_management_policy == "Parallel",
+        claim_templates=tuple(claim.metadata.name for claim in spec.volume_claim_templates or ()),
         update_revision=status.update_revision,
         min_ready_seconds=spec.min_ready_seconds,
         paused=spec.paused,

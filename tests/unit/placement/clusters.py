@@ -8,6 +8,7 @@ from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import ContainerShape, OwnerReference, Pod, PodPhase, PodShape, PodTemplate, Resources, Taint
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage
+from prewarm.model.volumes import Volume, VolumeClaim
 from prewarm.model.workloads import Namespace, Service, Workload, WorkloadKey
 
 HOSTNAME = "kubernetes.io/hostname"
@@ -83,7 +84,9 @@ def cluster(
     services: Iterable[Service] = (),
     namespaces: Iterable[Namespace] = (),
     replica_sets: Iterable[Workload] = (),
+    volumes: Iterable[Volume] = (),
 ) -> ClusterSnapshot:
+    """`volumes`: each is bound to the claim of its name in the namespace default."""
     by_node: dict[str, dict[tuple[str, str], Pod]] = {}
     by_namespace: dict[str, dict[tuple[str, str], Pod]] = {}
     by_owner: dict[str, dict[tuple[str, str], Pod]] = {}
@@ -97,6 +100,7 @@ def cluster(
             by_node.setdefault(one.node_name, {})[one.key] = one
             usage[one.node_name] = usage.get(one.node_name, NodeUsage()).plus(one)
     sets = list(replica_sets)
+    bound = list(volumes)
     by_namespace_services: dict[str, tuple[Service, ...]] = {}
     for service in services:
         by_namespace_services[service.namespace] = (*by_namespace_services.get(service.namespace, ()), service)
@@ -117,6 +121,8 @@ def cluster(
         replica_sets_by_owner={"uid-web": {(one.key.namespace, one.key.name): one for one in sets}},
         services_by_namespace=by_namespace_services,
         namespaces={one.name: one for one in namespaces},
+        volume_claims={("default", one.name): VolumeClaim("default", one.name, one.name) for one in bound},
+        volumes={one.name: one for one in bound},
     )
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn, cast
 import pytest
 
 from e2e.cluster import binaries
-from e2e.cluster.binaries import ControlPlaneBinaries
+from e2e.cluster.binaries import ArgoRollouts, ControlPlaneBinaries
 from e2e.cluster.gomodules import ToolError
 from e2e.cluster.selection import Cluster, Lane, Selection, SelectionError, running_cluster, select
 
@@ -24,6 +24,7 @@ _PROGRAMS: dict[str, Callable[[], object]] = {
     "control_plane_binaries": binaries.control_plane,
     "helm": binaries.helm,
     "prometheus": binaries.prometheus,
+    "argo_rollouts": binaries.argo_rollouts,
 }
 _BUILT = pytest.StashKey[dict[str, object]]()
 _SELECTION = pytest.StashKey[Selection]()
@@ -76,6 +77,14 @@ def helm(pytestconfig: pytest.Config) -> Path:
     """The helm program."""
     built = _built(pytestconfig, "helm")
     assert isinstance(built, Path)
+    return built
+
+
+@pytest.fixture(scope="session")
+def argo_rollouts(pytestconfig: pytest.Config) -> ArgoRollouts:
+    """The controller of Argo Rollouts and its CRDs."""
+    built = _built(pytestconfig, "argo_rollouts")
+    assert isinstance(built, ArgoRollouts)
     return built
 
 

@@ -1,0 +1,203 @@
+"""Canaries and blue-green against the real controller of Argo Rollouts: warmed once proven, withdrawn on abort."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from e2e.argo import argo_controller
+from e2e.cluster.binaries import ArgoRollouts
+from e2e.cluster.selection import Cluster
+from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
+from e2e.manifests import install_definitions
+
+PLAN = LanePlan(nodes=10, prefix="canaries", image_bytes=100_000_000)
+REPLICAS = 10
+ANNOTATIONS = {"prewarm.dev/enabled": "true"}
+CANARY = {"canary": {"steps": [{"setWeight": 20}, {"pause": {}}]}}
+ONE_PER_NODE = {
+    "podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {
+                "labelSelector": {"matchLabels": {"app": "shop"}},
+                "matchLabelKeys": ["rollouts-pod-template-hash"],
+                "topologyKey": "kubernetes.io/hostname",
+            }
+        ]
+    }
+}
+
+
+@pytest.fixture
+async def lane(cluster: Cluster, argo_rollouts: ArgoRollouts, namespace: str, tmp_path: Path) -> AsyncIterator[Lane]:
+    await asyncio.to_thread(install_definitions, cluster)
+    async with (
+        running(cluster, namespace, tmp_path, PLAN) as found,
+        argo_controller(cluster, argo_rollouts, namespace, tmp_path / "rollouts-controller.log"),
+    ):
+        yield found
+
+
+def rollout(tag: str, strategy: dict[str, object], **spec: object) -> dict[str, object]:
+    template = pod_template(tag, PLAN, name="shop", startup_seconds=1, affinity=ONE_PER_NODE)
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": "shop", "annotations": ANNOTATIONS},
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "strategy": strategy,
+            "template": template,
+            **spec,
+        },
+    }
+
+
+async def state(lane: Lane) -> dict[str, object]:
+    status = (await lane.get("rollouts.argoproj.io", "shop")).get("status", {})
+    assert isinstance(status, dict)
+    return status
+
+
+async def reach(lane: Lane, phase: str, *, updated: int | None = None) -> None:
+    async def there() -> bool:
+        status = await state(lane)
+        found = status.get("phase") == phase
+        return found and (updated is None or status.get("updatedReplicas") == status.get("readyReplicas") == updated)
+
+    await eventually(there, 90)
+
+
+async def change(lane: Lane, tag: str) -> None:
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": f"{REPOSITORY}:{tag}"}]
+    await lane.kubectl("patch", "rollouts.argoproj.io/shop", "--type=json", "-p", json.dumps(patch))
+
+
+async def set_status(lane: Lane, **fields: object) -> None:
+    """As `kubectl argo rollouts` does."""
+    await lane.kubectl(
+        "patch",
+        "rollouts.argoproj.io/shop",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": fields}),
+    )
+
+
+async def started(lane: Lane, strategy: dict[str, object], **spec: object) -> None:
+    await lane.apply(rollout("v1", strategy, **spec))
+    await reach(lane, "Healthy", updated=REPLICAS)
+
+
+async def test_a_promoted_canarys_later_pods_find_their_image(lane: Lane) -> None:
+    controller = await lane.controller()
+    await started(lane, CANARY)
+    await outcomes(controller, REPLICAS)
+    await change(lane, "v2")
+    await reach(lane, "Paused")
+    canaries = 2
+
+    async def warm() -> bool:
+        return len(lane.downloads("v2")) == PLAN.nodes
+
+    await eventually(warm)
+    assert lane.cold_starts("v2") == canaries
+    await set_status(lane, pauseConditions=None)
+    await reach(lane, "Healthy", updated=REPLICAS)
+    after = await outcomes(controller, 2 * REPLICAS)
+    assert after.get("hit_prewarmed", 0) == REPLICAS - canaries, after
+    assert lane.cold_starts("v2") == canaries
+
+
+async def test_an_aborted_canarys_plan_is_withdrawn(lane: Lane) -> None:
+    controller = await lane.controller(PREWARM_PULLS_AT_ONCE="1")
+    await started(lane, CANARY)
+    await outcomes(controller, REPLICAS)
+    await change(lane, "v2")
+
+    async def planned() -> bool:
+        return bool(await lane.names("imagecaches.prewarm.dev"))
+
+    await eventually(planned)
+    await set_status(lane, abort=True)
+
+    async def withdrawn() -> bool:
+        return not await lane.names("imagecaches.prewarm.dev")
+
+    await eventually(withdrawn)
+    await reach(lane, "Degraded")
+    assert not await lane.names("imagecaches.prewarm.dev")
+    assert len(lane.downloads("v2")) < PLAN.nodes
+
+
+async def test_a_canary_that_does_not_become_ready_spreads_nowhere(lane: Lane) -> None:
+    await lane.controller()
+    await started(lane, CANARY)
+    sick = {"op": "add", "path": "/spec/template/metadata/annotations/emulator.prewarm.dev~1startup-seconds"}
+    image = {"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": f"{REPOSITORY}:sick"}
+    patch = [{**sick, "value": "3600"}, image]
+    await lane.kubectl("patch", "rollouts.argoproj.io/shop", "--type=json", "-p", json.dumps(patch))
+
+    async def tried() -> bool:
+        return lane.cold_starts("sick") >= 2
+
+    await eventually(tried)
+    await asyncio.sleep(3)
+    assert lane.cold_starts("sick") == sum(lane.downloads("sick").values())
+
+
+async def test_a_preview_is_proved_before_the_other_pods_nodes_are_warmed(lane: Lane) -> None:
+    controller = await lane.controller()
+    service = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "shop"}, "ports": [{"port": 80}]}}
+    for name in ("active", "preview"):
+        await lane.apply({**service, "metadata": {"name": name}})
+    strategy = {
+        "blueGreen": {
+            "activeService": "active",
+            "previewService": "preview",
+            "previewReplicaCount": 2,
+            "autoPromotionEnabled": False,
+        }
+    }
+    await started(lane, strategy)
+    before = await outcomes(controller, REPLICAS)
+    await change(lane, "v2")
+
+    async def warm() -> bool:
+        return len(lane.downloads("v2")) == PLAN.nodes
+
+    await eventually(warm)
+    await set_status(lane, pauseConditions=None)
+    after = await outcomes(controller, 2 * REPLICAS)
+    assert after.get("hit_prewarmed", 0) - before.get("hit_prewarmed", 0) == REPLICAS - 2, after
+
+
+async def test_a_rollout_takes_its_template_from_a_deployment(lane: Lane) -> None:
+    controller = await lane.controller()
+    template = pod_template("v1", PLAN, name="shop", startup_seconds=1, affinity=ONE_PER_NODE)
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "source"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "shop"}}, "template": template},
+    }
+    await lane.apply(deployment)
+    found = rollout("v1", CANARY)
+    spec = found["spec"]
+    assert isinstance(spec, dict)
+    del spec["template"], spec["selector"]
+    spec["workloadRef"] = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "source"}
+    await lane.apply(found)
+    await reach(lane, "Healthy", updated=REPLICAS)
+    await outcomes(controller, REPLICAS)
+    await lane.kubectl("set", "image", "deployment/source", f"app={REPOSITORY}:v2")
+    await reach(lane, "Paused")
+
+    async def warm() -> bool:
+        return len(lane.downloads("v2")) == PLAN.nodes
+
+    await eventually(warm)

@@ -1,9 +1,10 @@
 """The gate on a real control plane: with it, every pod of a rollout starts warm; and it always opens."""
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,22 @@ PLAN = LanePlan(nodes=12, prefix="gate", image_bytes=100_000_000)
 REPLICAS = 6
 GATED = {"prewarm.dev/enabled": "true", "prewarm.dev/gate": "5m"}
 HELD = "prewarm.dev/gate-held"
+SYSTEM = f"prewarm-gate-{os.getpid()}"
+"""Namespace of the lease."""
+
+
+@pytest.fixture(scope="module")
+def policies(cluster: Cluster) -> Iterator[None]:
+    gate.install(cluster, SYSTEM)
+    yield
+    gate.remove(cluster, SYSTEM)
 
 
 @pytest.fixture
-async def lane(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterator[Lane]:
+async def lane(cluster: Cluster, policies: None, namespace: str, tmp_path: Path) -> AsyncIterator[Lane]:
     await asyncio.to_thread(install_definitions, cluster)
-    await asyncio.to_thread(gate.install, cluster, namespace)
-    try:
-        async with running(cluster, namespace, tmp_path, PLAN) as found:
-            yield found
-    finally:
-        await asyncio.to_thread(gate.remove, cluster)
+    async with running(cluster, namespace, tmp_path, PLAN) as found:
+        yield found
 
 
 def workload(kind: str, tag: str, annotations: Mapping[str, str] = GATED) -> dict[str, object]:
@@ -71,7 +77,7 @@ async def opened(lane: Lane, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 async def test_every_pod_of_a_held_rollout_starts_warm(lane: Lane, kind: str) -> None:
-    controller = await lane.controller()
+    controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, kind)
     before = await outcomes(controller, REPLICAS)
     await change(lane, kind, "v2")
@@ -93,7 +99,7 @@ async def test_every_pod_of_a_held_rollout_starts_warm(lane: Lane, kind: str) ->
 
 
 async def test_without_a_controller_nothing_is_held(lane: Lane) -> None:
-    controller = await lane.controller()
+    controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")
     controller.kill()
     await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, workload("Deployment", "v0"))
@@ -103,14 +109,14 @@ async def test_without_a_controller_nothing_is_held(lane: Lane) -> None:
 
 
 async def test_pulls_that_fail_open_it(lane: Lane) -> None:
-    await lane.controller()
+    await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")
     await lane.kubectl("set", "image", "deployment/shop", "app=registry.invalid/shop:v9")
     await opened(lane, "Deployment")
 
 
 async def test_a_rollback_to_what_is_there_is_let_go_at_once(lane: Lane) -> None:
-    controller = await lane.controller()
+    controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")
     await change(lane, "Deployment", "v2")
     await opened(lane, "Deployment")
@@ -124,7 +130,7 @@ async def test_a_rollback_to_what_is_there_is_let_go_at_once(lane: Lane) -> None
 
 
 async def test_what_a_person_resumes_stays_open(lane: Lane) -> None:
-    await lane.controller()
+    await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")
     await change(lane, "Deployment", "v2")
     await lane.kubectl("rollout", "resume", "deployment/shop")
@@ -136,7 +142,7 @@ async def test_what_a_person_resumes_stays_open(lane: Lane) -> None:
 
 
 async def test_a_dead_controllers_gates_are_opened_by_the_command(lane: Lane) -> None:
-    controller = await lane.controller()
+    controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment", {**GATED, "prewarm.dev/gate": "1s"})
     await gated(lane, "StatefulSet")
     controller.signal(signal.SIGSTOP)

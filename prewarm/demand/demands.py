@@ -7,7 +7,7 @@ from prewarm.demand.clone_set import clone_set_stage
 from prewarm.demand.coverage import Coverage, coverage
 from prewarm.demand.daemon_set import daemon_set_demand
 from prewarm.demand.flagger import flagger_demand
-from prewarm.demand.in_place import in_place_demand, pulled_by_kruise
+from prewarm.demand.in_place import in_place_demand, left_to_kruise
 from prewarm.demand.revisions import with_template
 from prewarm.demand.rollout import Stage, rollout_demand, stage
 from prewarm.demand.scale_out import scale_out_demand
@@ -60,7 +60,7 @@ def _now(
         case "CloneSet":
             at = clone_set_stage(snapshot, found)
             rolling = rollout_demand(snapshot, at, wishes.excluded, history)
-            rolling = rolling and replace(rolling, withheld=pulled_by_kruise(snapshot, found))
+            rolling = rolling and replace(rolling, withheld=left_to_kruise(snapshot, found))
             return _of_stage(snapshot, at, rolling, wishes, policy)
         case "Rollout":
             at = rollout_stage(snapshot, found)
@@ -73,7 +73,7 @@ def _now(
         case _:
             ahead = None
     if ahead is not None and workload.kind in IN_PLACE_KINDS:
-        ahead = replace(ahead, withheld=pulled_by_kruise(snapshot, found))
+        ahead = replace(ahead, withheld=left_to_kruise(snapshot, found))
     wanted = policy.scale_out if ahead is not None and ahead.trigger is Trigger.SCALE_OUT else policy.rollout
     return () if ahead is None or not (wanted or workload in snapshot.asked) else (ahead,)
 

@@ -66,10 +66,15 @@ def updates_in_place(snapshot: ClusterSnapshot, workload: Workload, pod: Pod) ->
     return _only_images_differ(workload.template.shape, pod.shape)
 
 
-def pulled_by_kruise(snapshot: ClusterSnapshot, workload: Workload) -> SkipReason | None:
-    """Whether OpenKruise has ordered the images of the wanted revision itself (its label on the revision)."""
-    if workload.key.kind not in IN_PLACE_KINDS:
+def left_to_kruise(snapshot: ClusterSnapshot, workload: Workload) -> SkipReason | None:
+    """Whether OpenKruise has ordered the images of the wanted revision itself, or has still to decide.
+
+    Its label on the revision tells, which comes before its status speaks of the change (doReconcile of CloneSets).
+    """
+    if workload.key.kind not in IN_PLACE_KINDS or workload.key in snapshot.asked:
         return None
+    if workload.observed_generation < workload.generation:
+        return SkipReason.UNOBSERVED
     wanted = _wanted_revision(snapshot, workload)
     return SkipReason.PULLED_BY_KRUISE if wanted is not None and wanted.pre_downloaded else None
 

@@ -142,6 +142,8 @@ class SkipReason(StrEnum):
     """Fewer pods of the new revision are ready than the policy's rollout.minUpdatedReadyPods asks for."""
     CANARY_UNPROVEN = "CanaryUnproven"
     """Pods of the canary are not all ready, or its analysis has not passed: its image does not spread yet."""
+    UNOBSERVED = "Unobserved"
+    """OpenKruise has not seen the change yet: it is not known whether it pre-downloads the images itself."""
     PULLED_BY_KRUISE = "PulledByKruise"
     """OpenKruise pre-downloads the revision's images itself."""
     NODE_LEAVING = "NodeLeaving"

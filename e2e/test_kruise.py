@@ -1,0 +1,133 @@
+"""OpenKruise's updates in place on the real API server and scheduler: every node is warm before its pod is touched."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from e2e import kruise
+from e2e.cluster.selection import Cluster
+from e2e.kruise import KruisePlayer, Object
+from e2e.lane import Lane, LanePlan, eventually, outcomes, pod_template, running
+from e2e.manifests import install_definitions
+
+PLAN = LanePlan(nodes=12, prefix="kruise", image_bytes=100_000_000)
+ONE_PER_NODE = {
+    "podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "shop"}}, "topologyKey": "kubernetes.io/hostname"}
+        ]
+    }
+}
+
+
+@pytest.fixture
+async def lane(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterator[Lane]:
+    await asyncio.to_thread(install_definitions, cluster)
+    async with running(cluster, namespace, tmp_path, PLAN) as found:
+        yield found
+        await asyncio.to_thread(kruise.uninstall, cluster)
+
+
+def spec(**fields: object) -> dict[str, object]:
+    template = pod_template("v1", PLAN, name="shop", startup_seconds=2, affinity=ONE_PER_NODE)
+    return {"selector": {"matchLabels": {"app": "shop"}}, "template": template, **fields}
+
+
+def in_turn(pods: Sequence[Object]) -> Sequence[Object]:
+    return pods
+
+
+def from_the_last(pods: Sequence[Object]) -> Sequence[Object]:
+    return sorted(pods, key=lambda pod: -int(str(pod["metadata"]["name"]).rpartition("-")[2]))
+
+
+async def test_a_clone_sets_pods_find_their_image_from_the_second_batch_on(lane: Lane) -> None:
+    """The kinds appear while the controller runs."""
+    controller = await lane.controller()
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    replicas, together = 12, 2
+    strategy = {"type": "InPlaceIfPossible", "maxUnavailable": together}
+    player = KruisePlayer(lane, "CloneSet", spec(replicas=replicas, updateStrategy=strategy))
+    await player.create([{"name": f"shop-{number}"} for number in range(replicas)])
+    await outcomes(controller, replicas)
+    await player.change("v2")
+    await player.update(in_turn, together=together)
+    after = await outcomes(controller, 2 * replicas)
+
+    assert after.get("hit_prewarmed", 0) >= replicas - together, after
+    assert lane.cold_starts("v2") == replicas - after.get("hit_prewarmed", 0)
+    assert lane.downloads("v2") == dict.fromkeys(lane.emulator.fleet.nodes, 1)
+
+
+async def test_ordinals_below_the_partition_stay_cold(lane: Lane) -> None:
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    controller = await lane.controller()
+    replicas, partition = 6, 2
+    rolling = {"podUpdatePolicy": "InPlaceIfPossible", "partition": partition}
+    strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    player = KruisePlayer(lane, "StatefulSet", spec(replicas=replicas, updateStrategy=strategy))
+    await player.create([{"name": f"shop-{number}"} for number in range(replicas)])
+    await outcomes(controller, replicas)
+    await player.change("v2")
+    await player.update(from_the_last, keep=partition)
+    after = await outcomes(controller, 2 * replicas - partition)
+
+    assert after.get("hit_prewarmed", 0) >= replicas - partition - 1, after
+    assert len(lane.downloads("v2")) == replicas - partition
+
+
+async def test_an_advanced_daemon_set_is_warm_on_every_node_before_its_pod_is_touched(lane: Lane) -> None:
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    controller = await lane.controller()
+    rolling = {"rollingUpdateType": "InPlaceIfPossible", "maxUnavailable": 1}
+    strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    player = KruisePlayer(lane, "DaemonSet", spec(updateStrategy=strategy))
+    nodes = sorted(lane.emulator.fleet.nodes)
+    await player.create([{"name": f"shop-{node}", "nodeName": node} for node in nodes])
+    await outcomes(controller, len(nodes))
+    await player.change("v2")
+    await player.update(lambda pods: sorted(pods, key=lambda pod: str(pod["spec"]["nodeName"]), reverse=True))
+    after = await outcomes(controller, 2 * len(nodes))
+
+    assert after.get("hit_prewarmed", 0) >= len(nodes) - 1, after
+    assert lane.downloads("v2") == dict.fromkeys(nodes, 1)
+
+
+async def test_nothing_is_pulled_twice_where_openkruise_pre_downloads(lane: Lane) -> None:
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    controller = await lane.controller()
+    replicas = 4
+    strategy = {"type": "InPlaceIfPossible", "maxUnavailable": 1, "paused": True}
+    player = KruisePlayer(lane, "CloneSet", spec(replicas=replicas, updateStrategy=strategy))
+    await player.create([{"name": f"shop-{number}"} for number in range(replicas)])
+    await outcomes(controller, replicas)
+    await player.change("v2", pre_downloads=True)
+    await player.change("v3")
+
+    async def warm() -> bool:
+        return len(lane.downloads("v3")) == replicas
+
+    await eventually(warm)
+    assert not lane.downloads("v2")
+
+
+async def test_kinds_that_vanish_stop_nothing_else(lane: Lane) -> None:
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    controller = await lane.controller()
+    strategy = {"type": "InPlaceIfPossible", "paused": True}
+    player = KruisePlayer(lane, "CloneSet", spec(replicas=2, updateStrategy=strategy))
+    await player.create([{"name": f"shop-{number}"} for number in range(2)])
+    await player.change("v2")
+
+    async def planned() -> bool:
+        return bool(await lane.names("imagecaches.prewarm.dev"))
+
+    async def withdrawn() -> bool:
+        return not await planned()
+
+    await eventually(planned)
+    await asyncio.to_thread(kruise.uninstall, lane.cluster)
+    await eventually(withdrawn)
+    assert await controller.get("/readyz") == "ok\n"

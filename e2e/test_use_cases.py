@@ -73,7 +73,9 @@ async def test_base_images_come_to_every_node_and_to_those_that_join(lane: Lane)
         await shop.wait("base-images", ".status.succeeded=8")
         for image in (f"{REGISTRY}/base/java:21", f"{REGISTRY}/base/python:3.14"):
             assert shop.pulls(image) == shop.once(*shop.nodes)
-        assert joined in shop.nodes
+        header, row = (await lane.kubectl("get", "nodeimages.prewarm.dev", joined)).splitlines()
+        assert header.split() == ["NAME", "IMAGES", "FAILURES", "AGE"]
+        assert (row.split()[0], int(row.split()[1]) >= 2, row.split()[2]) == (joined, True, "0")
 
 
 async def test_sidecars_are_pulled_once_and_no_more(lane: Lane) -> None:

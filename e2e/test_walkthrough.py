@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from e2e.caching import KIND, Lane, Shop, running_lane
 from e2e.cluster.selection import Cluster
+from e2e.lane import eventually
 from e2e.manifests import PROJECT
 from prewarm.model.images import parse_reference
 
@@ -69,6 +70,11 @@ class Terminal:
         """`kubectl edit`, as a JSON patch."""
         return await self.kubectl("patch", KIND, CACHE, "--type=json", "-p", json.dumps(patch))
 
+    async def has_no_annotation(self) -> bool:
+        """Whether what was typed as an annotation was acted on and is gone."""
+        where = ("--namespace", NAMESPACE, "-o", "jsonpath={.metadata.annotations}")
+        return await self._shop.lane.kubectl("get", KIND, CACHE, *where) in {"", "{}"}
+
     async def wait(self, *conditions: str) -> None:
         """kubectl wait."""
         for condition in conditions:
@@ -102,6 +108,7 @@ async def test_the_walk_through_works_step_by_step(lane: Lane) -> None:
         await type_.wait("jsonpath={.status.requestedAt}", "condition=Ready")
         await lane.pods.until(lambda: shop.pulls(BUSYBOX) == before + Counter(everywhere))
         await type_.wait("condition=Ready")
+        await eventually(type_.has_no_annotation)
 
         # Add an image.
         await type_.edit([{"op": "add", "path": "/spec/cacheSpec/0/images/-", "value": JDK}])

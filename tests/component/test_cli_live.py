@@ -63,6 +63,7 @@ async def settle(server: FakeApiServer, *, ready: bool, failures: list[dict[str,
         "desired": 2,
         "succeeded": 2 if ready else 1,
         "failures": failures or [],
+        "refreshHandled": cache["metadata"].get("annotations", {}).get("prewarm.dev/refresh", ""),
     }
     server.put(IMAGE_CACHES, {**cache, "metadata": {**cache["metadata"], "generation": 1}, "status": status})
 

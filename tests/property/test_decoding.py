@@ -91,6 +91,73 @@ EVENT: Object = {
     "firstTimestamp": TIME,
     "series": {"count": 2, "lastObservedTime": TIME},
 }
+KRUISE_STRATEGY: Object = {
+    "type": "InPlaceIfPossible",
+    "partition": "50%",
+    "maxUnavailable": "20%",
+    "maxSurge": 0,
+    "priorityStrategy": {
+        "weightPriority": [{"weight": 5, "matchSelector": SELECTOR}],
+        "orderPriority": [{"orderedKey": "rank"}],
+    },
+    "scatterStrategy": [{"key": "a", "value": "b"}],
+    "rollingUpdate": {
+        "rollingUpdateType": "InPlaceIfPossible",
+        "podUpdatePolicy": "InPlaceOnly",
+        "partition": 1,
+        "selector": SELECTOR,
+        "unorderedUpdate": {"priorityStrategy": {"orderPriority": [{"orderedKey": "rank"}]}},
+    },
+}
+KRUISE: Object = {
+    "apiVersion": "apps.kruise.io/v1beta1",
+    "metadata": METADATA,
+    "spec": WORKLOAD["spec"] | {"updateStrategy": KRUISE_STRATEGY, "reserveOrdinals": [1, "2-4"]},
+    "status": {"observedGeneration": 1, "updateRevision": "web-1", "daemonSetHash": "1"},
+}
+REVISION: Object = {
+    "metadata": METADATA
+    | {
+        "ownerReferences": [
+            {"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "uid": "x", "controller": True}
+        ]
+    },
+    "data": {"spec": {"template": {"$patch": "replace", "metadata": {"creationTimestamp": None}, "spec": SPEC}}},
+}
+ROLLOUT: Object = {
+    "metadata": METADATA,
+    "spec": WORKLOAD["spec"]
+    | {
+        "workloadRef": {"kind": "Deployment", "name": "web"},
+        "strategy": {
+            "canary": {
+                "steps": [
+                    {"setWeight": 20},
+                    {"pause": {"duration": "1h30m"}},
+                    {"setCanaryScale": {"weight": 10, "replicas": 3, "matchTrafficWeight": True}},
+                    {"analysis": {"templates": []}},
+                ],
+                "trafficRouting": {},
+                "maxSurge": "25%",
+            },
+            "blueGreen": {"previewReplicaCount": 1, "autoPromotionSeconds": 30},
+        },
+    },
+    "status": {
+        "observedGeneration": "3",
+        "currentStepIndex": 1,
+        "stableRS": "a",
+        "canary": {"currentStepAnalysisRunStatus": {"status": "Running"}},
+    },
+}
+CANARY: Object = {
+    "metadata": METADATA,
+    "spec": {
+        "targetRef": {"kind": "Deployment", "name": "web"},
+        "analysis": {"interval": "1m", "maxWeight": 50, "stepWeight": 10, "stepWeights": [1, 2], "iterations": 3},
+    },
+    "status": {"phase": "Progressing", "canaryWeight": 10, "failedChecks": 0, "iterations": 0},
+}
 CACHE: Object = {"metadata": METADATA, "spec": {"cacheSpec": [{"images": ["a"], "nodeNames": ["n"]}]}, "status": {}}
 
 Pick = Callable[[Kinds], Kind[object]]
@@ -99,6 +166,12 @@ KINDS: list[tuple[Pick, Object]] = [
     (lambda kinds: kinds.nodes, node("n1")),
     (lambda kinds: kinds.deployments, WORKLOAD),
     (lambda kinds: kinds.daemon_sets, WORKLOAD),
+    (lambda kinds: kinds.clone_sets, KRUISE),
+    (lambda kinds: kinds.advanced_stateful_sets, KRUISE),
+    (lambda kinds: kinds.advanced_daemon_sets, KRUISE),
+    (lambda kinds: kinds.revisions, REVISION),
+    (lambda kinds: kinds.rollouts, ROLLOUT),
+    (lambda kinds: kinds.canaries, CANARY),
     (lambda kinds: kinds.autoscalers, AUTOSCALER),
     (lambda kinds: kinds.quotas, {"metadata": METADATA, "status": {"hard": {"pods": "3"}, "used": {"pods": "1"}}}),
     (lambda kinds: kinds.limit_ranges, {"metadata": METADATA, "spec": {"limits": [{"type": "Container", "max": {}}]}}),

@@ -36,16 +36,16 @@ class WireStep(Struct, rename="camel", gc=False):
     set_weight: int | None = None
     pause: WirePause | None = None
     set_canary_scale: WireScale | None = None
-    experiment: msgspec.Raw | None = None
-    analysis: msgspec.Raw | None = None
-    plugin: msgspec.Raw | None = None
+    experiment: msgspec.Raw = field(default_factory=msgspec.Raw)
+    analysis: msgspec.Raw = field(default_factory=msgspec.Raw)
+    plugin: msgspec.Raw = field(default_factory=msgspec.Raw)
 
 
 class WireCanary(Struct, rename="camel", gc=False):
     """spec.strategy.canary."""
 
     steps: list[WireStep] | None = None
-    traffic_routing: msgspec.Raw | None = None
+    traffic_routing: msgspec.Raw = field(default_factory=msgspec.Raw)
     max_surge: int | str | None = None
     max_unavailable: int | str | None = None
     dynamic_stable_scale: bool = False
@@ -164,7 +164,7 @@ def _rollout(
         reference = None
     return Rollout(
         blue_green=blue_green is not None,
-        routed=canary.traffic_routing is not None,
+        routed=_is_set(canary.traffic_routing),
         shrinks_stable=canary.dynamic_stable_scale,
         steps=steps,
         step=min(max(0, status.current_step_index or 0), len(steps)),
@@ -177,6 +177,10 @@ def _rollout(
         doubted=any(run is not None and run.status in _DOUBTFUL for run in _runs(status)),
         workload_ref="" if reference is None else reference.name,
     )
+
+
+def _is_set(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in {b"", b"null"}
 
 
 def _runs(status: WireRolloutStatus) -> tuple[WireAnalysis | None, ...]:
@@ -205,7 +209,7 @@ def _step(wire: WireStep, report: Report) -> CanaryStep:
         scale_weight=None if scale.weight is None else min(100, max(0, scale.weight)),
         match_traffic=scale.match_traffic_weight,
         pause_seconds=pause,
-        waits=open_end or any(work is not None for work in (wire.experiment, wire.analysis, wire.plugin)),
+        waits=open_end or any(map(_is_set, (wire.experiment, wire.analysis, wire.plugin))),
     )
 
 

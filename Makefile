@@ -8,6 +8,9 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 # Arguments for the program behind a target: make demo ARGS=--keep
 ARGS ?=
+# Test processes at once. Those on a control plane mostly wait for it: each process starts its own.
+WORKERS ?= 2
+E2E_WORKERS ?= 3
 
 .PHONY: help
 help: ## Show what there is
@@ -49,12 +52,14 @@ generate: setup ## Write the CRDs and reference pages that come from the code
 .PHONY: unit
 unit: setup ## Tests that need no cluster (ARGS="-k name")
 	@echo "== tests"
-	@$(BIN)/pytest tests $(ARGS)
+	@$(BIN)/pytest tests --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
 
 .PHONY: e2e
 e2e: setup ## Tests on a real control plane (skipped, with the reason, where none can run)
+	@echo "== programs"
+	@$(PYTHON) -m e2e.cluster.binaries all || echo "tests that need them are skipped, or fail with PREWARM_TEST_REQUIRE_CLUSTER"
 	@echo "== tests on a control plane"
-	@$(BIN)/pytest e2e $(ARGS)
+	@$(BIN)/pytest e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(ARGS)
 
 .PHONY: survive
 survive: setup ## Kill, stall and confuse the controller on a real control plane, over many seeds (ARGS="KILL --seeds 5")

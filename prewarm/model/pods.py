@@ -152,6 +152,9 @@ class HostPort(Struct, frozen=True):
     host_ip: str = "0.0.0.0"  # noqa: S104 - Kubernetes' own spelling of "every address"
 
 
+DEFAULT_SCHEDULER = "default-scheduler"
+
+
 class PodShape(Struct, frozen=True):
     """Everything in a pod spec that decides on which nodes it may and should run, and which images it needs there.
 
@@ -174,7 +177,9 @@ class PodShape(Struct, frozen=True):
     host_ports: tuple[HostPort, ...] = ()
     priority: int = 0
     preempts: bool = True
-    scheduler_name: str = "default-scheduler"
+    scheduler_name: str = DEFAULT_SCHEDULER
+    gated: bool = False
+    """Whether spec.schedulingGates keep the scheduler from looking at it."""
     node_name: str = ""
     """spec.nodeName of a *template*; a running pod's node stands in Pod.node_name."""
     volume_claims: tuple[str, ...] = ()
@@ -182,6 +187,11 @@ class PodShape(Struct, frozen=True):
     pull_secrets: tuple[str, ...] = ()
     host_network: bool = False
     runtime_class: str = ""
+
+    @property
+    def foreign_scheduler(self) -> bool:
+        """Whether a scheduler places it of which nobody knows what it prefers: another program, or another profile."""
+        return self.scheduler_name != DEFAULT_SCHEDULER
 
     @property
     def images(self) -> tuple[str, ...]:

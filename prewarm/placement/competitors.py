@@ -15,13 +15,14 @@ def competitors(demand: Demand, snapshot: ClusterSnapshot, ours: IncomingPod) ->
     """Kinds of waiting pods and how many, in the order of the scheduler's queue (priority, then age).
 
     Pods of the demand's own workload that exist and wait are among them: the demand is about those still to come.
+    Those with scheduling gates are not: they are not in that queue.
     """
     leaving = set(demand.leaving)
     waiting = sorted(
         (
             pod
             for pod in snapshot.waiting_pods.values()
-            if pod.shape.priority >= ours.shape.priority and pod.key not in leaving
+            if pod.shape.priority >= ours.shape.priority and pod.key not in leaving and not pod.shape.gated
         ),
         key=lambda pod: (-pod.shape.priority, pod.created_at, pod.key),
     )[:MAX_COMPETITORS]

@@ -35,7 +35,11 @@ class Effect(Struct, frozen=True):
 
 
 class PodScheduler:
-    """Places pods of one kind; everything that depends on other pods is kept up to date as they land and leave."""
+    """Places pods of one kind; everything that depends on other pods is kept up to date as they land and leave.
+
+    Of another scheduler or profile the filters are taken for the default ones, and nothing for known of its scores: all
+    nodes that fit are equally good.
+    """
 
     def __init__(
         self,
@@ -112,6 +116,8 @@ class PodScheduler:
 
     def _total(self, selected: Mask) -> Scores:
         total = self.resources.score
+        if self.pod.shape.foreign_scheduler:
+            return np.zeros_like(total)
         if self._image_score is not None:
             total = total + self._image_score
         if self._unwelcome is not None:

@@ -62,7 +62,9 @@ def plan_demand(
         sure=None if where.settled else max(0, ceil(where.later / 2) - len(done.idle)),
     )
     largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
-    unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability)
+    unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
+        demand.template.shape.foreign_scheduler and not demand.is_fixed and len(where.candidates.nodes) > 1
+    )
     withheld = (
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )

@@ -71,6 +71,9 @@ def landing(
     """
     if demand.is_fixed:
         return _fixed(demand, snapshot)
+    named = demand.template.shape.node_name
+    if named:
+        return _named(demand, named, snapshot)
     imminent = _imminent(demand, snapshot.taken_at)
     later = demand.pods - sum(batch.pods for batch in imminent)
     settled = not imminent and not _being_scheduled(demand, snapshot)
@@ -92,6 +95,15 @@ def landing(
     least = _probabilities(fewer_gone)
     certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
     return Landing(candidates, _after(candidates, first), certain, later, settled)
+
+
+def _named(demand: Demand, node: str, snapshot: ClusterSnapshot) -> Landing:
+    """The template names its node: the kubelet takes the pods, and no scheduler looks at them."""
+    later = demand.pods - sum(batch.pods for batch in _imminent(demand, snapshot.taken_at))
+    others = len(snapshot.nodes) - (node in snapshot.nodes)
+    rejected = ((RejectReason.NODE_NAME, others),) if others else ()
+    chances = {node: 1.0} if later else {}
+    return Landing(Candidates((CandidateNode(node, 1.0),), rejected), chances, chances, later, settled=True)
 
 
 def _fixed(demand: Demand, snapshot: ClusterSnapshot) -> Landing:
@@ -146,6 +158,6 @@ def expected_images(
 def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:
     """Whether pods of the wanted revision are about to get a node; those that found none for a while do not count."""
     return any(
-        not pod.node_name and snapshot.taken_at - pod.created_at < SCHEDULING_SECONDS
+        not pod.node_name and not pod.shape.gated and snapshot.taken_at - pod.created_at < SCHEDULING_SECONDS
         for pod in pods_of_revision(demand, snapshot)
     )

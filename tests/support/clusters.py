@@ -9,6 +9,7 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import ContainerShape, OwnerReference, Pod, PodShape, PodTemplate, Resources
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage
+from prewarm.model.volumes import Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, Namespace, Workload, WorkloadKey
 
 GIB = 1024**3
@@ -86,6 +87,7 @@ def cluster(
     autoscalers: Iterable[Autoscaler] = (),
     node_images: Iterable[NodeImages] = (),
     image_caches: Iterable[ImageCache] = (),
+    volumes: Iterable[tuple[VolumeClaim, Volume]] = (),
 ) -> ClusterSnapshot:
     """A snapshot of these objects."""
     by_node: dict[str, dict[tuple[str, str], Pod]] = {}
@@ -93,6 +95,7 @@ def cluster(
     by_owner: dict[str, dict[tuple[str, str], Pod]] = {}
     usage: dict[str, NodeUsage] = {}
     all_pods = {pod.key: pod for pod in pods}
+    bound = list(volumes)
     for pod in all_pods.values():
         by_namespace.setdefault(pod.namespace, {})[pod.key] = pod
         if pod.owner is not None:
@@ -110,6 +113,8 @@ def cluster(
     return ClusterSnapshot(
         taken_at=now,
         nodes=_by_name(nodes),
+        volume_claims={(claim.namespace, claim.name): claim for claim, _ in bound},
+        volumes={volume.name: volume for _, volume in bound},
         pods=all_pods,
         pods_by_node=by_node,
         pods_by_namespace=by_namespace,

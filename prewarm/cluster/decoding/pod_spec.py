@@ -99,6 +99,7 @@ class WirePodSpec(Struct, rename="camel", gc=False):
     priority: int | None = None
     preemption_policy: str | None = None
     scheduler_name: str = ""
+    scheduling_gates: list[WireLocalName] | None = None
     service_account_name: str = ""
     image_pull_secrets: list[WireLocalName] | None = None
     host_network: bool = False
@@ -199,6 +200,7 @@ def _build(spec: WirePodSpec, report: Report) -> PodShape:
         priority=spec.priority or 0,
         preempts=spec.preemption_policy != "Never",
         scheduler_name=spec.scheduler_name or "default-scheduler",
+        gated=bool(spec.scheduling_gates),
         node_name=intern(spec.node_name),
         volume_claims=tuple(
             volume.persistent_volume_claim.claim_name

@@ -11,7 +11,9 @@ from prewarm.history.state import Measured
 from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import OwnerReference, Pod, PodPhase
+from prewarm.model.selectors import NodeSelectorTerm, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.volumes import Volume, VolumeClaim
 from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
 from tests.support.clusters import cluster, deployment, node, template
 
@@ -148,6 +150,40 @@ def test_of_very_many_pods_the_first_batches_are_told_apart() -> None:
     assert demand is not None
     assert demand.pods == 400
     assert len(demand.batches) <= 128
+
+
+def kept_on(claim: str, *hosts: str) -> tuple[VolumeClaim, Volume]:
+    term = NodeSelectorTerm((Requirement("kubernetes.io/hostname", Operator.IN, hosts),))
+    return VolumeClaim("shop", claim, f"pv-{claim}"), Volume(f"pv-{claim}", (term,))
+
+
+def test_a_pod_with_a_local_volume_comes_to_its_node() -> None:
+    workload = stateful_set(2, claim_templates=("data", "log"))
+    volumes = [kept_on("data-db-0", "n0", "n1"), kept_on("data-db-1", "n2", "n3"), kept_on("log-db-1", "n3")]
+    nodes = [node(f"n{number}") for number in range(6)]
+    demand = wanted(cluster(nodes, [pod(0), pod(1)], [workload], volumes=volumes))
+    assert demand is not None
+    assert [batch.nodes for batch in demand.batches] == [("n3",), ()]
+    assert [batch.claims for batch in demand.batches] == [("data-db-1", "log-db-1"), ("data-db-0", "log-db-0")]
+    assert not demand.is_fixed
+
+
+def test_pods_that_come_together_go_each_to_its_own_volume() -> None:
+    workload = stateful_set(3, claim_templates=("data",), parallel=True)
+    volumes = [kept_on(f"data-db-{number}", f"n{5 - number}") for number in range(3)]
+    demand = wanted(cluster([node(f"n{number}") for number in range(6)], (), [workload], volumes=volumes))
+    assert demand is not None
+    assert [batch.nodes for batch in demand.batches] == [("n5",), ("n4",), ("n3",)]
+    assert len({batch.needed_at for batch in demand.batches}) == 1
+    assert demand.is_fixed
+
+
+def test_volumes_that_are_not_bound_yet_leave_the_scheduler_its_choice() -> None:
+    workload = stateful_set(2, claim_templates=("data",))
+    free = [(VolumeClaim("shop", "data-db-0"), Volume("unused"))]
+    demand = wanted(cluster([node("n0")], [pod(0), pod(1)], [workload], volumes=free))
+    assert demand is not None
+    assert [batch.claims for batch in demand.batches] == [(), ()]
 
 
 def test_the_policy_decides_on_rollouts() -> None:

@@ -1,11 +1,13 @@
 """Demands whose nodes are certain, and pods that are replaced in order."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from prewarm.history import History
-from prewarm.model.plans import SkipReason
-from prewarm.model.pods import OwnerReference, Pod, PodPhase, PodTemplate
+from prewarm.model.plans import RejectReason, SkipReason
+from prewarm.model.pods import OwnerReference, Pod, PodPhase, PodTemplate, Resources, Taint
 from prewarm.model.workloads import Workload, WorkloadKey
 from prewarm.planning import plan
 from tests.support.clusters import cluster, deployment, node, template
@@ -62,3 +64,43 @@ def test_the_successor_of_a_stateful_sets_pod_takes_the_room_that_it_left(full: 
     assert full in {candidate.name for candidate in entry.candidates.nodes}
     assert entry.candidates.unplaced == 0
     assert entry.demand.leaving == (("shop", "app-1"), ("shop", "app-0"))
+
+
+def by(pod_template: PodTemplate, **fields: Any) -> PodTemplate:
+    return replace(pod_template, shape=replace(pod_template.shape, **fields))
+
+
+def announced_with(**fields: Any) -> Workload:
+    return deployment(by(V2, **fields), replicas=2, paused=True)
+
+
+def test_where_another_scheduler_may_choose_nothing_is_guessed() -> None:
+    nodes = [node(f"n{number}", cpu=8 + 8 * number) for number in range(3)]
+    entry = plan(cluster(nodes, workloads=[announced_with(scheduler_name="volcano")]), History()).demands[0]
+    assert not entry.nodes
+    assert {skip.reason for skip in entry.skips} == {SkipReason.UNPREDICTABLE}
+    assert {one.name for one in entry.candidates.nodes} == {"n0", "n1", "n2"}
+
+
+def test_where_another_scheduler_has_no_choice_its_node_is_warmed() -> None:
+    nodes = [node(f"n{number}") for number in range(3)]
+    one_node = {"node_selector": (("kubernetes.io/hostname", "n1"),)}
+    workload = announced_with(scheduler_name="volcano", **one_node)
+    entry = plan(cluster(nodes, workloads=[workload]), History()).demands[0]
+    assert [planned.name for planned in entry.nodes] == ["n1"]
+
+
+def test_a_template_that_names_its_node_passes_the_scheduler_by() -> None:
+    full = node("n1", cpu=0, taints=(Taint("team", "ml"),))
+    entry = plan(cluster([node("n0"), full], workloads=[announced_with(node_name="n1")]), History()).demands[0]
+    assert [planned.name for planned in entry.nodes] == ["n1"]
+    assert dict(entry.candidates.rejected) == {RejectReason.NODE_NAME: 1}
+
+
+def test_pods_behind_scheduling_gates_compete_for_nothing() -> None:
+    waiting = replace(pod("DaemonSet", 0, ""), owner=None, phase=PodPhase.PENDING, shape=by(V1, gated=True).shape)
+    large = replace(waiting, shape=replace(waiting.shape, requests=Resources(7900)))
+    nodes = [node("n0"), node("n1", cpu=2)]
+    workloads = [announced_with()]
+    free = plan(cluster(nodes, workloads=workloads), History()).demands[0]
+    assert plan(cluster(nodes, [large], workloads), History()).demands[0].candidates == free.candidates

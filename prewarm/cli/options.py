@@ -35,6 +35,9 @@ _KINDS = {
     "rollout": "Rollout",
     "rollouts": "Rollout",
     "ro": "Rollout",
+    "replicaset": "ReplicaSet",
+    "replicasets": "ReplicaSet",
+    "rs": "ReplicaSet",
     "canary": "Canary",
     "canaries": "Canary",
 }
@@ -75,7 +78,7 @@ def parse_workload(text: str) -> WorkloadKey:
         raise usage(f"{text!r} is no workload: write KIND/NAMESPACE/NAME, such as deployment/shop/web")
     known = _KINDS.get(kind.lower())
     if known is None:
-        kinds = "deployment, statefulset, daemonset, cloneset, asts, ads or rollout"
+        kinds = "deployment, statefulset, daemonset, cloneset, asts, ads, rollout or replicaset"
         raise usage(f"kind {kind!r} of {text!r} is not known: write {kinds}")
     return WorkloadKey(known, namespace, name)
 

@@ -204,7 +204,10 @@ class Store:
     def _touch_owner(self, namespace: str, owner: OwnerReference) -> None:
         if owner.kind == "ReplicaSet":
             replica_set = self._replica_sets.get((namespace, owner.name))
-            if replica_set is None or replica_set.owner is None:
+            if replica_set is None:
+                return
+            if replica_set.owner is None:
+                self._changes.workloads.add(replica_set.key)
                 return
             owner = replica_set.owner
         kind = workload_kind(owner.api_version, owner.kind)
@@ -240,6 +243,10 @@ class Store:
             self._revisions_by_owner.put(new.owner_uid, key, new)
 
     def _replica_set(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
+        """One that nothing controls is a workload by itself, until a Deployment adopts it."""
+        lone_old, lone_new = (one if one is not None and one.owner is None else None for one in (old, new))
+        if lone_old is not None or lone_new is not None:
+            self._workload(key, lone_old, lone_new)
         for replica_set in (old, new):
             if replica_set is not None and replica_set.owner is not None:
                 self._touch_owner(key[0], replica_set.owner)

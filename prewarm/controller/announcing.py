@@ -9,6 +9,7 @@ from prewarm.model.intents import (
     CLONE_SETS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    REPLICA_SETS,
     ROLLOUTS,
     STATEFUL_SETS,
     RecordEvent,
@@ -31,6 +32,7 @@ _RESOURCES: dict[str, Resource] = {
     "AdvancedStatefulSet": ADVANCED_STATEFUL_SETS,
     "AdvancedDaemonSet": ADVANCED_DAEMON_SETS,
     "Rollout": ROLLOUTS,
+    "ReplicaSet": REPLICA_SETS,
 }
 _SHOWN_IMAGES = 3
 _Said = tuple[WorkloadKey, str]

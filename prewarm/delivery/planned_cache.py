@@ -25,6 +25,7 @@ _SHORT_KINDS = {
     "AdvancedStatefulSet": "asts",
     "AdvancedDaemonSet": "ads",
     "Rollout": "ro",
+    "ReplicaSet": "rs",
 }
 _MAX_WORKLOAD_NAME = 63 - len("prewarm-deploy--") - 8
 """Names stay within 63 characters, so that they can stand in labels and host names too."""

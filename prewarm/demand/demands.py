@@ -8,6 +8,7 @@ from prewarm.demand.coverage import Coverage, coverage
 from prewarm.demand.daemon_set import daemon_set_demand
 from prewarm.demand.flagger import flagger_demand
 from prewarm.demand.in_place import in_place_demand, left_to_kruise
+from prewarm.demand.replica_set import replica_set_stage
 from prewarm.demand.revisions import with_template
 from prewarm.demand.rollout import Stage, rollout_demand, stage
 from prewarm.demand.scale_out import scale_out_demand
@@ -57,6 +58,8 @@ def _now(
             pass
         case "Deployment":
             return _of_deployment(snapshot, found, wishes, policy, history)
+        case "ReplicaSet":
+            return _of_stage(snapshot, replica_set_stage(snapshot, found), None, wishes, policy)
         case "CloneSet":
             at = clone_set_stage(snapshot, found)
             rolling = rollout_demand(snapshot, at, wishes.excluded, history)

@@ -16,13 +16,13 @@ TOLERANCE = 0.1
 def scale_out_demand(
     snapshot: ClusterSnapshot, at: Stage, policy: Policy, headroom_percent: int | None, excluded: frozenset[str]
 ) -> Demand | None:
-    """The next pods of a Deployment that something scales; None if nothing does or nothing may be added.
+    """The next pods of a workload that something scales; None if nothing does or nothing may be added.
 
     Replicas that were asked for already and do not exist yet come first: they are created now.
 
     Args:
         snapshot: the cluster.
-        at: the Deployment's ReplicaSets and pods; its rollout is over.
+        at: the workload's pods; its rollout is over.
         policy: whose headroom applies where the workload names none.
         headroom_percent: from the workload's annotation, which also stands for an autoscaler that we cannot see.
         excluded: names of containers whose images are left out.

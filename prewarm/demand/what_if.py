@@ -19,6 +19,7 @@ PREDICTED_KINDS = (
     "AdvancedStatefulSet",
     "AdvancedDaemonSet",
     "Rollout",
+    "ReplicaSet",
 )
 """Kinds of which the next pods are predicted."""
 MAX_REPLICAS = 1_000_000

@@ -70,7 +70,8 @@ class ClusterSnapshot(Struct, frozen=True):
     """Pods of ours (label prewarm.dev/puller); they are in the other mappings too."""
     usage: Mapping[str, NodeUsage] = {}
     workloads: Mapping[WorkloadKey, Workload] = {}
-    """Deployments, StatefulSets, DaemonSets, and the kinds of OpenKruise, Argo Rollouts and Flagger."""
+    """Deployments, StatefulSets, DaemonSets, ReplicaSets that nothing controls, and the kinds of OpenKruise, Argo
+    Rollouts and Flagger."""
     replica_sets: Mapping[ObjectKey, Workload] = {}
     replica_sets_by_owner: Mapping[str, Mapping[ObjectKey, Workload]] = {}
     """By uid of the owning Deployment or Rollout."""

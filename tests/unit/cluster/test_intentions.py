@@ -3,10 +3,12 @@
 from msgspec.structs import replace
 
 from prewarm.cluster.store import Store
-from prewarm.model.workloads import Workload
+from prewarm.model.pods import OwnerReference, Pod
+from prewarm.model.workloads import Workload, WorkloadKey
 from tests.support.clusters import WEB, deployment, template
 
 KEY = (WEB.namespace, WEB.name)
+LONE = WorkloadKey("ReplicaSet", WEB.namespace, WEB.name)
 
 
 def touched(store: Store, workload: Workload) -> tuple[bool, bool]:
@@ -31,3 +33,31 @@ def test_a_deletion_is_an_intention() -> None:
     store.deployments.remove(KEY)
     assert store.changed().intended == {WEB}
     assert not store.changed()
+
+
+def test_a_replica_set_is_a_workload_until_a_deployment_adopts_it() -> None:
+    store = Store()
+    lone = replace(deployment(template("web:v1"), key=LONE), generation=1)
+    store.replica_sets.put(KEY, lone)
+    assert store.changed().intended == {LONE}
+    assert store.snapshot(0.0).workloads == {LONE: lone}
+
+    pod = Pod("shop", "web-1", "uid-1", owner=OwnerReference("ReplicaSet", "web", lone.uid))
+    store.pods.put(pod.key, pod)
+    assert store.changed().workloads == {LONE}
+
+    owner = OwnerReference("Deployment", "web", "uid-owner")
+    store.replica_sets.put(KEY, replace(lone, owner=owner))
+    assert store.changed().workloads == {LONE, WEB}
+    found = store.snapshot(0.0)
+    assert not found.workloads
+    assert found.replica_sets_by_owner.keys() == {owner.uid}
+
+
+def test_a_replica_set_that_nothing_controls_goes_as_other_workloads_do() -> None:
+    store = Store()
+    store.replica_sets.put(KEY, deployment(template("web:v1"), key=LONE))
+    store.changed()
+    store.replica_sets.remove(KEY)
+    assert store.changed().intended == {LONE}
+    assert not store.snapshot(0.0).workloads

@@ -10,6 +10,7 @@ from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Wanted, Warmth, WarmthMemory
 from prewarm.puller.defaults import Defaults
+from prewarm.puller.deferral import Deferral
 from prewarm.puller.doubt import Doubts
 from prewarm.puller.hearsay import Hearsay
 from prewarm.puller.lifecycle import Course, course_of
@@ -74,6 +75,7 @@ class PullerMemory:
         self.refreshes = Refreshes()
         self.doubts = Doubts()
         self.hearsay = Hearsay()
+        self.deferral = Deferral()
         self.held_nodes: frozenset[str] = frozenset()
         """Nodes on which something was held lately."""
         self._observed: dict[str, _Observed] = {}

@@ -89,15 +89,20 @@ def reconcile(
         resources = headroom.resources(order.namespace, order.containers)
         intents.append(create(order, work.caches[order.cache_uid], settings, resources))
     resting = frozenset(uid for uid, course in courses.items() if course.rests)
-    records = Records(snapshot, known, work, resting, kept, held=holds.images, yielding=headroom.refused)
-    intents.extend(records.writes(memory, changed.observed | purge.nodes | holds.changed(memory.held_nodes), purge))
+    due = memory.deferral.due(changed.observed, snapshot, work, settings)
+    due |= purge.nodes | holds.changed(memory.held_nodes)
+    waiting = memory.deferral.waiting - due
+    records = Records(
+        snapshot, known, work, resting, kept, waiting=waiting, held=holds.images, yielding=headroom.refused
+    )
+    intents.extend(records.writes(memory, due, purge))
     memory.held_nodes = frozenset(holds.images) | memory.held_nodes.intersection(records.unrecorded)
     intents.extend(records.deletions(memory))
     intents.extend(_purged(purge, records, memory, snapshot.taken_at))
     wake_times = [*_wake_times(snapshot, standings, admitted, work), *memory.wake_times()]
     wake_times.extend(_course_times(standings, memory, snapshot))
     wake_times.extend((*retention.wake_times, *holds.wake_times))
-    wake_times.extend(() if purge.wake_at is None else (purge.wake_at,))
+    wake_times.extend(at for at in (purge.wake_at, memory.deferral.wake_at) if at is not None)
     purges = PurgeStatus(purge, memory.purge, enabled=settings.purge.enabled)
     for standing in standings:
         intents.extend(_follow_up(standing, memory, snapshot.taken_at))

@@ -36,6 +36,7 @@ class Records:
         resting: Collection[str] = (),
         kept: Collection[ObjectKey] = (),
         *,
+        waiting: Collection[str] = (),
         held: Mapping[str, HeldImages] = {},
         yielding: Collection[str] = (),
     ) -> None:
@@ -47,6 +48,7 @@ class Records:
             work: pulls under way on it.
             resting: uids of ImageCaches for which nothing more is to be pulled.
             kept: pods that have done their duty and stay.
+            waiting: nodes whose record is written later.
             held: by node, images that such pods keep from garbage collection.
             yielding: namespaces whose workloads need what our pods take of a quota.
         """
@@ -57,7 +59,7 @@ class Records:
         self._snapshot = snapshot
         self._known = known
         self._work = work
-        self._unrecorded: set[str] = set()
+        self._unrecorded: set[str] = set(waiting)
 
     @property
     def unrecorded(self) -> Collection[str]:

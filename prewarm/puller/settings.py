@@ -45,6 +45,9 @@ class PullerSettings(Struct, frozen=True):
     """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
     orders_at_once: int = 50
     """Pods ordered in one look: their creates are awaited, and nothing else is decided meanwhile."""
+    busy_pulls: int = 50
+    """With more puller pods at work than this, the records of finished ones, and so their deletion, wait some seconds:
+    the API server's time goes to pulls first."""
     small_seconds: float = 2.0
     """Images whose pull takes no longer, by history, may share a puller pod."""
     images_per_pod: int = 5

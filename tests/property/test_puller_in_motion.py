@@ -20,6 +20,7 @@ TIMES = st.lists(st.floats(0.01, 20.0), max_size=4)
     lost=st.frozensets(st.integers(0, 15), max_size=4),
     cluster_pulls=st.integers(1, 4),
     registry_pulls=st.integers(1, 3),
+    busy_pulls=st.sampled_from([0, 1, 50]),
     arrivals=st.lists(st.tuples(st.floats(0.0, 10.0), st.sampled_from(sorted(IMAGES))), min_size=1, max_size=3),
 )
 @settings(max_examples=15, deadline=None)
@@ -28,9 +29,10 @@ def test_restarts_and_lost_creates(
     lost: frozenset[int],
     cluster_pulls: int,
     registry_pulls: int,
+    busy_pulls: int,
     arrivals: list[tuple[float, str]],
 ) -> None:
-    budgets = PullerSettings(cluster_pulls=cluster_pulls, registry_pulls=registry_pulls)
+    budgets = PullerSettings(cluster_pulls=cluster_pulls, registry_pulls=registry_pulls, busy_pulls=busy_pulls)
     found = World(registries(IMAGES), settings=budgets, lost=lost)
     found.add_nodes(NODES)
     start = found.now

@@ -1,0 +1,77 @@
+"""Which nodes' records wait while many pulls are under way?
+
+A record is one write for each node and finished pod, and lets a deletion follow. While hundreds of pods are created and
+report, these writes take the API server's time from what people wait for. A finished pod is evidence as long as it
+stands, so that nothing is lost by writing later.
+"""
+
+from msgspec import Struct, field
+
+from prewarm.model.image_caches import DeletionPolicy
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.puller.outcome import PullState, Reading
+from prewarm.puller.settings import PullerSettings
+from prewarm.puller.work import Work
+
+RECORD_SECONDS = 8.0
+"""A record waits no longer, however busy the cluster stays."""
+RECORDS_MOST = 2000
+"""Records that wait at once: their finished pods stand, and kube-controller-manager deletes the oldest beyond a number
+of its own (--terminated-pod-gc-threshold, 12,500)."""
+
+
+class Deferral(Struct):
+    """Kept from one reconcile to the next; losing it lets a record wait anew, since its pods still stand."""
+
+    waiting: frozenset[str] = frozenset()
+    """Nodes whose record waits."""
+    wake_at: float | None = None
+    """When the first of them is due at the latest."""
+    _finished_at: dict[str, float] = field(default_factory=dict)
+    """By pod uid, when a pod was first seen to be done."""
+
+    def due(
+        self, nodes: frozenset[str], snapshot: ClusterSnapshot, work: Work, settings: PullerSettings
+    ) -> frozenset[str]:
+        """Of the nodes that changed, and those that wait, the ones whose record is to be written now."""
+        now = snapshot.taken_at
+        candidates = (nodes | self.waiting) & snapshot.nodes.keys()
+        before, self._finished_at = self._finished_at, {}
+        until: dict[str, float] = {}
+        if work.total > settings.busy_pulls:
+            self._finished_at = {
+                reading.pod.uid: before.get(reading.pod.uid, now) for reading in work.readings if reading.settled
+            }
+            until = {
+                name: at
+                for name in candidates
+                if (at := self._until(name, snapshot, work)) - RECORD_SECONDS <= now < at
+            }
+        # Those that are due last are the ones to wait; a clock that was set back ends the wait.
+        chosen = sorted(until, key=lambda name: (-until[name], name))[:RECORDS_MOST]
+        self.waiting = frozenset(chosen)
+        self.wake_at = min((until[name] for name in chosen), default=None)
+        return candidates - self.waiting
+
+    def _until(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
+        """When the first pod that is done has waited long enough; 0 if one is not to wait, or none is done."""
+        readings = work.readings_by_node.get(node, ())
+        if not all(_is_patient(reading, snapshot, work) for reading in readings):
+            return 0.0
+        finished = [self._finished_at[reading.pod.uid] for reading in readings if reading.settled]
+        return min(finished) + RECORD_SECONDS if finished else 0.0
+
+
+def _is_patient(reading: Reading, snapshot: ClusterSnapshot, work: Work) -> bool:
+    """Whether a pod may go on standing, and nothing but its success is to be told.
+
+    Not one that leaves, whose cache is gone (its pods go with it) or whose cache must know what to purge afterwards;
+    nor one that takes from a quota.
+    """
+    pod = reading.pod
+    cache = work.caches.get(pod.owner.uid) if pod.owner is not None else None
+    if pod.deleted_at is not None or pod.namespace in snapshot.quotas:
+        return False
+    if cache is None or cache.deleted_at is not None or cache.deletion_policy is DeletionPolicy.PURGE:
+        return False
+    return all(result.state is not PullState.FAILED for result in reading.results)

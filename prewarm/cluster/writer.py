@@ -16,6 +16,8 @@ from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.cluster.recorder import EventRecorder
 from prewarm.model.intents import Apply, Create, Delete, Intent, Json, OpenGate, RecordEvent, RemoveAnnotation
 
+_STATUS_SLOTS = 2
+"""Writes of status at once, beside all others: they do not queue behind fifty pods to be created."""
 _HEADER = msgspec.json.Decoder(WireObject)
 
 
@@ -71,6 +73,7 @@ class Writer:
         self._client = client
         self._allowed = allowed
         self._slots = asyncio.Semaphore(concurrency)
+        self._status_slots = asyncio.Semaphore(_STATUS_SLOTS)
         self._recorder = EventRecorder(client, component=client.field_manager, clock=clock)
 
     async def execute(self, intents: Iterable[Intent]) -> tuple[WriteResult, ...]:
@@ -86,8 +89,10 @@ class Writer:
 
         async def one_after_the_other(positions: list[int]) -> None:
             for position in positions:
-                async with self._slots:
-                    results[position] = await self._execute(ordered[position])
+                intent = ordered[position]
+                of_status = isinstance(intent, Apply) and intent.subresource == "status"
+                async with self._status_slots if of_status else self._slots:
+                    results[position] = await self._execute(intent)
 
         async with asyncio.TaskGroup() as group:
             for (plural, namespace, name), positions in by_object.items():

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from heapq import nsmallest
+from itertools import islice
 
 from prewarm.controller.execution import Execution
 from prewarm.model.intents import Apply, Create, Delete, Intent, OpenGate, RecordEvent, RemoveAnnotation
@@ -11,27 +11,36 @@ _Key = tuple[str, ...]
 AT_ONCE = 4
 """Written at the same time: a quarter of what the writer can, so that pulls are ordered before they are written up."""
 
+_RANKS = 3
+
 
 class Scribe:
     """A queue of intents in front of the writer, so that a slow write never delays the next decision.
 
     A newer Apply of the same object takes the place of one that still waits: only the last state matters. A deletion or
-    an Event that waits already is not queued twice: while the server is away, deciders ask again and again.
+    an Event that waits already is not queued twice: while the server is away, deciders ask again and again. Of an Apply
+    and a Delete that name no uid, only the newer is written: the older would undo it.
     """
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
-        self._waiting: dict[_Key, Intent] = {}
+        self._waiting: tuple[dict[_Key, Intent], ...] = tuple({} for _ in range(_RANKS))
+        """By rank."""
         self._more = asyncio.Event()
 
     def put(self, intents: Iterable[Intent]) -> None:
         """Queue intents; those for one object keep their order."""
         for intent in intents:
             key = _key(intent)
+            queue = self._waiting[_rank(intent)]
             # Dictionaries keep the place of a key that is set again; a replaced Apply belongs at the end.
-            self._waiting.pop(key, None)
-            self._waiting[key] = intent
-        if self._waiting:
+            queue.pop(key, None)
+            queue[key] = intent
+            opposite = _opposite(intent)
+            if opposite is not None:
+                for other in self._waiting:
+                    other.pop(opposite, None)
+        if any(self._waiting):
             self._more.set()
 
     async def run(self) -> None:
@@ -39,15 +48,16 @@ class Scribe:
         while True:
             await self._more.wait()
             self._more.clear()
-            while self._waiting:
+            while any(self._waiting):
                 await self._execution.execute(self._next())
 
     def _next(self) -> tuple[Intent, ...]:
         """The next few to write, what people wait for first: a thousand records must not keep a status back."""
-        first = nsmallest(AT_ONCE, self._waiting.items(), key=lambda item: _rank(item[1]))
-        for key, _ in first:
-            del self._waiting[key]
-        return tuple(intent for _, intent in first)
+        chosen: list[Intent] = []
+        for queue in self._waiting:
+            keys = list(islice(queue, AT_ONCE - len(chosen)))
+            chosen.extend(queue.pop(key) for key in keys)
+        return tuple(chosen)
 
 
 def _rank(intent: Intent) -> int:
@@ -59,6 +69,18 @@ def _rank(intent: Intent) -> int:
             return 2
         case _:
             return 1
+
+
+def _opposite(intent: Intent) -> _Key | None:
+    """Key of the waiting intent that this one makes void: a record written anew, or deleted, whatever its uid."""
+    about = (intent.resource.plural, intent.namespace, intent.name)
+    match intent:
+        case Apply(subresource=""):
+            return (Delete.__name__, *about, "")
+        case Delete(uid=""):
+            return (Apply.__name__, *about, "")
+        case _:
+            return None
 
 
 def _key(intent: Intent) -> _Key:

@@ -25,7 +25,7 @@ from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.images import PullPolicy
-from prewarm.model.intents import PODS, Create, Delete
+from prewarm.model.intents import PODS, Apply, Create, Delete, Intent
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
@@ -40,6 +40,8 @@ REFRESH_SECONDS = 300.0
 """How often measurements alone are stored, while no plan and no judgement changes."""
 PULL_GAP_SECONDS = 0.25
 """Between two looks at the pulls for no other reason than that pods and nodes come and go, as they always do."""
+BUSY_GAP_SECONDS = 0.1
+"""The same while pulls are under way: a place that becomes free is taken soon."""
 LEARN_SECONDS = 60.0
 """How long after the last pull sizes are still to be learnt: node status shows an image up to 40 s late."""
 PULL_REST = 3
@@ -104,6 +106,7 @@ class Term:
         self._plan_seconds = 0.0
         self._pulled_at = 0.0
         self._pull_seconds = 0.0
+        self._pulling = False
         self._pulls_concerned = False
         self._learn_until = 0.0
         self._surroundings_changed = False
@@ -150,7 +153,7 @@ class Term:
             )
         wake_at = self._pace.wake_at()
         if self._surroundings_changed:
-            wake_at = min(wake_at, self._pulled_at + PULL_GAP_SECONDS)
+            wake_at = min(wake_at, self._pulled_at + self._pull_gap)
         if self._pulls_concerned:
             wake_at = min(wake_at, self._pulled_at + PULL_REST * self._pull_seconds)
         if self._history.scanned_at < self._learn_until:
@@ -200,7 +203,12 @@ class Term:
             return True
         if snapshot.image_caches or snapshot.puller_pods or snapshot.node_images:
             self._surroundings_changed |= bool(changes.nodes or changes.used_nodes or changes.quotas)
-        return self._surroundings_changed and clocks.steady() >= self._pulled_at + PULL_GAP_SECONDS
+        return self._surroundings_changed and clocks.steady() >= self._pulled_at + self._pull_gap
+
+    @property
+    def _pull_gap(self) -> float:
+        """Seconds between two looks at the pulls where only the surroundings changed."""
+        return max(BUSY_GAP_SECONDS, PULL_REST * self._pull_seconds) if self._pulling else PULL_GAP_SECONDS
 
     async def _pull(self) -> None:
         services = self._services
@@ -211,21 +219,34 @@ class Term:
         self._pull_seconds = services.clocks.steady() - self._pulled_at
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
-        if decision.in_flight:
+        self._pulling = decision.in_flight > 0
+        if self._pulling:
             self._learn_until = snapshot.taken_at + LEARN_SECONDS
         remembered = decision.remembered
         # Before anything is pulled for it: its deletion may go unseen.
         if remembered not in {None, self._stored_purges} and await services.persistence.store_purges(remembered or ()):
             self._stored_purges = remembered or ()
         creates = tuple(intent for intent in decision.intents if isinstance(intent, Create))
-        # Deletions make room, in quotas and on nodes; what only tells waits until the pulls are ordered.
-        self._scribe.put(intent for intent in decision.intents if isinstance(intent, Delete))
+        # Deletions make room, in quotas and on nodes; what only tells waits until the pulls are ordered. But for status
+        # where no rollout waits for its first pull: fifty creates on a busy server would delay it by a second.
+        others = [intent for intent in decision.intents if not isinstance(intent, Create)]
+        last = [intent for intent in others if not self._goes_first(intent)]
+        self._scribe.put(intent for intent in others if self._goes_first(intent))
         try:
             if creates:
                 self._react(creates, snapshot)
                 self._heed(await services.execution.execute(creates), snapshot.taken_at)
         finally:
-            self._scribe.put(intent for intent in decision.intents if not isinstance(intent, Create | Delete))
+            self._scribe.put(last)
+
+    def _goes_first(self, intent: Intent) -> bool:
+        match intent:
+            case Delete():
+                return True
+            case Apply(subresource="status"):
+                return not self._reactions
+            case _:
+                return False
 
     def _react(self, creates: Collection[Create], snapshot: ClusterSnapshot) -> None:
         """Measure the time from a workload's change to the order of its first pull."""

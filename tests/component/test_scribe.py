@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from prewarm.cluster.feeds import feeds
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import Writer
@@ -32,3 +34,23 @@ async def test_what_was_asked_for_twice_is_written_once() -> None:
         assert server.count("delete", PODS) == 3
         assert server.count("create", EVENTS) == 1
         assert server.count("patch", NODE_IMAGES) == 1
+
+
+@pytest.mark.parametrize("deleted_last", [False, True])
+async def test_of_a_record_and_its_deletion_only_the_newer_is_written(*, deleted_last: bool) -> None:
+    record = Apply(NODE_IMAGES, "", "node-a", {"metadata": {"name": "node-a"}})
+    gone = Delete(NODE_IMAGES, "", "node-a")
+    async with FakeApiServer.running() as server, connected(server) as client:
+        store = Store()
+        scribe = Scribe(Execution(Writer(client), store, feeds(store), Metrics(version="test")))
+        scribe.put([record, gone] if deleted_last else [gone, record])
+        scribe.put([Delete(PODS, "shop", "a")])
+        writing = asyncio.create_task(scribe.run())
+        await server.until(lambda: server.count("delete", PODS) == 1)
+        # Written in batches: once the next has come, the one before is complete.
+        scribe.put([Delete(PODS, "shop", "b")])
+        await server.until(lambda: server.count("delete", PODS) == 2)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        assert server.count("patch", NODE_IMAGES) == (not deleted_last)
+        assert server.count("delete", NODE_IMAGES) == deleted_last

@@ -1,5 +1,6 @@
 """What becomes of intents, whatever the server answers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -117,6 +118,17 @@ async def test_no_more_than_the_given_number_of_writes_at_once(server: FakeApiSe
     results = await Writer(client, concurrency=3).execute([create(f"pod-{number}") for number in range(40)])
     assert all(result.outcome is WriteOutcome.CREATED for result in results)
     assert 1 < server.most_at_once <= 3
+
+
+async def test_a_status_does_not_queue_behind_creates(server: FakeApiServer, client: Client) -> None:
+    writer = Writer(client, concurrency=1)
+    creating = asyncio.create_task(writer.execute([create(f"pod-{number}") for number in range(100)]))
+    await server.until(lambda: server.count("create", PODS) == 1)
+    (told,) = await writer.execute([apply("a", "x", "status")])
+    created = server.count("create", PODS)
+    await creating
+    assert told.outcome is not WriteOutcome.FAILED
+    assert created < 100
 
 
 async def test_intents_for_one_object_keep_their_order(server: FakeApiServer, client: Client) -> None:

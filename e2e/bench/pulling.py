@@ -9,7 +9,8 @@ controller and the stand-in for the nodes have the machine to themselves, and th
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Annotated
@@ -165,11 +166,31 @@ class Progress(Struct):
     """Seconds since the order, of each status that differs from the one before."""
     done: float
     """When it said that every pair had succeeded."""
+    began: float
+    """When the order was given, on the monotonic clock."""
+
+    def longest_untold(self, ended: Iterable[float]) -> float:
+        """Longest time for which pulls had ended and the status said nothing new.
+
+        Args:
+            ended: when pulls ended, in seconds since the order.
+        """
+        first: dict[int, float] = {}
+        for at in ended:
+            following = bisect_right(self.times, at)
+            first[following] = min(at, first.get(following, at))
+        return max((self.times[index] - at for index, at in first.items() if index < len(self.times)), default=0.0)
 
     @property
     def longest_gap(self) -> float:
         """Longest time without news from the first on."""
         return max((b - a for a, b in zip(self.times, self.times[1:], strict=False)), default=0.0)
+
+    @property
+    def gap_begins(self) -> float:
+        """When the longest time without news began."""
+        gaps = zip(self.times, self.times[1:], strict=False)
+        return max(gaps, key=lambda gap: gap[1] - gap[0], default=(0.0, 0.0))[0]
 
 
 class Result(Struct, frozen=True):
@@ -186,6 +207,8 @@ class Result(Struct, frozen=True):
     """Seconds by which the emulator was late, 99th percentile."""
     pulls: int
     """Successful pulls as the kubelets count them."""
+    untold: float
+    """Longest time for which pulls had ended and the status said nothing new, in seconds."""
 
     def verdicts(self) -> list[str]:
         """What was missed."""
@@ -199,8 +222,8 @@ class Result(Struct, frozen=True):
             missed.append(f"{case.pairs / took:.0f} pulls/s is less than {case.per_second:g}")
         if self.progress.times[0] > _FIRST_PROGRESS:
             missed.append(f"first progress after {self.progress.times[0]:.1f} s")
-        if self.progress.longest_gap > _EVERY_PROGRESS:
-            missed.append(f"no progress for {self.progress.longest_gap:.1f} s")
+        if self.untold > _EVERY_PROGRESS:
+            missed.append(f"pulls had ended for {self.untold:.1f} s and no progress was shown")
         if self.pulls != case.pairs:
             missed.append(f"{self.pulls} pulls for {case.pairs} pairs")
         return missed
@@ -279,9 +302,10 @@ class Bench:
         used["prewarm"] = usage.cpu_seconds - begun.cpu_seconds
         lags = sorted(self._emulator.lags) or [0.0]
         wanted = set(_images(case, "v2"))
-        pulls = sum(pull.image in wanted and not pull.error for pull in self._emulator.pulls)
+        pulled = [pull for pull in self._emulator.pulls if pull.image in wanted and not pull.error]
+        untold = progress.longest_untold(self._emulator.ended_at(pull) - progress.began for pull in pulled)
         lag = lags[len(lags) * 99 // 100]
-        return Result(case, self._ideal(case), progress, after.since(server), used, usage, lag, pulls)
+        return Result(case, self._ideal(case), progress, after.since(server), used, usage, lag, len(pulled), untold)
 
     def _ideal(self, case: Case) -> float:
         images = _images(case, "v2")
@@ -309,7 +333,7 @@ class Bench:
                     break
         done = time.monotonic() - began
         await self._until_tidy()
-        return Progress(times, done)
+        return Progress(times, done, began)
 
     async def _until_tidy(self) -> None:
         """Return once no pod is left: what is measured is all that was written for the pulls."""
@@ -387,7 +411,8 @@ def report(result: Result, console: Console) -> bool:
     )
     console.print(
         f"  status: first progress after {result.progress.times[0]:.2f} s, then at least every "
-        f"{result.progress.longest_gap:.2f} s, {len(result.progress.times)} times"
+        f"{result.progress.longest_gap:.2f} s (longest from {result.progress.gap_begins:.1f} s on), "
+        f"{len(result.progress.times)} times; a pull that ended was shown after {result.untold:.2f} s at most"
     )
     console.print(
         f"  controller: {result.used['prewarm']:.1f} CPU s, peak {result.usage.peak_bytes / 2**20:.0f} MiB; "

@@ -21,7 +21,7 @@ from e2e.emulator.presence import NodeImage, images_of, remote_image
 from e2e.emulator.secrets import ObservedSecret, pull_secret
 from e2e.emulator.watching import Metadata, Watch
 from e2e.emulator.wire import ObservedPod
-from e2e.emulator.writer import KubeletClient, Writer
+from e2e.emulator.writer import KubeletClient, Write, Writer
 from prewarm.cluster.client import Limits
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError, ClusterError
@@ -49,6 +49,8 @@ _PULLS_KEPT = 100_000
 _LAGS_KEPT = 10_000
 _SHORTEST_WAIT = 0.002
 _NODES_AT_ONCE = 20
+_DELETION_SECONDS = 0.05
+"""After that long a kubelet has torn down a pod that is to be deleted, and asks for its object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,10 @@ class Emulator:
     def _now(self) -> float:
         """Model time starts at 0: doubles of today's Unix time are too coarse for bytes at gigabits."""
         return (time.monotonic() - self._started_monotonic) * self._options.time_scale
+
+    def ended_at(self, pull: PullFinished) -> float:
+        """When a pull ended, on the monotonic clock."""
+        return self._started_monotonic + pull.at / self._options.time_scale
 
     def _wall(self, model: float) -> float:
         return self._started_wall + model / self._options.time_scale
@@ -380,7 +386,9 @@ class Emulator:
                 put(
                     pod.uid,
                     "status",
-                    lambda: api.strategic_patch(PODS, pod.namespace, pod.name, body, "status"),
+                    lambda: self._while_there(
+                        pod.uid, lambda: api.strategic_patch(PODS, pod.namespace, pod.name, body, "status")
+                    ),
                     replace=True,
                 )
             case PodFinallyDeleted() if output.uid not in self._generations:
@@ -390,7 +398,9 @@ class Emulator:
                 put(
                     gone.uid,
                     "delete",
-                    lambda: api.delete(PODS, gone.namespace, gone.name, uid=gone.uid, grace_seconds=0),
+                    lambda: self._while_there(
+                        gone.uid, lambda: api.delete(PODS, gone.namespace, gone.name, uid=gone.uid, grace_seconds=0)
+                    ),
                 )
             case EventEmitted():
                 event = output
@@ -412,6 +422,16 @@ class Emulator:
                 self._log_pull(output)
             case ImageRemoved():
                 self.removed.append(output)
+
+    async def _while_there(self, uid: str, write: Write) -> None:
+        """Write about a pod unless its object went while the write waited: a kubelet looks first, too.
+
+        Of a finished pod the server shows its deletion and removes it a millisecond later.
+        """
+        if uid in self._deleting:
+            await asyncio.sleep(_DELETION_SECONDS)
+        if uid in self._generations:
+            await write()
 
     async def _write_event(self, event: EventEmitted) -> None:
         if not event.created:

@@ -29,7 +29,7 @@ from prewarm.puller import FailureReason, PurgeReason, WithheldReason, guards
 
 _FOLDER = "docs/reference"
 _COMMAND = "python -m prewarm.cli.reference"
-_MAX_LABEL_VALUES = 16
+_MAX_LABEL_VALUES = 32
 _SPELLINGS = frozenset({"MANAGED_BY", "TRUE"})
 """Constants of the names module that are values of labels, named there."""
 

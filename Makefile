@@ -69,6 +69,10 @@ survive: setup ## Kill, stall and confuse the controller on a real control plane
 bench: setup ## Benchmarks, each beside its baseline
 	@$(PYTHON) -m e2e.bench $(ARGS)
 
+.PHONY: bench-placement
+bench-placement: setup ## Predicted nodes beside the real kube-scheduler's (ARGS="--seed 2 --cases 40", --large)
+	@$(PYTHON) -m e2e.bench.placement $(ARGS)
+
 .PHONY: tools
 tools: setup ## Build all programs that the lanes use into the user's cache folder
 	@$(PYTHON) -m e2e.cluster.binaries all

@@ -1,6 +1,6 @@
 """Clusters and workloads from seeds: what one trial starts from."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -25,6 +25,9 @@ class Case:
         spec: parts of the pod spec beside the container.
         requests: of the container.
         service: whether a Service selects the workload.
+        feature: what is special about the workload.
+        volumes: PersistentVolume manifests; each is kept for the claim of its name.
+        rivals: pods of another workload that is scaled at the same moment.
     """
 
     name: str
@@ -36,6 +39,9 @@ class Case:
     spec: Mapping[str, Json] = field(default_factory=dict)
     requests: Mapping[str, str] = field(default_factory=dict)
     service: bool = True
+    feature: str = "plain"
+    volumes: tuple[Object, ...] = ()
+    rivals: int = 0
 
 
 def node(name: str, random: Random, *, zones: int, equal: bool = False) -> Object:
@@ -115,6 +121,28 @@ def _prefers_ssd() -> Object:
     return {"affinity": {"nodeAffinity": rule}}
 
 
+def _claim() -> Object:
+    return {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}
+
+
+def _volume(*, zone: str) -> Object:
+    """A volume that any number of pods in one zone can use at once."""
+    term: Object = {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "data"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "hostPath": {"path": "/data"},
+            "storageClassName": "none",
+            "claimRef": {"namespace": NAMESPACE, "name": "data"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        },
+    }
+
+
 FEATURES: Mapping[str, Callable[[], Object]] = {
     "plain": dict,
     "tolerates": lambda: {"tolerations": [{"key": "team", "operator": "Exists"}]},
@@ -125,8 +153,34 @@ FEATURES: Mapping[str, Callable[[], Object]] = {
     "soft zone spread": lambda: _spread("topology.kubernetes.io/zone", 1, "ScheduleAnyway"),
     "anti-affinity": lambda: _affinity("podAntiAffinity", required=False, key="kubernetes.io/hostname"),
     "hard anti-affinity": lambda: _affinity("podAntiAffinity", required=True, key="kubernetes.io/hostname"),
+    "bound volume": _claim,
+    "competition": dict,
+    "gpu": dict,
     "affinity to zone": lambda: _affinity("podAffinity", required=False, key="topology.kubernetes.io/zone"),
 }
+
+
+def cases_from_seed(seed: int, count: int, sizes: Sequence[int]) -> list[Case]:
+    """Cases of all features in turn, at sizes and with numbers of pods that the seed decides."""
+    random = Random(f"cases {seed}")  # noqa: S311 - repeatable cases are wanted
+    features = [*FEATURES, "equal empty nodes"]
+    random.shuffle(features)
+    found = []
+    for index in range(count):
+        feature = features[index % len(features)]
+        equal = feature == "equal empty nodes"
+        nodes, new = random.choice(sizes), random.choice((5, 10, 20))
+        found.append(
+            case(
+                "plain" if equal else feature,
+                nodes,
+                1000 * seed + index,
+                new=new,
+                scale_out=random.random() < 0.5,
+                equal=equal,
+            )
+        )
+    return found
 
 
 def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool = False, equal: bool = False) -> Case:
@@ -140,7 +194,10 @@ def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool 
         requests["example.com/gpu"] = "1"
     how = ("scale-out" if scale_out else "rollout") + (", equal nodes" if equal else "")
     return Case(
-        name=f"{feature}, {nodes} nodes, {how}",
+        name=f"{feature}, {nodes} nodes, {how}, seed {seed}",
+        feature="equal empty nodes" if equal else feature,
+        volumes=(_volume(zone="zone-0"),) if feature == "bound volume" else (),
+        rivals=new if feature == "competition" else 0,
         nodes=made,
         background=() if equal else tuple(background(names, random, 3.0)),
         old=new,

@@ -8,12 +8,12 @@ from math import ceil
 from e2e.placement.trials import Trial
 from prewarm.placement import place
 
-FACTORS = (1.0, 1.5)
+FACTORS = (1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Share of pods inside a set of 1 and 1.5 times the nodes that were really used, by each way to choose the set."""
+    """Share of pods inside a set of FACTORS times the nodes that were really used, by each way to choose the set."""
 
     predicted: tuple[float, ...]
     ceiling: tuple[float, ...]
@@ -21,6 +21,8 @@ class Score:
     random: tuple[float, ...]
     old_nodes: float
     predictability: float
+    all_nodes_factor: float
+    """How many times the nodes used all nodes of the cluster are: the price of warming every one."""
 
 
 def coverage(run: Counter[str], ranked: Sequence[str], factor: float) -> float:
@@ -45,6 +47,7 @@ def score(trial: Trial, *, replays: int = 32) -> Score:
         ),
         old_nodes=_mean([sum(run[name] for name in trial.old_nodes) / run.total() for run in runs]),
         predictability=found.predictability,
+        all_nodes_factor=_mean([len(trial.snapshot.nodes) / len(run) for run in runs]),
     )
 
 

@@ -14,7 +14,7 @@ from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError
 from prewarm.cluster.live import read_cluster
-from prewarm.model.intents import NODES, PODS, REPLICA_SETS, SERVICES, Json, Resource
+from prewarm.model.intents import NODES, PODS, REPLICA_SETS, SERVICES, VOLUME_CLAIMS, VOLUMES, Json, Resource
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
@@ -24,6 +24,7 @@ T = TypeVar("T")
 _TOGETHER = 16
 _TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+_RIVAL = "rival"
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
@@ -74,9 +75,14 @@ class _Cluster:
             await _each(case.background, lambda pod: self._client.create(PODS, NAMESPACE, pod))
             if case.service:
                 await self._client.create(SERVICES, NAMESPACE, _service())
+            for volume in case.volumes:
+                await self._client.create(VOLUMES, "", volume)
+                (name,) = _names([volume])
+                await self._client.create(VOLUME_CLAIMS, NAMESPACE, _claim(name))
             for revision, replicas in (("1", case.old), ("2", 0)):
                 manifest = _replica_set(case, revision, replicas)
                 await self._client.create(REPLICA_SETS, NAMESPACE, manifest)
+            await self._client.create(REPLICA_SETS, NAMESPACE, _rival())
             await self._until(lambda seen: len(_bound(seen, "1")) == case.old)
             await self._mark_old()
             yield
@@ -87,15 +93,17 @@ class _Cluster:
         """Scale up and wait until every new pod has a node."""
         known = {pod.key for pod in _bound(await read_cluster(self._client, 0.0), self._growing)}
         wanted = len(known) + self._case.new
-        await self._scale(wanted)
+        await self._scale(_RIVAL, self._case.rivals)
+        await self._scale(f"web-{self._growing}", wanted)
         seen = await self._until(lambda seen: len(_bound(seen, self._growing)) == wanted)
         return Counter(pod.node_name for pod in _bound(seen, self._growing) if pod.key not in known)
 
     async def take_back(self) -> None:
         """Scale down again; the deletion cost keeps the pods that were there before."""
         wanted = self._case.old if self._case.scale_out else 0
-        await self._scale(wanted)
-        await self._until(lambda seen: sum(p.labels.get("rev") == self._growing for p in seen.pods.values()) == wanted)
+        await self._scale(_RIVAL, 0)
+        await self._scale(f"web-{self._growing}", wanted)
+        await self._until(lambda seen: _numbers(seen, self._growing) == (wanted, 0))
 
     def demand(self, snapshot: ClusterSnapshot) -> Demand:
         """The same question to prewarm."""
@@ -111,18 +119,21 @@ class _Cluster:
         patch: Object = {"metadata": {"annotations": {_DELETION_COST: "100"}}}
         await _each(pods, lambda pod: self._client.merge_patch(PODS, NAMESPACE, pod.name, patch))
 
-    async def _scale(self, replicas: int) -> None:
+    async def _scale(self, name: str, replicas: int) -> None:
         patch: Object = {"spec": {"replicas": replicas}}
-        await self._client.merge_patch(REPLICA_SETS, NAMESPACE, f"web-{self._growing}", patch)
+        await self._client.merge_patch(REPLICA_SETS, NAMESPACE, name, patch)
 
     async def _clear(self) -> None:
-        for name in ("web-1", "web-2"):
+        for name in ("web-1", "web-2", _RIVAL):
             await self._delete(REPLICA_SETS, NAMESPACE, name)
         await self._delete(SERVICES, NAMESPACE, "web")
         left = await read_cluster(self._client, 0.0)
         await _each(left.pods.values(), lambda pod: self._delete(PODS, pod.namespace, pod.name))
         await _each(_names(self._case.nodes), lambda name: self._delete(NODES, "", name))
-        await self._until(lambda seen: not seen.pods and not seen.nodes)
+        for name in _names(self._case.volumes):
+            await self._delete(VOLUME_CLAIMS, NAMESPACE, name)
+            await self._delete(VOLUMES, "", name)
+        await self._until(lambda seen: not (seen.pods or seen.nodes or seen.volumes or seen.volume_claims))
 
     async def _delete(self, resource: Resource, namespace: str, name: str) -> None:
         try:
@@ -153,6 +164,12 @@ async def _each(items: Iterable[T], do: Callable[[T], Awaitable[object]]) -> Non
             group.create_task(one(item))
 
 
+def _numbers(snapshot: ClusterSnapshot, revision: str) -> tuple[int, int]:
+    """Pods of a revision, and of the rival."""
+    pods = snapshot.pods.values()
+    return sum(pod.labels.get("rev") == revision for pod in pods), sum(p.labels.get("app") == _RIVAL for p in pods)
+
+
 def _bound(snapshot: ClusterSnapshot, revision: str) -> list[Pod]:
     return [pod for pod in snapshot.pods.values() if pod.labels.get("rev") == revision and pod.node_name]
 
@@ -172,6 +189,40 @@ def _service() -> Object:
         "kind": "Service",
         "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }
+
+
+def _claim(volume: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": volume},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "none",
+            "volumeName": volume,
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+
+
+def _rival() -> Object:
+    """A workload that grows when the other one does; its pods are of another size."""
+    labels: dict[str, Json] = {"app": _RIVAL}
+    requests: Object = {"cpu": "500m", "memory": "256Mi"}
+    container: Object = {"name": "main", "image": "example.com/rival:1", "resources": {"requests": requests}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": _RIVAL, "labels": labels},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+            },
+        },
     }
 
 

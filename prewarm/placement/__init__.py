@@ -38,8 +38,9 @@ def place(
 ) -> Candidates:
     """Where a demand's pods will land, as the default scheduler of Kubernetes 1.36 would have it.
 
-    Not seen: volumes, preemption, other scheduler profiles, and nodes that an autoscaler would add. What a snapshot
-    does not show (node order, start index, ties) is drawn anew for each replay, from `seed` alone.
+    Not seen: volumes that are not bound yet, attach limits, preemption, and nodes that an autoscaler would add. Of
+    other schedulers and profiles only the filters are taken for known. What a snapshot does not show (node order,
+    start index, ties) is drawn anew for each replay, from `seed` alone.
 
     Args:
         demand: pods to come.

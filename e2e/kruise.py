@@ -76,12 +76,20 @@ class KruisePlayer:
 
     async def create(self, pods: Sequence[Mapping[str, Any]]) -> None:
         """Create the workload with its pods (name and perhaps nodeName of each), and wait until all are ready."""
+        await self.declare()
+        await self.start(pods)
+
+    async def declare(self) -> None:
+        """Create the workload alone."""
         metadata = {"name": NAME, "annotations": {"prewarm.dev/enabled": "true"}}
         await self.lane.apply(
             {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata, "spec": self.spec}
         )
         self._uid = str((await self._get())["metadata"]["uid"])
         await self._revise()
+
+    async def start(self, pods: Sequence[Mapping[str, Any]]) -> None:
+        """Create the pods of a workload that is there."""
         await self._report(len(pods), updated=len(pods))
         for pod in pods:
             await self.lane.apply(self._pod(pod))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ async def lane(cluster: Cluster, argo_rollouts: ArgoRollouts, namespace: str, tm
         yield found
 
 
-def rollout(tag: str, strategy: dict[str, object], **spec: object) -> dict[str, object]:
+def rollout(tag: str, strategy: Mapping[str, object], **spec: object) -> dict[str, object]:
     template = pod_template(tag, PLAN, name="shop", startup_seconds=1, affinity=ONE_PER_NODE)
     return {
         "apiVersion": "argoproj.io/v1alpha1",
@@ -88,7 +88,7 @@ async def set_status(lane: Lane, **fields: object) -> None:
     )
 
 
-async def started(lane: Lane, strategy: dict[str, object], **spec: object) -> None:
+async def started(lane: Lane, strategy: Mapping[str, object], **spec: object) -> None:
     await lane.apply(rollout("v1", strategy, **spec))
     await reach(lane, "Healthy", updated=REPLICAS)
 

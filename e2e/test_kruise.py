@@ -50,7 +50,14 @@ async def test_a_clone_sets_pods_find_their_image_from_the_second_batch_on(lane:
     replicas, together = 12, 2
     strategy = {"type": "InPlaceIfPossible", "maxUnavailable": together}
     player = KruisePlayer(lane, "CloneSet", spec(replicas=replicas, updateStrategy=strategy))
-    await player.create([{"name": f"shop-{number}"} for number in range(replicas)])
+    await player.declare()
+
+    async def found() -> bool:
+        samples = await controller.metrics()
+        return samples.get("prewarm_reflector_objects{clonesets.apps.kruise.io}", 0) == 1
+
+    await eventually(found)
+    await player.start([{"name": f"shop-{number}"} for number in range(replicas)])
     await outcomes(controller, replicas)
     await player.change("v2")
     await player.update(in_turn, together=together)

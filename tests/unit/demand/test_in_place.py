@@ -134,7 +134,7 @@ def test_an_ordered_label_goes_by_the_number_at_its_end() -> None:
     order = UpdateOrder(priority=(PriorityTerm(ordered_key="rank"),))
     ranks = ("r-2", "r-10", None, "r-1")
     pods = [
-        pod(number, labels=pod(0).labels | ({} if rank is None else {"rank": rank}))
+        pod(number, labels={**pod(0).labels, **({} if rank is None else {"rank": rank})})
         for number, rank in enumerate(ranks)
     ]
     found = nodes(wanted(snapshot(workload(update_order=order), *pods)))

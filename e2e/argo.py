@@ -23,7 +23,7 @@ async def argo_controller(cluster: Cluster, programs: ArgoRollouts, namespace: s
     files = [argument for path in programs.definitions for argument in ("-f", str(path))]
     await asyncio.to_thread(cluster.kubectl, "apply", "--server-side", FIELD_MANAGER, *files)
     await asyncio.to_thread(cluster.kubectl, "wait", "--for=condition=Established", "--timeout=60s", *files)
-    command = [
+    command: list[str | Path] = [
         programs.controller,
         f"--kubeconfig={cluster.kubeconfig}",
         f"--namespace={namespace}",

@@ -30,6 +30,10 @@ _ADVICE = {
     "(prewarm warm, or the annotation prewarm.dev/next-images)",
     SkipReason.UNSETTLED.value: "pods were just being scheduled: announce the image before the change",
     SkipReason.AWAITING_READY_PODS.value: "the policy's rollout.minUpdatedReadyPods held the image back",
+    SkipReason.CANARY_UNPROVEN.value: "the canary had not proved healthy yet: a pause after its first step leaves time "
+    "to pull",
+    SkipReason.PULLED_BY_KRUISE.value: "OpenKruise pre-downloads the revision itself",
+    SkipReason.UNOBSERVED.value: "OpenKruise had not seen the change yet",
 }
 
 

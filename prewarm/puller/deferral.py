@@ -27,8 +27,8 @@ class Deferral(Struct):
     """Nodes whose record waits."""
     wake_at: float | None = None
     """When the first of them is due at the latest."""
-    _finished_at: dict[str, float] = field(default_factory=dict)
-    """By pod uid, when a pod was first seen to be done."""
+    _since: dict[tuple[str, bool], float] = field(default_factory=dict)
+    """By pod uid and whether it is done, since when it has been seen so."""
 
     def due(
         self, nodes: frozenset[str], snapshot: ClusterSnapshot, work: Work, settings: PullerSettings
@@ -36,12 +36,11 @@ class Deferral(Struct):
         """Of the nodes that changed, and those that wait, the ones whose record is to be written now."""
         now = snapshot.taken_at
         candidates = (nodes | self.waiting) & snapshot.nodes.keys()
-        before, self._finished_at = self._finished_at, {}
+        before, self._since = self._since, {}
         until: dict[str, float] = {}
         if work.total > settings.busy_pulls:
-            self._finished_at = {
-                reading.pod.uid: before.get(reading.pod.uid, now) for reading in work.readings if reading.settled
-            }
+            keys = [(reading.pod.uid, reading.settled) for reading in work.readings]
+            self._since = {key: before.get(key, now) for key in keys}
             until = {
                 name: at
                 for name in candidates
@@ -54,12 +53,14 @@ class Deferral(Struct):
         return candidates - self.waiting
 
     def _until(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
-        """When the first pod that is done has waited long enough; 0 if one is not to wait, or none is done."""
+        """When the first of the pods has waited long enough; -inf if one is not to wait, or there is none."""
         readings = work.readings_by_node.get(node, ())
         if not all(_is_patient(reading, snapshot, work) for reading in readings):
-            return 0.0
-        finished = [self._finished_at[reading.pod.uid] for reading in readings if reading.settled]
-        return min(finished) + RECORD_SECONDS if finished else 0.0
+            return float("-inf")
+        # Of a pod under way there is nothing to tell yet; reading its node at every step takes time, too.
+        return RECORD_SECONDS + min(
+            (self._since[reading.pod.uid, reading.settled] for reading in readings), default=float("-inf")
+        )
 
 
 def _is_patient(reading: Reading, snapshot: ClusterSnapshot, work: Work) -> bool:

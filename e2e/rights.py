@@ -25,6 +25,8 @@ _REASONS: Mapping[tuple[str, str, str], str] = {
     ("ClusterRole", "replicasets.apps", "read"): "which pods belong to which Deployment and revision",
     ("ClusterRole", "statefulsets.apps", "read"): "templates and rollouts",
     ("ClusterRole", "daemonsets.apps", "read"): "templates and rollouts",
+    ("ClusterRole", "cronjobs.batch", "read"): "templates, and when the next run comes",
+    ("ClusterRole", "jobs.batch", "read"): "which pods belong to which CronJob, and how many are to come",
     ("ClusterRole", "controllerrevisions.apps", "read"): (
         "whether OpenKruise changes pods in place, and pre-downloads itself; read only where its kinds are installed"
     ),

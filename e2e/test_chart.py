@@ -59,6 +59,8 @@ ALLOWED = [
             ("apps", "replicasets"),
             ("apps", "statefulsets"),
             ("apps", "controllerrevisions"),
+            ("batch", "cronjobs"),
+            ("batch", "jobs"),
             ("apps.kruise.io", "clonesets"),
             ("apps.kruise.io", "statefulsets"),
             ("apps.kruise.io", "daemonsets"),

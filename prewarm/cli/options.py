@@ -38,6 +38,11 @@ _KINDS = {
     "replicaset": "ReplicaSet",
     "replicasets": "ReplicaSet",
     "rs": "ReplicaSet",
+    "cronjob": "CronJob",
+    "cronjobs": "CronJob",
+    "cj": "CronJob",
+    "job": "Job",
+    "jobs": "Job",
     "canary": "Canary",
     "canaries": "Canary",
 }
@@ -78,7 +83,7 @@ def parse_workload(text: str) -> WorkloadKey:
         raise usage(f"{text!r} is no workload: write KIND/NAMESPACE/NAME, such as deployment/shop/web")
     known = _KINDS.get(kind.lower())
     if known is None:
-        kinds = "deployment, statefulset, daemonset, cloneset, asts, ads, rollout or replicaset"
+        kinds = "deployment, statefulset, daemonset, cloneset, asts, ads, rollout, replicaset, cronjob or job"
         raise usage(f"kind {kind!r} of {text!r} is not known: write {kinds}")
     return WorkloadKey(known, namespace, name)
 

@@ -163,6 +163,8 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.replica_sets, store.replica_sets),
         KindFeed(kinds.stateful_sets, store.stateful_sets),
         KindFeed(kinds.daemon_sets, store.daemon_sets),
+        KindFeed(kinds.cron_jobs, store.cron_jobs),
+        KindFeed(kinds.jobs, store.jobs),
         KindFeed(kinds.autoscalers, store.autoscalers),
         KindFeed(kinds.policies, store.policies),
         KindFeed(kinds.node_images, store.node_images),

@@ -108,6 +108,7 @@ class Store:
         self._nodes: Table[str, Node] = Table()
         self._workloads: Table[WorkloadKey, Workload] = Table()
         self._replica_sets: Table[ObjectKey, Workload] = Table()
+        self._jobs: Table[ObjectKey, Workload] = Table()
         self._replica_sets_by_owner: Grouping[str, ObjectKey, Workload] = Grouping()
         self._revisions_by_owner: Grouping[str, ObjectKey, Revision] = Grouping()
         self._autoscalers: Table[WorkloadKey, Autoscaler] = Table()
@@ -130,6 +131,8 @@ class Store:
         self.deployments = TableSink(self._workload, changes)
         self.stateful_sets = TableSink(self._workload, changes)
         self.daemon_sets = TableSink(self._workload, changes)
+        self.cron_jobs = TableSink(self._workload, changes)
+        self.jobs = TableSink(self._job, changes, self._jobs)
         self.clone_sets = TableSink(self._workload, changes)
         self.advanced_stateful_sets = TableSink(self._workload, changes)
         self.advanced_daemon_sets = TableSink(self._workload, changes)
@@ -210,6 +213,11 @@ class Store:
                 self._changes.workloads.add(replica_set.key)
                 return
             owner = replica_set.owner
+        elif owner.kind == "Job" and owner.api_version.startswith("batch/"):
+            job = self._jobs.get((namespace, owner.name))
+            if job is not None:
+                self._changes.workloads.add(_of_job(job))
+            return
         kind = workload_kind(owner.api_version, owner.kind)
         if kind in _PLANNED_KINDS:
             self._changes.workloads.add(WorkloadKey(kind, namespace, owner.name))
@@ -254,6 +262,18 @@ class Store:
             self._replica_sets_by_owner.pop(old.owner.uid, key)
         if new is not None and new.owner is not None:
             self._replica_sets_by_owner.put(new.owner.uid, key, new)
+
+    def _job(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
+        """One of a CronJob stands for a run of it; any other is a workload by itself."""
+        own_old, own_new = (one if one is not None and _of_job(one) == one.key else None for one in (old, new))
+        if own_old is not None or own_new is not None:
+            self._workload(key, own_old, own_new)
+        if old is not None and own_old is None and old.owner is not None:
+            self._replica_sets_by_owner.pop(old.owner.uid, key)
+            self._changes.workloads.add(_of_job(old))
+        if new is not None and own_new is None and new.owner is not None:
+            self._replica_sets_by_owner.put(new.owner.uid, key, new)
+            self._changes.workloads.add(_of_job(new))
 
     def _autoscaler(self, key: ObjectKey, old: Autoscaler | None, new: Autoscaler | None) -> None:
         """Two autoscalers on one target fight; the first by name speaks for both."""
@@ -302,6 +322,14 @@ class Store:
     def _policy(self, key: ObjectKey, _old: Policy | None, new: Policy | None) -> None:
         self._policies.set(key[1], new)
         self._changes.policies.add(key[1])
+
+
+def _of_job(job: Workload) -> WorkloadKey:
+    """The CronJob of which a Job is a run, or the Job itself."""
+    owner = job.owner
+    if owner is not None and owner.kind == "CronJob" and owner.api_version.startswith("batch/"):
+        return WorkloadKey("CronJob", job.key.namespace, owner.name)
+    return job.key
 
 
 def _regroup(

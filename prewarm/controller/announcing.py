@@ -7,8 +7,10 @@ from prewarm.model.intents import (
     ADVANCED_DAEMON_SETS,
     ADVANCED_STATEFUL_SETS,
     CLONE_SETS,
+    CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    JOBS,
     REPLICA_SETS,
     ROLLOUTS,
     STATEFUL_SETS,
@@ -33,6 +35,8 @@ _RESOURCES: dict[str, Resource] = {
     "AdvancedDaemonSet": ADVANCED_DAEMON_SETS,
     "Rollout": ROLLOUTS,
     "ReplicaSet": REPLICA_SETS,
+    "CronJob": CRON_JOBS,
+    "Job": JOBS,
 }
 _SHOWN_IMAGES = 3
 _Said = tuple[WorkloadKey, str]

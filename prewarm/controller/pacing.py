@@ -44,6 +44,7 @@ class Pace:
         self._progress_at = 0.0
         self._surroundings = False
         self._surroundings_at = 0.0
+        self._later: dict[WorkloadKey, float] = {}
 
     def plan_everything(self) -> None:
         """Plan all workloads next: an instance took over, or a plan could not be carried out."""
@@ -67,7 +68,8 @@ class Pace:
         urgent = self._note(changes.workloads, snapshot)
         self._progressed |= changes.workloads - urgent
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
-        wanted = set(urgent)
+        # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
+        wanted = urgent | {key for key, at in self._later.items() if at <= snapshot.taken_at}
         if self._progressed and now >= self._progress_at:
             wanted |= self._progressed
             self._progressed.clear()
@@ -80,6 +82,9 @@ class Pace:
         """Take note of a plan and of what it cost."""
         needed = {entry.demand.workload for entry in plan.demands}
         self._active = needed if due.workloads is None else (self._active - due.workloads) | needed
+        for key in tuple(self._later) if due.workloads is None else due.workloads:
+            self._later.pop(key, None)
+        self._later.update(plan.later)
         took = ended - started
         self._progress_at = ended + max(PROGRESS_GAP_SECONDS, took * (1 / PROGRESS_SHARE - 1))
         self._surroundings_at = ended + max(SURROUNDINGS_GAP_SECONDS, took * (1 / SURROUNDINGS_SHARE - 1))

@@ -12,9 +12,9 @@ from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.progressive import api_kind
 from prewarm.model.snapshot import ObjectKey
 
-PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.ANNOUNCED: 50, Trigger.SCALE_OUT: 10}
-"""spec.priority by trigger: a rollout's pods come for sure and soon, a scale-out's may come. Hand-written caches have 0
-unless they say otherwise."""
+PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.SCHEDULED: 80, Trigger.ANNOUNCED: 50, Trigger.SCALE_OUT: 10}
+"""spec.priority by trigger: a rollout's pods and a run's come for sure and soon, a scale-out's may come. Hand-written
+caches have 0 unless they say otherwise."""
 MAX_PULL_SECRETS = 32
 MAX_TOLERATIONS = 64
 _SHORT_KINDS = {
@@ -26,6 +26,8 @@ _SHORT_KINDS = {
     "AdvancedDaemonSet": "ads",
     "Rollout": "ro",
     "ReplicaSet": "rs",
+    "CronJob": "cron",
+    "Job": "job",
 }
 _MAX_WORKLOAD_NAME = 63 - len("prewarm-deploy--") - 8
 """Names stay within 63 characters, so that they can stand in labels and host names too."""

@@ -1,7 +1,7 @@
 """What will be needed? From a snapshot to the pods that workloads will create, and their images."""
 
 from prewarm.demand.coverage import Coverage, coverage, covering_policy
-from prewarm.demand.demands import demands
+from prewarm.demand.demands import demands, plan_again_at
 from prewarm.demand.holds import Hold, hold
 from prewarm.demand.revisions import pods_of_revision
 from prewarm.demand.shapes import never_pulled
@@ -15,6 +15,7 @@ __all__ = [
     "demands",
     "hold",
     "never_pulled",
+    "plan_again_at",
     "pods_of_revision",
     "what_if",
 ]

@@ -8,6 +8,7 @@ from prewarm.demand.coverage import Coverage, coverage
 from prewarm.demand.daemon_set import daemon_set_demand
 from prewarm.demand.flagger import flagger_demand
 from prewarm.demand.in_place import in_place_demand, left_to_kruise
+from prewarm.demand.jobs import job_demand, looked_at_again
 from prewarm.demand.replica_set import replica_set_stage
 from prewarm.demand.revisions import with_template
 from prewarm.demand.rollout import Stage, rollout_demand, stage
@@ -60,6 +61,9 @@ def _now(
             return _of_deployment(snapshot, found, wishes, policy, history)
         case "ReplicaSet":
             return _of_stage(snapshot, replica_set_stage(snapshot, found), None, wishes, policy)
+        case "CronJob" | "Job":
+            coming = job_demand(snapshot, found, wishes.excluded, history)
+            return () if coming is None or not (policy.scale_out or workload in snapshot.asked) else (coming,)
         case "CloneSet":
             at = clone_set_stage(snapshot, found)
             rolling = rollout_demand(snapshot, at, wishes.excluded, history)
@@ -104,3 +108,8 @@ def _of_stage(
         return ()
     ahead = scale_out_demand(snapshot, at, policy, wishes.headroom_percent, wishes.excluded)
     return () if ahead is None else (ahead,)
+
+
+def plan_again_at(snapshot: ClusterSnapshot, workload: Workload, wishes: Coverage, history: History) -> float | None:
+    """When a workload has to be planned again though nothing changes (Unix seconds); None if never."""
+    return looked_at_again(snapshot, workload, wishes.excluded, history)

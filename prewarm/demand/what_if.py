@@ -20,6 +20,8 @@ PREDICTED_KINDS = (
     "AdvancedDaemonSet",
     "Rollout",
     "ReplicaSet",
+    "CronJob",
+    "Job",
 )
 """Kinds of which the next pods are predicted."""
 MAX_REPLICAS = 1_000_000

@@ -15,6 +15,8 @@ class Trigger(StrEnum):
     """The pod template changed, and pods of the new revision are still to come."""
     SCALE_OUT = "ScaleOut"
     """More replicas may come: headroom above the current count."""
+    SCHEDULED = "Scheduled"
+    """A CronJob's next run is near, or a running Job has more pods to come."""
     ANNOUNCED = "Announced"
     """The workload's owner says which images come next, or they are on trial in a canary; nobody knows when."""
     WHAT_IF = "WhatIf"
@@ -212,3 +214,5 @@ class Plan(Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
     only: tuple[WorkloadKey, ...] | None = None
     """The workloads that this plan speaks for, in order; None = all: whatever it does not name is not needed."""
+    later: tuple[tuple[WorkloadKey, float], ...] = ()
+    """Workloads that have to be planned again though nothing changes, and when (Unix seconds)."""

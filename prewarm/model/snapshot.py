@@ -70,11 +70,11 @@ class ClusterSnapshot(Struct, frozen=True):
     """Pods of ours (label prewarm.dev/puller); they are in the other mappings too."""
     usage: Mapping[str, NodeUsage] = {}
     workloads: Mapping[WorkloadKey, Workload] = {}
-    """Deployments, StatefulSets, DaemonSets, ReplicaSets that nothing controls, and the kinds of OpenKruise, Argo
-    Rollouts and Flagger."""
+    """Deployments, StatefulSets, DaemonSets, CronJobs, Jobs of no CronJob, ReplicaSets that nothing controls, and the
+    kinds of OpenKruise, Argo Rollouts and Flagger."""
     replica_sets: Mapping[ObjectKey, Workload] = {}
     replica_sets_by_owner: Mapping[str, Mapping[ObjectKey, Workload]] = {}
-    """By uid of the owning Deployment or Rollout."""
+    """By uid of the owning Deployment or Rollout; the Jobs of a CronJob stand here under its uid, too."""
     revisions_by_owner: Mapping[str, Mapping[ObjectKey, Revision]] = {}
     """By uid of the owning workload of OpenKruise."""
     autoscalers: Mapping[WorkloadKey, Autoscaler] = {}

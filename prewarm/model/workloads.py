@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from prewarm.model.batch import JobProgress, Schedule
 from prewarm.model.pods import OwnerReference, PodTemplate
 from prewarm.model.progressive import Flagger, InPlace, Rollout, UpdateOrder
 from prewarm.model.selectors import LabelSelector
@@ -77,6 +78,10 @@ class Workload(Struct, frozen=True):
     """Of an Argo Rollout."""
     flagger: Flagger | None = None
     """Of a Flagger Canary."""
+    schedule: Schedule | None = None
+    """Of a CronJob; None if it cannot be read."""
+    job: JobProgress | None = None
+    """Of a Job."""
 
 
 class Autoscaler(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from prewarm.demand import coverage, demands
+from prewarm.demand import coverage, demands, plan_again_at
 from prewarm.history import History
 from prewarm.model.image_caches import PolicyMode
 from prewarm.model.plans import DemandPlan, Plan, Problem, Skip, SkipReason
@@ -37,6 +37,7 @@ def plan(
     entries: list[DemandPlan] = []
     skips: list[Skip] = []
     problems: list[Problem] = []
+    later: list[tuple[WorkloadKey, float]] = []
     for key in sorted(snapshot.workloads if only is None else set(only)):
         workload = snapshot.workloads.get(key)
         if workload is None:
@@ -54,9 +55,18 @@ def plan(
         except ValueError as error:
             problems.append(Problem(key, f"strategy of {key}: {error}"))
             continue
+        again = plan_again_at(snapshot, workload, wishes, history)
+        if again is not None:
+            later.append((key, again))
         for demand in wanted:
             cluster = cluster or cluster_arrays(snapshot)
             entries.append(
                 plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, pulls=pulls, seed=seed)
             )
-    return Plan(tuple(entries), tuple(skips), tuple(problems), None if only is None else tuple(sorted(set(only))))
+    return Plan(
+        tuple(entries),
+        tuple(skips),
+        tuple(problems),
+        None if only is None else tuple(sorted(set(only))),
+        tuple(later),
+    )

@@ -12,6 +12,7 @@ from prewarm.api.policy import decode_policy
 from prewarm.cluster.decoding import (
     argo_rollouts,
     autoscalers,
+    batch,
     flagger,
     kruise,
     nodes,
@@ -248,6 +249,9 @@ class Kinds:
         self.replica_sets = workload(intents.REPLICA_SETS)
         self.stateful_sets = workload(intents.STATEFUL_SETS)
         self.daemon_sets = workload(intents.DAEMON_SETS)
+
+        self.jobs: Kind[Workload] = TypedKind(intents.JOBS, batch.WireJob, batch.job, found)
+        self.cron_jobs: Kind[Workload] = TypedKind(intents.CRON_JOBS, batch.WireCronJob, batch.cron_job, found)
 
         def of_kruise(resource: Resource) -> Kind[Workload]:
             return TypedKind(resource, kruise.WireKruise, kruise.kruise_converter(resource), found)

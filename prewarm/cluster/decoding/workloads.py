@@ -25,6 +25,8 @@ from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
 
 _DEPLOYMENT_ANNOTATIONS = "deployment.kubernetes.io/"
 _REVISION_LABELS = ("pod-template-hash", "rollouts-pod-template-hash")
+_JOB_LABEL = "batch.kubernetes.io/controller-uid"
+_JOB_LABELS = (_JOB_LABEL, "batch.kubernetes.io/job-name", "controller-uid", "job-name")
 _HASH_BYTES = 10
 _LONGEST_MESSAGE = 1024
 
@@ -133,7 +135,7 @@ def template_hash(raw: bytes | msgspec.Raw) -> str:
     """Hash of a pod template that is equal for a workload and its ReplicaSet.
 
     The Deployment's controller adds a label to the ReplicaSet's template (deployment_util.EqualIgnoreHash), and so does
-    that of an Argo Rollout.
+    that of an Argo Rollout; the API server adds some to the template of a Job.
 
     Raises:
         msgspec.DecodeError: if the text is not JSON.
@@ -142,8 +144,12 @@ def template_hash(raw: bytes | msgspec.Raw) -> str:
     if isinstance(template, dict) and isinstance(metadata := template.get("metadata"), dict):
         metadata.pop("creationTimestamp", None)
         if isinstance(labels := metadata.get("labels"), dict):
-            for label in _REVISION_LABELS:
+            for label in (*_REVISION_LABELS, *(_JOB_LABELS if _JOB_LABEL in labels else ())):
                 labels.pop(label, None)
+            if not labels:
+                del metadata["labels"]
+        if not metadata:
+            del template["metadata"]
     return blake2b(msgspec.json.encode(template, order="sorted"), digest_size=_HASH_BYTES).hexdigest()
 
 

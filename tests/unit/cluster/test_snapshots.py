@@ -27,7 +27,7 @@ def test_mixed_kinds_become_one_snapshot() -> None:
 
 
 def test_kinds_that_do_not_matter_are_passed_over() -> None:
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}}
+    job = {"apiVersion": "example.test/v1", "kind": "Thing", "metadata": {"name": "j"}}
     assert read_snapshot(listing(job, pod("a")), 0.0).pods.keys() == {("shop", "a")}
 
 
@@ -55,7 +55,7 @@ def test_an_object_that_makes_no_sense_costs_nobody_else_and_is_named() -> None:
         (b"[]", "no JSON list"),
         (b"{}", "something without a kind"),
         (json.dumps(pod("a")).encode(), "holds Pod, not a List"),
-        (listing({"apiVersion": "batch/v1", "kind": "Job"}), "none of its 1 objects"),
+        (listing({"apiVersion": "example.test/v1", "kind": "Thing"}), "none of its 1 objects"),
         (listing(1, 2), "none of its 2 objects"),
     ],
 )

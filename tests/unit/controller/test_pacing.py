@@ -85,3 +85,13 @@ def test_what_failed_is_planned_again() -> None:
 def test_a_workload_that_went_is_planned_once_more() -> None:
     pace = started(took=10.0)
     assert pace.due(Changes(workloads=frozenset({WEB})), cluster(), 10.0).urgent == {WEB}
+
+
+def test_what_comes_by_the_clock_is_planned_when_it_is_time() -> None:
+    at = snapshot().taken_at + 50.0
+    pace = started(plan=Plan(later=((WEB, at),)))
+    assert not pace.due(Changes(), replace(snapshot(), taken_at=at - 1.0), 49.0)
+    due = pace.due(Changes(), replace(snapshot(), taken_at=at), 50.0)
+    assert due == Due(frozenset({WEB}), frozenset())
+    pace.planned(due, Plan(only=(WEB,)), 50.0, 50.0)
+    assert not pace.due(Changes(), replace(snapshot(), taken_at=at), 50.1)

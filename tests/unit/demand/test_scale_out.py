@@ -156,7 +156,7 @@ def test_replicas_that_no_cluster_holds_are_planned_piece_by_piece(paused: bool)
     ("key", "arguments", "told"),
     [
         (WorkloadKey("Deployment", "shop", "none"), {}, "deployment/shop/none is not in the cluster"),
-        (WorkloadKey("Job", "shop", "db"), {}, "job/shop/db cannot be planned: give one of Deployment, StatefulSet"),
+        (WorkloadKey("Pod", "shop", "db"), {}, "pod/shop/db cannot be planned: give one of Deployment, StatefulSet"),
         (WorkloadKey("DaemonSet", "shop", "none"), {}, "daemonset/shop/none is not in the cluster"),
         (WEB, {"replicas": -1}, "replicas -1: give a number"),
         (WEB, {"images": {"nope": "a:b"}}, "has no container 'nope'; it has: c0"),

@@ -160,6 +160,10 @@ FEATURES: Mapping[str, Callable[[], Object]] = {
 }
 
 
+_FEW = frozenset({"gpu", "hard anti-affinity"})
+"""Of these only a part of the nodes can take a pod, or one each: more would not fit on some clusters."""
+
+
 def cases_from_seed(seed: int, count: int, sizes: Sequence[int]) -> list[Case]:
     """Cases of all features in turn, at sizes and with numbers of pods that the seed decides."""
     random = Random(f"cases {seed}")  # noqa: S311 - repeatable cases are wanted
@@ -170,6 +174,8 @@ def cases_from_seed(seed: int, count: int, sizes: Sequence[int]) -> list[Case]:
         feature = features[index % len(features)]
         equal = feature == "equal empty nodes"
         nodes, new = random.choice(sizes), random.choice((5, 10, 20))
+        if feature in _FEW:
+            new = min(new, nodes // 6)
         found.append(
             case(
                 "plain" if equal else feature,

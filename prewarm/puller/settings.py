@@ -43,7 +43,7 @@ class PullerSettings(Struct, frozen=True):
     """Puller pods at work at once that pull from one registry."""
     silent_registry_pulls: int = 1
     """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
-    orders_at_once: int = 50
+    orders_at_once: int = 100
     """Pods ordered in one look: their creates are awaited, and nothing else is decided meanwhile."""
     busy_pulls: int = 50
     """With more puller pods at work than this, the records of finished ones, and so their deletion, wait some seconds:

@@ -47,7 +47,7 @@ class RolloutFields(ApiModel):
         ),
     ] = 0
     """Pods of the new revision, as a number or a percentage of all (rounded up), that have to be ready before its
-    images spread: a rollout that never becomes healthy then costs no pulls. Announced images are not held back by it."""
+    images spread: a rollout that never becomes healthy then costs no pulls. Announced images are not held back."""
 
 
 class ScaleOutFields(ApiModel):

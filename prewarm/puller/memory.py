@@ -100,7 +100,10 @@ class PullerMemory:
         self._orders.pop((namespace, name), None)
 
     def catch_up(self, snapshot: ClusterSnapshot) -> None:
-        """Drop what the snapshot shows, what is overdue, and what nobody asks for any more."""
+        """Drop what the snapshot shows, what is overdue, and what nobody asks for any more.
+
+        What is of a later time than the snapshot goes, too: the clock was set back, and it would count for as long.
+        """
         now = snapshot.taken_at
         caches = {cache.uid for cache in snapshot.image_caches.values()}
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
@@ -116,7 +119,9 @@ class PullerMemory:
         self._orders = {
             key: order
             for key, order in self._orders.items()
-            if key not in snapshot.puller_pods and order.ordered_at + ORDER_SECONDS > now and order.cache_uid in caches
+            if key not in snapshot.puller_pods
+            and order.cache_uid in caches
+            and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS
         }
         self._refusals = {
             key: refusal
@@ -127,7 +132,7 @@ class PullerMemory:
             uids = {pod.uid for pod in snapshot.puller_pods.values()}
             self.failed_at = {uid: at for uid, at in self.failed_at.items() if uid in uids}
         self._written = {
-            key: (value, at) for key, (value, at) in self._written.items() if at + 2 * REPEAT_SECONDS > now
+            key: (value, at) for key, (value, at) in self._written.items() if at <= now < at + 2 * REPEAT_SECONDS
         }
 
     def remember(self, order: Order) -> None:

@@ -76,14 +76,15 @@ class PurgeMemory:
         self.orders.pop((namespace, name), None)
 
     def catch_up(self, visible: Collection[tuple[str, str]], now: float) -> None:
-        """Drop orders that are visible or overdue."""
+        """Drop orders that are visible or overdue, or of a later time: the clock was set back."""
+        self.refused_until = min(self.refused_until, now + REFUSED_SECONDS)
         if self.orders:
             if any(key in visible for key in self.orders):
                 self.refusal = ""
             self.orders = {
                 key: order
                 for key, order in self.orders.items()
-                if key not in visible and order.ordered_at + ORDER_SECONDS > now
+                if key not in visible and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS
             }
 
 

@@ -56,8 +56,8 @@ def refresh_of(cache: ImageCache, now: float) -> Refresh:
         now: Unix seconds.
     """
     created = float(int(cache.created_at))
-    requested = cache.status.requested_at
-    if requested is None or requested > now + FUTURE_SECONDS:
+    requested = _believed(cache, now)
+    if requested is None:
         requested = created
     last = next_at = None
     if cache.schedule is not None:
@@ -71,6 +71,12 @@ def refresh_of(cache: ImageCache, now: float) -> Refresh:
         following = created + (passed + 1) * period
         next_at = following if next_at is None else min(next_at, following)
     return Refresh(max(anew_at, tick), anew_at, next_at)
+
+
+def _believed(cache: ImageCache, now: float) -> float | None:
+    """When the last request began, if one did and no wrong clock recorded it."""
+    requested = cache.status.requested_at
+    return None if requested is None or requested > now + FUTURE_SECONDS else requested
 
 
 def _pace(uid: str) -> float:
@@ -142,7 +148,8 @@ class Refreshes:
         """The same as `refresh_of`."""
         if cache.uid in self._requests and request_of(cache) is None:
             del self._requests[cache.uid]
-        given = (cache.created_at, cache.schedule, cache.refresh_seconds, cache.completion, cache.status.requested_at)
+        requested = _believed(cache, now)
+        given = (cache.created_at, cache.schedule, cache.refresh_seconds, cache.completion, requested)
         known = self._known.get(cache.uid)
         if known is not None and known[0] == given:
             refresh = known[1]

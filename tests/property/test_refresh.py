@@ -1,6 +1,6 @@
 """Refreshes on any clock: none is repeated by a restart, none is lost, and what they ask for is asked for once."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -39,6 +39,12 @@ def test_last_refresh_is_past_and_next_is_to_come(cache: ImageCache, now: float)
 
 
 @given(cache=caches, now=TIMES, steps=st.lists(st.floats(-1e6, 1e6), max_size=6))
+@example(
+    # On a clock five minutes behind, the request is not believed yet.
+    cache=ImageCache("shop", "base", created_at=1.0e9, status=ImageCacheStatus(requested_at=1.0e9 + 1)),
+    now=1.0e9,
+    steps=[-FUTURE_SECONDS, 0.0],
+)
 @settings(max_examples=100, deadline=None)
 def test_jumping_clocks_and_memory_change_nothing(cache: ImageCache, now: float, steps: list[float]) -> None:
     memory = Refreshes()

@@ -195,6 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
         by_node = grouped(self.pods, home)
         rivals = grouped(self.autoscalers, lambda autoscaler: autoscaler.target)
         services = grouped(self.services, lambda service: service.namespace)
+        lone = [replica_set for replica_set in self.replica_sets.values() if replica_set.owner is None]
         return ClusterSnapshot(
             pods=dict(self.pods),
             pods_by_node=by_node,
@@ -210,7 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
             },
             puller_pods={key: pod for key, pod in self.pods.items() if pod.labels},
             usage={node: summed(pods.values()) for node, pods in by_node.items()},
-            workloads={workload.key: workload for workload in self.workloads.values()},
+            workloads={workload.key: workload for workload in (*self.workloads.values(), *lone)},
             replica_sets=dict(self.replica_sets),
             replica_sets_by_owner=grouped(self.replica_sets, lambda found: found.owner.uid if found.owner else None),
             autoscalers={target: found[min(found)] for target, found in rivals.items()},

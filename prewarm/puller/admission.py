@@ -241,6 +241,8 @@ class Admission:
                 break
             key = (cache.uid, canonical(other.image))
             fits = other.attempts == 0 == pair.attempts and key not in self._refused and key[1] not in chosen
+            # Another pod, ordered a moment ago, may pull it already where a node takes several.
+            fits = fits and not self._work.is_active_anywhere(other.node, other.image)
             if fits and self._registry_obstacle(other) is None:
                 chosen.add(key[1])
                 images.append(other.image)

@@ -77,6 +77,16 @@ def test_small_images_share_a_pod_and_large_ones_do_not() -> None:
     assert ordered(decide(found)) == [("n1", A)]
 
 
+def test_two_pods_on_a_node_never_pull_the_same_small_image() -> None:
+    images = [f"{A.rpartition(':')[0]}:v{number}" for number in range(10)]
+    found = cluster([node("n1")], image_caches=[cache(*images)])
+    history = History(pulls=dict.fromkeys(images, Measured(0.5, 1.0)))
+    orders = ordered(decide(found, history, node_pulls=2, images_per_pod=3))
+    asked = [image for _, *together in orders for image in together]
+    assert [len(together) for _, *together in orders] == [3, 3]
+    assert len(set(asked)) == len(asked)
+
+
 def test_budget_of_a_registry_leaves_others_their_turn() -> None:
     found = cluster([node("n1"), node("n2"), node("n3")], image_caches=[cache(A, C)])
     decision = decide(found, registry_pulls=1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from prewarm.accounting import ByteUse, ByteVerdict
@@ -45,8 +46,8 @@ async def served() -> AsyncIterator[Served]:
         yield served
 
 
-def start(outcome: Outcome, **fields: float) -> ContainerStart:
-    return ContainerStart(WEB, "uid", "app", "web:v1", "node-a", outcome, 10.0, 11.0, **fields)
+def start(outcome: Outcome, **seconds: float) -> ContainerStart:
+    return replace(ContainerStart(WEB, "uid", "app", "web:v1", "node-a", outcome, 10.0, 11.0), **seconds)
 
 
 async def test_probes_say_why(served: Served) -> None:

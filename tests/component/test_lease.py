@@ -154,15 +154,16 @@ async def test_of_two_that_try_together_one_leads(server: FakeApiServer, client:
 
 
 async def test_a_leader_that_slept_longer_than_its_lease_knows_that_it_may_be_lost(client: Client) -> None:
-    now = 100.0
+    clock = [100.0]
     lease = LeaderLease(
-        client, namespace="prewarm", name="prewarm", identity="us", times=PATIENT, monotonic=lambda: now
+        client, namespace="prewarm", name="prewarm", identity="us", times=PATIENT, monotonic=lambda: clock[0]
     )
-    assert not lease.holds
+    seen = [lease.holds]
     await lease.acquire()
-    assert lease.holds
-    now += PATIENT.renew_deadline
-    assert not lease.holds
+    seen.append(lease.holds)
+    clock[0] += PATIENT.renew_deadline
+    seen.append(lease.holds)
+    assert seen == [False, True, False]
 
 
 def test_times_that_contradict_each_other_are_refused(client: object) -> None:

@@ -22,6 +22,7 @@ from prewarm.model.intents import (
     Create,
     Delete,
     Intent,
+    OpenGate,
     RecordEvent,
     RemoveAnnotation,
 )
@@ -222,6 +223,8 @@ class World:
             case RemoveAnnotation(namespace=namespace, name=name, annotation=annotation):
                 field = {ANNOTATION_REFRESH: "refresh_request", ANNOTATION_PURGE: "purge_request"}[annotation]
                 self.caches[namespace, name] = replace(self.caches[namespace, name], **{field: None})
+            case OpenGate():
+                raise AssertionError("the puller opens no gate")
 
     def _observe(self, output: Output) -> None:
         match output:

@@ -80,7 +80,7 @@ def test_kube_fledged_trap_more_than_fifty_images_on_the_node() -> None:
 def test_nothing_is_inherited_by_a_node_rebooted_or_made_anew(change: dict[str, str], *, known: bool) -> None:
     pulled = PresentImage(canonical(APP), Evidence.OUR_PULL, 10.0, cache="shop/warm")
     record = NodeImages("n1", "uid-n1", "boot-n1", (pulled,))
-    there: Node = replace(node("n1"), **change)  # type: ignore[arg-type]
+    there: Node = replace(node("n1"), **change)
     found = cluster([there], node_images=[record])
     assert warmth(found).is_warm("n1", APP) is known
     assert warmth(found).our_pulls("n1", APP) == () or known

@@ -33,7 +33,7 @@ def edit(found: World, **fields: object) -> None:
     """Change the spec of the cache `warm` as the API server would."""
     before = found.caches["shop", "warm"]
     values: dict[str, object] = {**fields, "generation": before.generation + 1}
-    found.caches["shop", "warm"] = replace(before, **values)  # type: ignore[arg-type]
+    found.caches["shop", "warm"] = replace(before, **values)
 
 
 def counts(found: World, namespace: str = "shop", name: str = "warm") -> tuple[int, int, int, int]:

@@ -38,12 +38,16 @@ class Gatekeeper:
         for opened in found.opened:
             key, version = opened.gate.workload.key, opened.gate.workload.resource_version
             before = self._asked.get(key)
-            if before is not None and before[0] == version and before[1] + AGAIN_SECONDS > now:
+            if before is not None and before[0] == version and before[1] <= now < before[1] + AGAIN_SECONDS:
                 asked[key] = before
                 self._wake(before[1] + AGAIN_SECONDS)
                 continue
             asked[key] = (version, now)
             self._wake(now + AGAIN_SECONDS)
+            if before is not None and before[0] == version:
+                # The patch had no effect: it was counted and told already.
+                intents.append(opened.intents[0])
+                continue
             self.opened[opened.reason.value] += 1
             log.info("gate opened", workload=str(key), reason=opened.reason.value, why=opened.words)
             intents.extend(opened.intents)

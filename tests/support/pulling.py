@@ -191,6 +191,7 @@ class World:
         return counts
 
     def _execute(self, intent: Intent) -> None:
+        assert not isinstance(intent, OpenGate), "the puller opens no gate"
         self.written.append(intent)
         match intent:
             case Create(resource=resource, namespace=namespace, name=name, manifest=manifest):
@@ -223,8 +224,6 @@ class World:
             case RemoveAnnotation(namespace=namespace, name=name, annotation=annotation):
                 field = {ANNOTATION_REFRESH: "refresh_request", ANNOTATION_PURGE: "purge_request"}[annotation]
                 self.caches[namespace, name] = replace(self.caches[namespace, name], **{field: None})
-            case OpenGate():
-                raise AssertionError("the puller opens no gate")
 
     def _observe(self, output: Output) -> None:
         match output:

@@ -1,7 +1,14 @@
 """What every test starts from."""
 
+import signal
+
 import pytest
 import structlog
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs with SIGINT ignored, which children inherit: here they have to heed it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,9 @@ _SELECTION = pytest.StashKey[Selection]()
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts background jobs with SIGINT ignored, which children inherit: here they have to heed it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Many TLS connections are closed at the end of a loop, and some are collected before the other side has answered.
+    words = "Exception ignored in. <(socket|function _SelectorTransport|ssl)"
+    config.addinivalue_line("filterwarnings", f"ignore:{words}:pytest.PytestUnraisableExceptionWarning")
     try:
         config.stash[_SELECTION] = select(os.environ)
     except SelectionError as error:

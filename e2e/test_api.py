@@ -220,7 +220,7 @@ def test_defaults_show_in_a_policy(cluster: Cluster, cluster_scoped: Callable[[s
     )
     assert get(cluster, "pwp", "empty")["spec"] == {
         "mode": "Active",
-        "rollout": {"enabled": True},
+        "rollout": {"enabled": True, "minUpdatedReadyPods": 0},
         "scaleOut": {"enabled": True, "headroom": "20%"},
         "placement": {"coverage": 0.99, "maxOverprovision": 1.5},
     }

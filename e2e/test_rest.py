@@ -41,7 +41,7 @@ class Watched:
         """Change a node in a way that means nothing, and wait until the controller has had a cycle since."""
         before = await self._cycles()
         self._touched += 1
-        await self.kubectl("annotate", "--overwrite", "node", f"{self._namespace}-00", f"test/touched={self._touched}")
+        await self.kubectl("label", "--overwrite", "node", f"{self._namespace}-00", f"test/touched={self._touched}")
         async with asyncio.timeout(30):
             while await self._cycles() <= before:  # noqa: ASYNC110 - asked of a process
                 await asyncio.sleep(0.05)

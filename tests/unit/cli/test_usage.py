@@ -19,7 +19,7 @@ SHOP = "deployment/shop/web"
         (["plan", "--replicas", "3"], "--workload KIND/NAMESPACE/NAME"),
         (["plan", "--workload", "web"], "such as deployment/shop/web"),
         (["plan", "--workload", "deployment/shop/web/extra"], "such as deployment/shop/web"),
-        (["plan", "--workload", "cronjob/shop/web"], "deployment, statefulset, daemonset, cloneset"),
+        (["plan", "--workload", "service/shop/web"], "deployment, statefulset, daemonset, cloneset"),
         (["plan", "--workload", SHOP, "--set-image", "web"], "CONTAINER=IMAGE"),
         (["plan", "--workload", SHOP, "--set-image", "web=UPPER"], "'UPPER' is not an image reference"),
         (["plan", "--workload", SHOP, "--set-image", "a=b:1", "--set-image", "a=b:2"], "twice"),

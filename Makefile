@@ -11,6 +11,10 @@ ARGS ?=
 # Test processes at once. Those on a control plane mostly wait for it: each process starts its own.
 WORKERS ?= 2
 E2E_WORKERS ?= 3
+# What takes long, or needs programs of other projects: part of the automation's run, not of every `make test`.
+LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_volumes.py e2e/test_volume_filters.py e2e/test_kruise.py \
+	e2e/test_argo_rollouts.py e2e/test_flagger.py e2e/test_imagecache_lifecycle.py e2e/test_imagecache_purge.py \
+	e2e/test_use_cases.py e2e/test_walkthrough.py e2e/test_bad_input.py
 
 .PHONY: help
 help: ## Show what there is
@@ -27,7 +31,7 @@ demo: setup ## Roll a Deployment out cold, then prewarmed, on a real control pla
 	@$(PYTHON) -m e2e.demo $(ARGS)
 
 .PHONY: test
-test: lint unit e2e ## Everything: lint, types, layers, generated files, all tests
+test: lint unit e2e ## Lint, types, layers, generated files, and all tests but the longer half on a control plane
 
 .PHONY: lint
 lint: setup ## Style, types, layers, generated files
@@ -59,7 +63,12 @@ e2e: setup ## Tests on a real control plane (skipped, with the reason, where non
 	@echo "== programs"
 	@$(PYTHON) -m e2e.cluster.binaries all || echo "tests that need them are skipped, or fail with PREWARM_TEST_REQUIRE_CLUSTER"
 	@echo "== tests on a control plane"
-	@$(BIN)/pytest e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(ARGS)
+	@$(BIN)/pytest e2e --numprocesses=$(E2E_WORKERS) --dist=loadfile $(LONG:%=--ignore=%) $(ARGS)
+
+.PHONY: long
+long: setup ## The longer half of the tests on a real control plane, other projects' controllers among them
+	@echo "== longer tests on a control plane"
+	@$(BIN)/pytest $(LONG) --numprocesses=$(E2E_WORKERS) --dist=loadfile $(ARGS)
 
 .PHONY: survive
 survive: setup ## Kill, stall and confuse the controller on a real control plane, over many seeds (ARGS="KILL --seeds 5")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from e2e.controller import ControllerProcess
 from e2e.emulator.catalog import Catalog
 from e2e.emulator.driver import Emulator, EmulatorOptions
 from e2e.emulator.nodes import NodePlan
+from e2e.lane import eventually
 from e2e.manifests import install_definitions
 from prewarm.cluster.connection import Connection
 from prewarm.simulation.registry import Registries
@@ -147,13 +148,6 @@ def managers(found: Mapping[str, object]) -> set[str]:
     fields = metadata["managedFields"]
     assert isinstance(fields, Sequence)
     return {str(entry["manager"]) for entry in fields}
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    """Return once the cluster is in a state that no single watch tells of."""
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - asked of a server
-            await asyncio.sleep(0.1)
 
 
 async def until(controller: ControllerProcess, name: str, at_least: float) -> Mapping[str, float]:

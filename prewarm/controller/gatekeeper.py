@@ -21,14 +21,12 @@ class Gatekeeper:
 
     def __init__(self) -> None:
         self._asked: dict[WorkloadKey, tuple[str, float]] = {}
-        self.held = 0
         self.opened: Counter[str] = Counter()
         self.wakes_at: float | None = None
 
     def look(self, snapshot: ClusterSnapshot, plan: Plan | None) -> tuple[Intent, ...]:
         """What is to be written so that the gates that may open do."""
         found = decide_gates(snapshot, plan)
-        self.held = found.held
         self.wakes_at = found.wake_at
         return self._new(found, snapshot.taken_at)
 

@@ -21,8 +21,6 @@ _MAY_WORK = frozenset({NodeState.CORDONED})
 class Wait(StrEnum):
     """Why the removal of an image waits."""
 
-    NODE = "Node"
-    """The node is not ready, short of disk, or being removed: its kubelet starts no pod."""
     PULLING = "Pulling"
     """A puller pod is on the node with this image."""
 

@@ -158,7 +158,7 @@ def remove_namespace(cluster: Cluster, name: str) -> None:
 
 def forget_definitions(cluster: Cluster) -> None:
     """Without definitions of another installer: Helm takes over only what is its own."""
-    cluster.kubectl("delete", "-f", str(PROJECT / "crds"), "--ignore-not-found", "--timeout=60s")
+    cluster.kubectl("delete", "-f", str(PROJECT / "crds"), "--ignore-not-found", "--timeout=180s")
 
 
 Rule = tuple[str, str, str]

@@ -75,6 +75,27 @@ WORKLOAD: Object = {
     "status": {"replicas": 3},
 }
 SOURCE: Object = {"name": "cpu", "target": {"averageUtilization": 50}, "current": {"averageUtilization": 60}}
+JOB: Object = {
+    "metadata": METADATA,
+    "spec": {
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": SPEC},
+        "parallelism": 2,
+        "completions": 5,
+        "suspend": True,
+    },
+    "status": {"active": 1, "succeeded": 2, "conditions": [{"type": "Complete", "status": "True"}]},
+}
+CRON_JOB: Object = {
+    "metadata": METADATA,
+    "spec": {
+        "schedule": "*/5 3 * * 1-5",
+        "timeZone": "Europe/Berlin",
+        "suspend": False,
+        "jobTemplate": {"spec": JOB["spec"]},
+    },
+    "status": {"lastScheduleTime": TIME},
+}
+REPEATED: Object = CRON_JOB | {"spec": CRON_JOB["spec"] | {"schedule": "@every 1h30m"}}
 AUTOSCALER: Object = {
     "metadata": METADATA,
     "spec": {
@@ -166,6 +187,11 @@ KINDS: list[tuple[Pick, Object]] = [
     (lambda kinds: kinds.nodes, node("n1")),
     (lambda kinds: kinds.deployments, WORKLOAD),
     (lambda kinds: kinds.daemon_sets, WORKLOAD),
+    (lambda kinds: kinds.stateful_sets, WORKLOAD),
+    (lambda kinds: kinds.replica_sets, WORKLOAD),
+    (lambda kinds: kinds.jobs, JOB),
+    (lambda kinds: kinds.cron_jobs, CRON_JOB),
+    (lambda kinds: kinds.cron_jobs, REPEATED),
     (lambda kinds: kinds.clone_sets, KRUISE),
     (lambda kinds: kinds.advanced_stateful_sets, KRUISE),
     (lambda kinds: kinds.advanced_daemon_sets, KRUISE),

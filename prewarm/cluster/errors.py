@@ -35,6 +35,7 @@ class WireStatusDetails(Struct, rename="camel"):
 
     name: str | None = None
     kind: str | None = None
+    """What `name` is of; for NotFound in the API machinery the plural, such as namespaces."""
     causes: list[WireStatusCause] | None = None
     retry_after_seconds: int | None = None
 
@@ -61,6 +62,7 @@ class ApiError(ClusterError):
         causes: field and message pairs of an Invalid answer.
         retry_after: seconds to wait before the next try, if the server named them.
         request: what was asked, for the message.
+        namespace_ends: whether nothing can be created there, since the namespace is being terminated or is gone.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ApiError(ClusterError):
         causes: tuple[tuple[str, str], ...] = (),
         retry_after: float | None = None,
         request: str = "",
+        namespace_ends: bool = False,
     ) -> None:
         self.code = code
         self.reason = reason
@@ -79,6 +82,7 @@ class ApiError(ClusterError):
         self.causes = causes
         self.retry_after = retry_after
         self.request = request
+        self.namespace_ends = namespace_ends
         said = " ".join(message.split()) or reason or "no explanation given"
         super().__init__(f"{request}: {code} {reason}: {said}" if request else f"{code} {reason}: {said}")
 
@@ -112,6 +116,9 @@ def decode_status(
         return ApiError(code, message=words, retry_after=retry_after, request=request)
     details = status.details or WireStatusDetails()
     causes = tuple((cause.field or "", cause.message or "") for cause in details.causes or ())
+    # As admission plugin NamespaceLifecycle answers: NamespaceTerminatingCause in k8s.io/api/core/v1.
+    ends = any(cause.reason == "NamespaceTerminating" for cause in details.causes or ())
+    ends = ends or (code == HTTPStatus.NOT_FOUND and details.kind == "namespaces")
     if retry_after is None and details.retry_after_seconds:
         retry_after = float(details.retry_after_seconds)
     return ApiError(
@@ -121,4 +128,5 @@ def decode_status(
         causes=causes,
         retry_after=retry_after,
         request=request,
+        namespace_ends=ends,
     )

@@ -32,6 +32,8 @@ class WriteOutcome(StrEnum):
     GONE = "Gone"
     """There was nothing (or only a namesake with another uid) to delete, to apply a status to, or to remove."""
     RECORDED = "Recorded"
+    NAMESPACE_ENDS = "NamespaceEnds"
+    """What was to be created, or told, has no place: its namespace is being terminated, or is gone."""
     REFUSED = "Refused"
     """The server says no (quota, admission, validation, rights): asking again is of no use until something changes."""
     FAILED = "Failed"
@@ -55,7 +57,7 @@ class WriteResult(Struct, frozen=True):
     @property
     def done(self) -> bool:
         """Whether the cluster is as the intent wanted it."""
-        return self.outcome not in {WriteOutcome.REFUSED, WriteOutcome.FAILED}
+        return self.outcome not in {WriteOutcome.REFUSED, WriteOutcome.FAILED, WriteOutcome.NAMESPACE_ENDS}
 
 
 class Writer:
@@ -180,6 +182,8 @@ def _outcome(intent: Intent, error: ApiError) -> WriteOutcome:
         case RemoveAnnotation() | OpenGate() if error.not_found or error.code == HTTPStatus.UNPROCESSABLE_ENTITY:
             # A failed "test" is answered with 422.
             return WriteOutcome.GONE
+        case _ if error.namespace_ends:
+            return WriteOutcome.NAMESPACE_ENDS
         case _:
             transient = error.transient or error.reason == "Conflict"
             return WriteOutcome.FAILED if transient else WriteOutcome.REFUSED

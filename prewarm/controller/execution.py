@@ -32,14 +32,17 @@ class Execution:
         for result in results:
             kind = type(result.intent).__name__
             self._metrics.writes.labels(kind).inc()
-            if not result.done:
+            if not result.done and result.outcome is not WriteOutcome.NAMESPACE_ENDS:
                 self._metrics.write_errors.labels(kind).inc()
             self._take(result)
             self._tell(kind, result)
         return results
 
     def _tell(self, kind: str, result: WriteResult) -> None:
-        """Log trouble with an object when it begins or changes, not at each try."""
+        """Log trouble with an object when it begins or changes, not at each try.
+
+        That a namespace ends is no trouble: what was to be written goes with it.
+        """
         intent = result.intent
         about = (kind, intent.resource.kind, intent.namespace, intent.name)
         before = self._told.pop(about, None)
@@ -49,7 +52,8 @@ class Execution:
                 log.debug("written", outcome=result.outcome.value, **words)
             return
         trouble = f"{result.code} {result.message}"
-        tell = log.debug if before == trouble else log.warning
+        told = before == trouble or result.outcome is WriteOutcome.NAMESPACE_ENDS
+        tell = log.debug if told else log.warning
         tell(
             "write failed",
             outcome=result.outcome.value,

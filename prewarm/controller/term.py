@@ -265,7 +265,7 @@ class Term:
             intent = result.intent
             if intent.resource != PODS:
                 continue
-            if result.outcome is WriteOutcome.REFUSED:
+            if result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
                 self._puller_memory.refused(intent.namespace, intent.name, result.message, now)
             elif result.outcome is WriteOutcome.FAILED:
                 self._puller_memory.lost(intent.namespace, intent.name)

@@ -123,6 +123,26 @@ async def test_a_pod_that_is_refused_is_not_asked_for_again_at_once(server: Fake
         assert server.count("create", PODS) == 1
 
 
+async def test_nothing_is_asked_for_again_and_again_in_a_namespace_that_ends(server: FakeApiServer) -> None:
+    server.ending.add("shop")
+    async with instance(server) as running:
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(
+                lambda: "being terminated" in str(server.objects(IMAGE_CACHES)["shop", "base"].get("status", ""))
+            )
+            elsewhere = image_cache("base", IMAGE)
+            elsewhere["metadata"]["namespace"] = "other"
+            server.put(IMAGE_CACHES, elsewhere)
+            await server.until(lambda: len(server.objects(PODS)) == 1)
+            server.put(NODES, node("node-b"))
+            await server.until(lambda: len(server.objects(PODS)) == 2)
+        errors = running.metrics.registry.get_sample_value("prewarm_write_errors_total", {"intent": "Create"})
+    asked = [request.path for request in server.asked("create", PODS) if "/shop/" in request.path]
+    assert len(asked) == 1
+    assert errors == 0
+
+
 async def test_a_pod_that_the_server_lost_is_asked_for_again(server: FakeApiServer) -> None:
     server.fail_next("create", PODS, *[Refuse(500, "InternalError", "down")] * 2)
     async with instance(server) as running:

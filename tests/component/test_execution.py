@@ -7,7 +7,7 @@ from prewarm.cluster.store import Store
 from prewarm.cluster.writer import Writer
 from prewarm.controller.execution import Execution
 from prewarm.controller.metrics import Metrics
-from prewarm.model.intents import NODE_IMAGES, Apply
+from prewarm.model.intents import IMAGE_CACHES, NODE_IMAGES, PODS, Apply, Create, RecordEvent
 from tests.support.fake_api_server import FakeApiServer, Refuse
 from tests.support.mirroring import connected
 
@@ -30,3 +30,24 @@ async def test_a_write_that_is_refused_again_and_again_is_one_warning() -> None:
     warnings = [line for line in lines if line["log_level"] == "warning"]
     assert [line["problem"] for line in warnings] == [FORBIDDEN.message] * 2
     assert metrics.registry.get_sample_value("prewarm_write_errors_total", {"intent": "Apply"}) == 4
+
+
+async def test_a_namespace_that_ends_alarms_nobody() -> None:
+    intents = (
+        RecordEvent(IMAGE_CACHES, "shop", "base", "uid", "Ready", "all is there"),
+        Create(PODS, "shop", "puller", {"metadata": {"name": "puller"}}),
+        Apply(IMAGE_CACHES, "shop", "planned", {"metadata": {"name": "planned"}}),
+    )
+    metrics = Metrics(version="test")
+    async with FakeApiServer.running() as server, connected(server) as client:
+        store = Store()
+        execution = Execution(Writer(client), store, feeds(store), metrics)
+        server.ending.add("shop")
+        with capture_logs() as lines:
+            results = await execution.execute(intents)
+    assert not any(result.done for result in results)
+    told = [(line["log_level"], line["outcome"]) for line in lines if line["event"] == "write failed"]
+    assert told == [("debug", "NamespaceEnds")] * len(intents)
+    for intent in intents:
+        labels = {"intent": type(intent).__name__}
+        assert metrics.registry.get_sample_value("prewarm_write_errors_total", labels) == 0

@@ -1,7 +1,7 @@
 """What becomes of intents, whatever the server answers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -47,12 +47,25 @@ def apply(name: str, value: str, subresource: str = "") -> Apply:
     return Apply(CONFIG_MAPS, "shop", name, {"data": {"value": value}}, subresource)
 
 
+ENDS: Mapping[str, object] = {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}
+"""As admission plugin NamespaceLifecycle says that a namespace is being terminated."""
+NO_NAMESPACE = {"kind": "namespaces", "name": "shop"}
+
 CASES: list[tuple[Intent, str, Refuse, WriteOutcome]] = [
     (create("a"), "create", Refuse(409, "AlreadyExists", "exists"), WriteOutcome.EXISTED),
     (create("a"), "create", Refuse(409, "Conflict", "quota has been modified"), WriteOutcome.FAILED),
     (create("a"), "create", Refuse(403, "Forbidden", "exceeded quota: pods"), WriteOutcome.REFUSED),
     (create("a"), "create", Refuse(422, "Invalid", "spec: required"), WriteOutcome.REFUSED),
     (create("a"), "create", Refuse(404, "NotFound", "namespace"), WriteOutcome.REFUSED),
+    (create("a"), "create", Refuse(403, "Forbidden", "ends", details=ENDS), WriteOutcome.NAMESPACE_ENDS),
+    (create("a"), "create", Refuse(404, "NotFound", "gone", details=NO_NAMESPACE), WriteOutcome.NAMESPACE_ENDS),
+    (apply("a", "x"), "patch", Refuse(403, "Forbidden", "ends", details=ENDS), WriteOutcome.NAMESPACE_ENDS),
+    (
+        RecordEvent(PODS, "shop", "a", "uid-a", "Planned", "3 nodes"),
+        "create",
+        Refuse(403, "Forbidden", "ends", details=ENDS),
+        WriteOutcome.NAMESPACE_ENDS,
+    ),
     (Delete(PODS, "shop", "a"), "delete", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
     (Delete(PODS, "shop", "a", uid="u"), "delete", Refuse(409, "Conflict", "Precondition failed"), WriteOutcome.GONE),
     (apply("a", "x", "status"), "patch", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
@@ -66,7 +79,7 @@ CASES: list[tuple[Intent, str, Refuse, WriteOutcome]] = [
 async def test_answers_become_outcomes(
     server: FakeApiServer, client: Client, intent: Intent, verb: str, refusal: Refuse, outcome: WriteOutcome
 ) -> None:
-    server.fail_next(verb, intent.resource, refusal)
+    server.fail_next(verb, EVENTS if isinstance(intent, RecordEvent) else intent.resource, refusal)
     (result,) = await Writer(client).execute([intent])
     assert result.outcome is outcome
     assert (result.code, result.reason, result.message) == (refusal.code, refusal.reason, refusal.message)

@@ -30,6 +30,7 @@ class Refuse:
     reason: str = ""
     message: str = "no"
     headers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class FakeApiServer:
         page_size: items of a page at most.
         streams_lists: whether sendInitialEvents is understood.
         token: if set, the only bearer token that is accepted.
+        ending: namespaces that are being terminated: nothing can be created there.
         missing: plurals that are not served (404); of some groups with the group, see `place_of`.
         requests: everything that was asked.
         most_at_once: largest number of requests other than watches in progress at the same time.
@@ -93,6 +95,7 @@ class FakeApiServer:
         self.page_size = 500
         self.streams_lists = True
         self.token = ""
+        self.ending: set[str] = set()
         self.missing: set[str] = set()
         self.requests: list[Request] = []
         self.most_at_once = 0
@@ -233,6 +236,10 @@ class FakeApiServer:
         self.most_at_once = max(self.most_at_once, self._in_progress)
         try:
             await asyncio.sleep(0)
+            applied = verb == "patch" and "apply-patch" in request.headers["Content-Type"]
+            new = verb == "create" or (applied and (namespace, name) not in self._objects[plural])
+            if new and namespace in self.ending:
+                return _status(_ending(plural, name or json.loads(body)["metadata"]["name"], namespace))
             return self._answer(verb, plural, namespace, name, request, body)
         finally:
             self._in_progress -= 1
@@ -373,6 +380,22 @@ def _error_event(code: int, reason: str, message: str) -> bytes:
     return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
 
 
+def _ending(plural: str, name: str, namespace: str) -> Refuse:
+    """As Kubernetes 1.36's admission plugin NamespaceLifecycle answers."""
+    because = f"namespace {namespace} is being terminated"
+    return Refuse(
+        403,
+        "Forbidden",
+        f'{plural} "{name}" is forbidden: unable to create new content in namespace {namespace} '
+        "because it is being terminated",
+        details={
+            "name": name,
+            "kind": plural,
+            "causes": [{"reason": "NamespaceTerminating", "message": because, "field": "metadata.namespace"}],
+        },
+    )
+
+
 def _status(refusal: Refuse) -> web.Response:
     body = {
         "kind": "Status",
@@ -382,6 +405,7 @@ def _status(refusal: Refuse) -> web.Response:
         "code": refusal.code,
         "reason": refusal.reason,
         "message": refusal.message,
+        "details": dict(refusal.details),
     }
     return web.json_response(body, status=refusal.code, headers=dict(refusal.headers))
 

@@ -69,10 +69,34 @@ def _node(index: int, random: Random, images: int) -> Json:
     }
 
 
+_CONTROLLED_BY: dict[str, Json] = {"apiVersion": "apps/v1", "controller": True}
+
+
 def _workload(name: str, replicas: int, nodes: int, random: Random) -> list[Json]:
     labels: dict[str, Json] = {"app": name}
-    hashed: dict[str, Json] = {"app": name, "pod-template-hash": "abc123"}
-    spec: dict[str, Json] = {
+    service: Json = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": labels},
+    }
+    deployment: Json = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(name)},
+        },
+        "status": {"replicas": replicas, "observedGeneration": 1},
+    }
+    pods = (_pod(name, number, f"node-{random.randrange(nodes):05d}") for number in range(replicas))
+    return [deployment, _replica_set(name, replicas), service, *pods]
+
+
+def _pod_spec(name: str) -> dict[str, Json]:
+    return {
         "containers": [
             {
                 "name": "web",
@@ -82,67 +106,55 @@ def _workload(name: str, replicas: int, nodes: int, random: Random) -> list[Json
             }
         ]
     }
-    template: dict[str, Json] = {"metadata": {"labels": labels}, "spec": spec}
-    owner: dict[str, Json] = {"apiVersion": "apps/v1", "controller": True}
-    deployment: Json = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
-        "status": {"replicas": replicas, "observedGeneration": 1},
-    }
-    replica_set: Json = {
+
+
+def _hashed(name: str) -> dict[str, Json]:
+    """Labels of a ReplicaSet's pods."""
+    return {"app": name, "pod-template-hash": "abc123"}
+
+
+def _replica_set(name: str, replicas: int) -> Json:
+    labels = _hashed(name)
+    return {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
         "metadata": {
             "name": f"{name}-abc123",
             "namespace": "default",
             "uid": f"uid-{name}-abc123",
-            "labels": hashed,
-            "ownerReferences": [{**owner, "kind": "Deployment", "name": name, "uid": f"uid-{name}"}],
+            "labels": labels,
+            "ownerReferences": [{**_CONTROLLED_BY, "kind": "Deployment", "name": name, "uid": f"uid-{name}"}],
         },
         "spec": {
             "replicas": replicas,
-            "selector": {"matchLabels": hashed},
-            "template": {"metadata": {"labels": hashed}, "spec": spec},
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(name)},
         },
     }
-    service: Json = {
+
+
+def _pod(name: str, number: int, node: str) -> Json:
+    owner: Json = {**_CONTROLLED_BY, "kind": "ReplicaSet", "name": f"{name}-abc123", "uid": f"uid-{name}-abc123"}
+    return {
         "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"selector": labels},
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{name}-abc123-{number:05d}",
+            "namespace": "default",
+            "uid": f"uid-{name}-{number}",
+            "labels": _hashed(name),
+            "creationTimestamp": _START,
+            "ownerReferences": [owner],
+        },
+        "spec": {**_pod_spec(name), "nodeName": node},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": _START}],
+            "containerStatuses": [
+                {"name": "web", "ready": True, "image": f"registry.example/{name}:v1", "state": {"running": {}}}
+            ],
+        },
     }
-    reference: dict[str, Json] = {
-        **owner,
-        "kind": "ReplicaSet",
-        "name": f"{name}-abc123",
-        "uid": f"uid-{name}-abc123",
-    }
-    pods: list[Json] = [
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{name}-abc123-{number:05d}",
-                "namespace": "default",
-                "uid": f"uid-{name}-{number}",
-                "labels": hashed,
-                "creationTimestamp": _START,
-                "ownerReferences": [reference],
-            },
-            "spec": {**spec, "nodeName": f"node-{random.randrange(nodes):05d}"},
-            "status": {
-                "phase": "Running",
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": _START}],
-                "containerStatuses": [
-                    {"name": "web", "ready": True, "image": f"registry.example/{name}:v1", "state": {"running": {}}}
-                ],
-            },
-        }
-        for number in range(replicas)
-    ]
-    return [deployment, replica_set, service, *pods]
 
 
 def main() -> None:

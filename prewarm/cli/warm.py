@@ -59,32 +59,44 @@ def warm(
     prewarm warm --image registry.example/base:v1 --node-selector pool=web --wait --timeout 5m
     """
     seconds = parse_seconds(timeout)
-    only_with_image = (namespace, node, node_selector, pull_secret, service_account or None)
     wanted: WorkloadAhead | ImagesOnNodes
     if workload is not None:
+        only_with_image = (namespace, node, node_selector, pull_secret, service_account or None)
         if image or any(option is not None for option in only_with_image):
             raise usage("name a workload or --image with its options, not both")
         key, images = parse_workload(workload), parse_set_images(set_image or ())
         wanted = WorkloadAhead(key, images, replicas, coverage, name or "")
     else:
-        if not image:
-            raise usage("what is to be warmed? Name a workload (KIND/NAMESPACE/NAME) or give --image")
-        if set_image or replicas is not None:
+        if image and (set_image or replicas is not None):
             raise usage("--set-image and --replicas need the workload that they are about: KIND/NAMESPACE/NAME")
-        wanted = ImagesOnNodes(
-            namespace=namespace or "default",
-            images=tuple(dict.fromkeys(checked_image(text) for text in image)),
-            node_names=None if not node else tuple(dict.fromkeys(node)),
-            node_selector=tuple(sorted(_label(text) for text in node_selector or ())),
-            pull_secrets=tuple(pull_secret or ()),
-            service_account=service_account,
-            name=name or "",
-        )
+        wanted = _on_nodes(image, node, node_selector, pull_secret, service_account, namespace, name)
     from prewarm.cli.live import with_cluster
     from prewarm.cli.warm_run import WarmRun
 
     run = WarmRun(wanted, timeout=seconds if wait else None, output=output, system_namespace=system_namespace)
     raise typer.Exit(with_cluster(kubeconfig, context, run.run))
+
+
+def _on_nodes(
+    images: list[str] | None,
+    nodes: list[str] | None,
+    node_selector: list[str] | None,
+    pull_secrets: list[str] | None,
+    service_account: str,
+    namespace: str | None,
+    name: str | None,
+) -> ImagesOnNodes:
+    if not images:
+        raise usage("what is to be warmed? Name a workload (KIND/NAMESPACE/NAME) or give --image")
+    return ImagesOnNodes(
+        namespace=namespace or "default",
+        images=tuple(dict.fromkeys(checked_image(text) for text in images)),
+        node_names=None if not nodes else tuple(dict.fromkeys(nodes)),
+        node_selector=tuple(sorted(_label(text) for text in node_selector or ())),
+        pull_secrets=tuple(pull_secrets or ()),
+        service_account=service_account,
+        name=name or "",
+    )
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -83,11 +83,7 @@ def reconcile(
     purge = Purge(snapshot, settings.purge, memory.purge, standings, work, kept)
     admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals, headroom)
     admitted = admission.admit(standing for standing in standings if standing.cache.uid not in purge.resting)
-    intents: list[Intent] = []
-    for order in admitted.orders:
-        memory.remember(order)
-        resources = headroom.resources(order.namespace, order.containers)
-        intents.append(create(order, work.caches[order.cache_uid], settings, resources))
+    intents = list(_ordered(admitted, memory, work, headroom, settings))
     resting = frozenset(uid for uid, course in courses.items() if course.rests)
     due = memory.deferral.due(changed.observed, snapshot, work, settings)
     due |= purge.nodes | holds.changed(memory.held_nodes)
@@ -99,10 +95,14 @@ def reconcile(
     memory.held_nodes = frozenset(holds.images) | memory.held_nodes.intersection(records.unrecorded)
     intents.extend(records.deletions(memory))
     intents.extend(_purged(purge, records, memory, snapshot.taken_at))
-    wake_times = [*_wake_times(snapshot, standings, admitted, work), *memory.wake_times()]
-    wake_times.extend(_course_times(standings, memory, snapshot))
-    wake_times.extend((*retention.wake_times, *holds.wake_times))
-    wake_times.extend(at for at in (purge.wake_at, memory.deferral.wake_at) if at is not None)
+    wake_times = [
+        *_wake_times(snapshot, standings, admitted, work),
+        *_course_times(standings, memory, snapshot),
+        *memory.wake_times(),
+        *retention.wake_times,
+        *holds.wake_times,
+        *(at for at in (purge.wake_at, memory.deferral.wake_at) if at is not None),
+    ]
     purges = PurgeStatus(purge, memory.purge, enabled=settings.purge.enabled)
     for standing in standings:
         intents.extend(_follow_up(standing, memory, snapshot.taken_at))
@@ -114,6 +114,16 @@ def reconcile(
     return PullerDecision(
         tuple(intents), min(wake_times, default=None), work.total, admitted.withheld, purge.remembered
     )
+
+
+def _ordered(
+    admitted: Admitted, memory: PullerMemory, work: Work, headroom: Headroom, settings: PullerSettings
+) -> Iterator[Intent]:
+    """The pods that were let through; remembered until they are visible."""
+    for order in admitted.orders:
+        memory.remember(order)
+        resources = headroom.resources(order.namespace, order.containers)
+        yield create(order, work.caches[order.cache_uid], settings, resources)
 
 
 def _purged(purge: Purge, records: Records, memory: PullerMemory, now: float) -> Iterator[Intent]:

@@ -46,15 +46,8 @@ def status_of(
     course = standing.course if standing.course is not None else course_of(cache, now)
     if course.finished_at is not None:
         return bounded_status(_noted(cache, cache.status, request, now))
-    counts, again = standing.counts.copy(), standing.again.copy()
     open_pairs = list(standing.open_pairs())
-    for pair in open_pairs:
-        if (pair.node, pair.image) in ordered:
-            counts[pair.counted] -= 1
-            counts[PairState.ACTIVE] += 1
-            if pair.there:
-                again[pair.state] -= 1
-                again[PairState.ACTIVE] += 1
+    counts, again = _counted(standing, open_pairs, ordered)
     failing = [pair for pair in open_pairs if pair.is_failing]
     before = cache.status
     working = counts[PairState.ACTIVE] > 0
@@ -87,6 +80,21 @@ def status_of(
         purge_handled=before.purge_handled,
     )
     return bounded_status(_noted(cache, fresh, request, now))
+
+
+def _counted(
+    standing: Standing, open_pairs: Sequence[Pair], ordered: Collection[tuple[str, str]]
+) -> tuple[Counter[PairState], Counter[PairState]]:
+    """All pairs by state, and those asked for again, once what is being ordered is under way."""
+    counts, again = standing.counts.copy(), standing.again.copy()
+    for pair in open_pairs:
+        if (pair.node, pair.image) in ordered:
+            counts[pair.counted] -= 1
+            counts[PairState.ACTIVE] += 1
+            if pair.there:
+                again[pair.state] -= 1
+                again[PairState.ACTIVE] += 1
+    return counts, again
 
 
 def _refreshed_at(

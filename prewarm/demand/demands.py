@@ -8,6 +8,7 @@ from prewarm.demand.coverage import Coverage, coverage
 from prewarm.demand.daemon_set import daemon_set_demand
 from prewarm.demand.flagger import flagger_demand
 from prewarm.demand.in_place import in_place_demand, left_to_kruise
+from prewarm.demand.injected import Injected, injected, with_injected
 from prewarm.demand.jobs import job_demand, looked_at_again
 from prewarm.demand.replica_set import replica_set_stage
 from prewarm.demand.revisions import with_template
@@ -36,6 +37,16 @@ def demands(snapshot: ClusterSnapshot, workload: WorkloadKey, policy: Policy, hi
         return ()
     found = with_template(snapshot, found)
     wishes = coverage(snapshot, found)
+    needed = _all(snapshot, found, wishes, policy, history)
+    added = injected(snapshot, found) if needed else Injected()
+    return tuple(with_injected(demand, found, added, wishes.excluded) for demand in needed)
+
+
+def _all(
+    snapshot: ClusterSnapshot, found: Workload, wishes: Coverage, policy: Policy, history: History
+) -> tuple[Demand, ...]:
+    """What follows from the template as it is, and as it is announced."""
+    workload = found.key
     now = _now(snapshot, found, wishes, policy, history)
     if wishes.announced is None or not policy.rollout:
         return now

@@ -47,6 +47,7 @@ class Demand(Struct, frozen=True):
     images: tuple[str, ...]
     """As written in the template, in the kubelet's order, without excluded containers."""
     template: PodTemplate
+    """As the pods are admitted: with what is `injected`."""
     batches: tuple[Batch, ...]
     leaving: tuple[tuple[str, str], ...] = ()
     """Keys of pods that go as the new ones come, in the order in which they go; empty for a scale-out."""
@@ -57,6 +58,8 @@ class Demand(Struct, frozen=True):
     revision_labels: tuple[tuple[str, str], ...] = ()
     """Labels that the pods get beyond the template's (pod-template-hash, once known)."""
     confidence: float = 1.0
+    injected: tuple[str, ...] = ()
+    """Those of `images` that no container of the workload's template has, but pods of its: a mesh's sidecar."""
     withheld: "SkipReason | None" = None
     """Why nothing new is pulled for it although its pods come; None = nothing stands against it."""
 

@@ -53,7 +53,9 @@ def plan_demand(
 ) -> DemandPlan:
     """Choose the nodes to warm for one demand; every candidate that is not pulled on carries a reason."""
     needs, skips = _needs(demand)
-    done = pulls.underway(needs.images)
+    # Pulling the sidecar of a mesh for somebody else says nothing about where these pods will be.
+    own = [image for image in needs.images if image not in demand.injected]
+    done = pulls.underway(own or needs.images)
     where = landing(demand, snapshot, history, done, cluster, seed)
     prospects = _prospects(demand, where, needs, done, snapshot, warmth)
     limits = Limits(

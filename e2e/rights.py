@@ -36,6 +36,9 @@ _REASONS: Mapping[tuple[str, str, str], str] = {
     ("ClusterRole", "rollouts.argoproj.io", "read"): "templates and steps, where Argo Rollouts is installed",
     ("ClusterRole", "canaries.flagger.app", "read"): "which images are on trial, where Flagger is installed",
     ("ClusterRole", "horizontalpodautoscalers.autoscaling", "read"): "scale-outs to come",
+    ("ClusterRole", "csinodes.storage.k8s.io", "read"): "how many volumes nodes attach",
+    ("ClusterRole", "priorityclasses.scheduling.k8s.io", "read"): "whose pods the scheduler takes away for others",
+    ("ClusterRole", "poddisruptionbudgets.policy", "read"): "which pods it takes away last",
     ("ClusterRole", "prewarmpolicies.prewarm.dev", "read"): "who is covered, how far, and within which limits",
     ("ClusterRole", "imagecaches.prewarm.dev", "read"): "what is asked for",
     ("ClusterRole", "imagecaches.prewarm.dev", "write"): (

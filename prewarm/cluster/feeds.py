@@ -47,7 +47,7 @@ class Feed(Protocol):
     resource: Resource
     field_selector: str
     optional: bool
-    """Of another project: the server may not have it, now or ever."""
+    """The server may not have it, now or ever, or not let us read it: of another project, or of use in rare cases."""
 
     @property
     def resources(self) -> tuple[Resource, ...]:
@@ -159,6 +159,7 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.limit_ranges, store.limit_ranges),
         KindFeed(kinds.volume_claims, store.volume_claims),
         KindFeed(kinds.volumes, store.volumes),
+        *scheduling_feeds(store, kinds),
         KindFeed(kinds.deployments, store.deployments),
         KindFeed(kinds.replica_sets, store.replica_sets),
         KindFeed(kinds.stateful_sets, store.stateful_sets),
@@ -174,6 +175,15 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.revisions, store.revisions),
         KindFeed(kinds.rollouts, store.rollouts, foreign_versions=("v1alpha1",)),
         KindFeed(kinds.canaries, store.canaries, foreign_versions=("v1beta1",)),
+    )
+
+
+def scheduling_feeds(store: Store, kinds: Kinds) -> tuple[Feed, ...]:
+    """What the scheduler goes by in rarer cases: predictions are made without it, too, where it may not be read."""
+    return (
+        KindFeed(kinds.attach_limits, store.attach_limits, foreign_versions=("v1",)),
+        KindFeed(kinds.priority_classes, store.priority_classes, foreign_versions=("v1",)),
+        KindFeed(kinds.disruption_budgets, store.disruption_budgets, foreign_versions=("v1",)),
     )
 
 

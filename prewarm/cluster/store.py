@@ -11,8 +11,9 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import OwnerReference, Pod
 from prewarm.model.progressive import PRIMARY_SUFFIX, Revision, workload_kind
 from prewarm.model.quotas import LimitRange, ResourceQuota
+from prewarm.model.scheduling import DisruptionBudget, PriorityClass
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage, ObjectKey
-from prewarm.model.volumes import Volume, VolumeClaim
+from prewarm.model.volumes import AttachLimits, Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload, WorkloadKey
 
 T = TypeVar("T")
@@ -121,6 +122,9 @@ class Store:
         self._limit_ranges_by_namespace: Grouping[str, ObjectKey, LimitRange] = Grouping()
         self._volume_claims: Table[ObjectKey, VolumeClaim] = Table()
         self._volumes: Table[str, Volume] = Table()
+        self._attach_limits: Table[str, AttachLimits] = Table()
+        self._priority_classes: Table[str, PriorityClass] = Table()
+        self._disruption_budgets: Table[ObjectKey, DisruptionBudget] = Table()
         self._namespaces: Table[str, Namespace] = Table()
         self._image_caches: Table[ObjectKey, ImageCache] = Table()
         self._node_images: Table[str, NodeImages] = Table()
@@ -146,6 +150,9 @@ class Store:
         self.limit_ranges = TableSink(self._limit_range, changes)
         self.volume_claims = TableSink(self._volume_claim, changes, self._volume_claims)
         self.volumes = TableSink(self._volume, changes)
+        self.attach_limits = TableSink(self._attach_limit, changes)
+        self.priority_classes = TableSink(self._priority_class, changes)
+        self.disruption_budgets = TableSink(self._nothing_to_plan, changes, self._disruption_budgets)
         self.namespaces = TableSink(self._namespace, changes)
         self.image_caches = TableSink(self._image_cache, changes, self._image_caches)
         self.node_images = TableSink(self._node_image, changes)
@@ -176,6 +183,9 @@ class Store:
             limit_ranges=self._limit_ranges.view(),
             volume_claims=self._volume_claims.view(),
             volumes=self._volumes.view(),
+            attach_limits=self._attach_limits.view(),
+            priority_classes=self._priority_classes.view(),
+            disruption_budgets=self._disruption_budgets.view(),
             namespaces=self._namespaces.view(),
             image_caches=self._image_caches.view(),
             node_images=self._node_images.view(),
@@ -307,6 +317,17 @@ class Store:
         self._volumes.set(key[1], new)
         if new is not None and new.claim_namespace:
             self._changes.namespaces.add(new.claim_namespace)
+
+    def _attach_limit(self, key: ObjectKey, _old: AttachLimits | None, new: AttachLimits | None) -> None:
+        self._attach_limits.set(key[1], new)
+        self._changes.nodes.add(key[1])
+
+    def _priority_class(self, key: ObjectKey, _old: PriorityClass | None, new: PriorityClass | None) -> None:
+        """Pods keep the priority that they came with: nothing is to be planned again at once."""
+        self._priority_classes.set(key[1], new)
+
+    def _nothing_to_plan(self, _key: ObjectKey, _old: DisruptionBudget | None, _new: DisruptionBudget | None) -> None:
+        """Budgets change with every pod that becomes ready, and the pods' own changes lead to plans."""
 
     def _namespace(self, key: ObjectKey, _old: Namespace | None, new: Namespace | None) -> None:
         self._namespaces.set(key[1], new)

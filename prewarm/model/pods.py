@@ -176,7 +176,9 @@ class PodShape(Struct, frozen=True):
     spread: tuple[SpreadConstraint, ...] = ()
     host_ports: tuple[HostPort, ...] = ()
     priority: int = 0
+    """Of a pod; a template names its class only."""
     preempts: bool = True
+    priority_class: str = ""
     scheduler_name: str = DEFAULT_SCHEDULER
     gated: bool = False
     """Whether spec.schedulingGates keep the scheduler from looking at it."""
@@ -271,6 +273,8 @@ class Pod(Struct, frozen=True):
     created_at: float = 0.0
     deleted_at: float | None = None
     scheduled_at: float | None = None
+    started_at: float | None = None
+    """status.startTime: when the kubelet first saw it."""
     sandbox_ready_at: float | None = None
     """When PodReadyToStartContainers became true."""
     ready_at: float | None = None

@@ -9,7 +9,8 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
 from prewarm.model.progressive import Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
-from prewarm.model.volumes import Volume, VolumeClaim
+from prewarm.model.scheduling import DisruptionBudget, PriorityClass
+from prewarm.model.volumes import AttachLimits, Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, Namespace, Service, Workload, WorkloadKey
 
 ObjectKey = tuple[str, str]
@@ -87,6 +88,10 @@ class ClusterSnapshot(Struct, frozen=True):
     """By namespace."""
     volume_claims: Mapping[ObjectKey, VolumeClaim] = {}
     volumes: Mapping[str, Volume] = {}
+    attach_limits: Mapping[str, AttachLimits] = {}
+    """By node name; nodes whose drivers name no limit may be missing."""
+    priority_classes: Mapping[str, PriorityClass] = {}
+    disruption_budgets: Mapping[ObjectKey, DisruptionBudget] = {}
     image_caches: Mapping[ObjectKey, ImageCache] = {}
     node_images: Mapping[str, NodeImages] = {}
     """By node name."""

@@ -35,6 +35,16 @@ class Volume(Struct, frozen=True):
     """ZONE_LABELS of the volume, and the values that each allows."""
     claim_namespace: str = ""
     """Of the claim that it is bound to or reserved for."""
+    driver: str = ""
+    """spec.csi.driver; "" for volumes that no CSI driver attaches, which no limit of a node counts."""
+    handle: str = ""
+    """spec.csi.volumeHandle: two volumes of one handle are attached once."""
+
+
+class AttachLimits(Struct, frozen=True):
+    """How many volumes each CSI driver attaches to a node (CSINode.spec.drivers[].allocatable.count)."""
+
+    drivers: tuple[tuple[str, int], ...] = ()
 
 
 def is_bindable(terms: tuple[NodeSelectorTerm, ...] | None, node: Node) -> bool:

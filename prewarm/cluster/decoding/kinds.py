@@ -19,6 +19,7 @@ from prewarm.cluster.decoding import (
     others,
     pods,
     quotas,
+    scheduling,
     volumes,
     workloads,
 )
@@ -31,8 +32,9 @@ from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
 from prewarm.model.progressive import Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
+from prewarm.model.scheduling import DisruptionBudget, PriorityClass
 from prewarm.model.snapshot import ObjectKey
-from prewarm.model.volumes import Volume, VolumeClaim
+from prewarm.model.volumes import AttachLimits, Volume, VolumeClaim
 from prewarm.model.workloads import Autoscaler, KubeletEvent, Namespace, Service, Workload
 
 
@@ -281,6 +283,15 @@ class Kinds:
             intents.VOLUME_CLAIMS, volumes.WireVolumeClaim, volumes.volume_claim, found
         )
         self.volumes: Kind[Volume] = TypedKind(intents.VOLUMES, volumes.WireVolume, volumes.volume, found)
+        self.priority_classes: Kind[PriorityClass] = TypedKind(
+            intents.PRIORITY_CLASSES, scheduling.WirePriorityClass, scheduling.priority_class, found
+        )
+        self.disruption_budgets: Kind[DisruptionBudget] = TypedKind(
+            intents.DISRUPTION_BUDGETS, scheduling.WireBudget, scheduling.disruption_budget, found
+        )
+        self.attach_limits: Kind[AttachLimits] = TypedKind(
+            intents.CSI_NODES, scheduling.WireCSINode, scheduling.attach_limits, found
+        )
         self.events: Kind[KubeletEvent] = TypedKind(intents.EVENTS, others.WireEvent, others.kubelet_event, found)
         self.image_caches: Kind[ImageCache] = MappingKind(intents.IMAGE_CACHES, decode_image_cache, found)
         self.node_images: Kind[NodeImages] = MappingKind(intents.NODE_IMAGES, decode_node_images, found)

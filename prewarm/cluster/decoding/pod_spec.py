@@ -97,6 +97,7 @@ class WirePodSpec(Struct, rename="camel", gc=False):
     tolerations: list[WireToleration] | None = None
     topology_spread_constraints: list[WireSpread] | None = None
     priority: int | None = None
+    priority_class_name: str = ""
     preemption_policy: str | None = None
     scheduler_name: str = ""
     scheduling_gates: list[WireLocalName] | None = None
@@ -199,6 +200,7 @@ def _build(spec: WirePodSpec, report: Report) -> PodShape:
         host_ports=_host_ports(spec),
         priority=spec.priority or 0,
         preempts=spec.preemption_policy != "Never",
+        priority_class=spec.priority_class_name,
         scheduler_name=spec.scheduler_name or "default-scheduler",
         gated=bool(spec.scheduling_gates),
         node_name=intern(spec.node_name),

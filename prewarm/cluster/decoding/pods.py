@@ -70,6 +70,7 @@ class WirePodStatus(Struct, rename="camel", gc=False):
     phase: str = ""
     reason: str = ""
     message: str = ""
+    start_time: str | None = None
     conditions: list[WireCondition] | None = None
     init_container_statuses: list[WireContainerStatus] | None = None
     container_statuses: list[WireContainerStatus] | None = None
@@ -123,6 +124,7 @@ def pod(wire: WirePod, report: Report) -> Pod:
         created_at=unix(meta.creation_timestamp) or 0.0,
         deleted_at=unix(meta.deletion_timestamp),
         scheduled_at=scheduled_at,
+        started_at=unix(status.start_time),
         sandbox_ready_at=sandbox_ready_at,
         ready_at=ready_at,
         containers=tuple(containers),

@@ -38,9 +38,17 @@ class WireClaimReference(Struct, gc=False):
     namespace: str = ""
 
 
+class WireVolumeSource(Struct, rename="camel", gc=False):
+    """v1.CSIPersistentVolumeSource."""
+
+    driver: str = ""
+    volume_handle: str = ""
+
+
 class WireVolumeSpec(Struct, rename="camel", gc=False):
     """v1.PersistentVolumeSpec."""
 
+    csi: WireVolumeSource | None = None
     node_affinity: WireVolumeNodeAffinity | None = None
     claim_ref: WireClaimReference | None = None
 
@@ -69,6 +77,8 @@ def volume(wire: WireVolume, report: Report) -> Volume:
         else tuple(node_selector_term(term, report) for term in required.node_selector_terms or ()),
         zones=tuple((key, zones) for key in ZONE_LABELS if (zones := _zones(labels.get(key, "")))),
         claim_namespace=intern(wire.spec.claim_ref.namespace) if wire.spec.claim_ref is not None else "",
+        driver=intern(wire.spec.csi.driver) if wire.spec.csi is not None else "",
+        handle=wire.spec.csi.volume_handle if wire.spec.csi is not None else "",
     )
 
 

@@ -205,6 +205,7 @@ def test_a_policy_round_trips(cluster: Cluster, cluster_scoped: Callable[[str], 
         headroom_percent=1000,
         coverage=math.pi / 4,
         max_overprovision=100,
+        hold_seconds=5400.0,
     )
     cluster_scoped("prewarmpolicy/round-trip")
     server_side_apply(cluster, policy_manifest(policy))
@@ -266,6 +267,8 @@ def test_a_bad_image_cache_is_refused_readably(cluster: Cluster, spec: object, m
         ({"mode": "On"}, 'Unsupported value: "On"'),
         ({"scaleOut": {"headroom": "20"}}, "spec.scaleOut.headroom in body should match"),
         ({"scaleOut": {"headroom": 20}}, "spec.scaleOut.headroom in body must be of type string"),
+        ({"hold": "2 hours"}, "write a duration such as 30s, 15m or 1h30m"),
+        ({"hold": 7200}, "spec.hold in body must be of type string"),
         ({"placement": {"coverage": 95}}, "spec.placement.coverage in body should be less than or equal to 1"),
         (
             {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},

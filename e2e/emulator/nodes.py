@@ -34,6 +34,10 @@ class NodePlan:
         unpack_rate: compressed bytes a second that a node unpacks.
         pull_slots: pulls at once; 1 as kubelets do by default, None without limit.
         image_disk: bytes of the image file system.
+        gc_high_percent: imageGCHighThresholdPercent: from which share of it in use images are collected.
+        gc_low_percent: imageGCLowThresholdPercent: down to which.
+        gc_minimum_age: imageMinimumGCAge, in seconds.
+        gc_period: seconds between two collections.
         runtime: whose error texts the nodes use.
         labels: on every node.
         taints: on every node.
@@ -51,6 +55,10 @@ class NodePlan:
     unpack_rate: float = 500e6
     pull_slots: int | None = 1
     image_disk: float = 100e9
+    gc_high_percent: int = 85
+    gc_low_percent: int = 80
+    gc_minimum_age: float = 120.0
+    gc_period: float = 300.0
     runtime: Runtime = Runtime.CONTAINERD_2
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
@@ -86,6 +94,10 @@ class NodePlan:
             self.pull_slots,
             runtime=self.runtime,
             image_disk=self.image_disk,
+            gc_high_percent=self.gc_high_percent,
+            gc_low_percent=self.gc_low_percent,
+            gc_minimum_age=self.gc_minimum_age,
+            gc_period=self.gc_period,
             pod_ip_prefix=f"10.{64 + high}.{low}.",
             host_ip=f"192.168.{high}.{low + 1}",
             timings=self.timings,

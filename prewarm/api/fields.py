@@ -20,8 +20,9 @@ REASON_LENGTH = 64
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 """DNS subdomain as apimachinery checks names, without the rule on dots next to dots."""
 TIME_WORDS = "write a time with its zone, such as 2026-01-31T12:00:00Z"
-DURATION_PATTERN = r"^([0-9]{1,10}(ms|s|m|h)){1,4}$"
-"""Durations as Go writes them (time.ParseDuration), without signs, fractions and units below milliseconds."""
+DURATION_PATTERN = r"^([0-9]{1,7}(ms|s|m|h)){1,4}$"
+"""Durations as Go writes them (time.ParseDuration), without signs, fractions and units below milliseconds. With so few
+digits a time plus a duration is still a time that can be written (before the year 10,000)."""
 DURATION_WORDS = "write a duration such as 30s, 15m or 1h30m"
 _IMAGE_CHARACTERS = r"^[A-Za-z0-9_.:/@+\[\]-]*$"
 """Signs that references are made of. As a rule of CEL it would cost more than the API server allows for so many images;

@@ -8,7 +8,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from prewarm.api import names
 from prewarm.api.errors import explain
-from prewarm.api.fields import HEADROOM_PATTERN, ApiModel, LabelMap, cel, cel_text, rules
+from prewarm.api.fields import (
+    HEADROOM_PATTERN,
+    ApiModel,
+    Duration,
+    LabelMap,
+    cel,
+    cel_text,
+    duration_text,
+    rules,
+    seconds_of,
+)
 from prewarm.api.metadata import decode_metadata
 from prewarm.api.selectors import Selector, label_selector, selector_manifest
 from prewarm.model.image_caches import Limits, Policy, PolicyMode
@@ -144,6 +154,10 @@ class PolicySpec(ApiModel):
     """Prewarming ahead of an autoscaler's next step."""
     placement: PlacementFields = Field(default_factory=PlacementFields, json_schema_extra={"default": {}})
     """How many nodes are made warm."""
+    hold: Duration | None = None
+    """How long images that were pulled for a workload are kept from the kubelet's garbage collection at most, such as
+    2h: by the finished puller pods that used them, until what they were pulled for is over. Absent or 0s: not. Only as
+    many as the controller's limit and limits.holds allow are held."""
     limits: LimitsFields | None = None
     """What the ImageCaches of each matching namespace may have, whatever the mode. Of several policies with limits
     whose namespaceSelector matches, the first by name counts; where none matches, those of the policy `default`."""
@@ -179,6 +193,7 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
         max_overprovision=spec.placement.max_overprovision,
+        hold_seconds=seconds_of(spec.hold),
         limits=_limits(spec.limits),
         resource_version=metadata.resource_version,
     )
@@ -223,6 +238,8 @@ def policy_manifest(policy: Policy) -> Manifest:
         spec["namespaceSelector"] = selector_manifest(policy.namespace_selector)
     if policy.workload_selector is not None:
         spec["workloadSelector"] = selector_manifest(policy.workload_selector)
+    if policy.hold_seconds is not None:
+        spec["hold"] = duration_text(policy.hold_seconds)
     if policy.limits is not None:
         spec["limits"] = _limits_manifest(policy.limits)
     return {

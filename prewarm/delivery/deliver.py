@@ -142,6 +142,7 @@ def _substance(cache: ImageCache) -> tuple[object, ...]:
         cache.pull_policy,
         cache.tolerations,
         cache.priority,
+        cache.hold_seconds,
         cache.owner.uid if cache.owner is not None else "",
         cache.workload,
     )

@@ -69,6 +69,7 @@ def planned_cache(entry: DemandPlan, api_version: str, kept: Iterable[str] = ())
         tolerations=tuple(_toleration(toleration) for toleration in shape.tolerations[:MAX_TOLERATIONS]),
         priority=PRIORITIES.get(demand.trigger, 0),
         needed_by=min((batch.needed_at for batch in demand.batches), default=None),
+        hold_seconds=entry.hold_seconds,
         owner=OwnerReference(api_kind(workload.kind), workload.name, demand.workload_uid, api_version),
         planned=True,
         workload=str(workload),

@@ -227,6 +227,8 @@ class Policy(Struct, frozen=True):
     """Share of the predicted pods whose nodes should be warm."""
     max_overprovision: float = 1.5
     """Nodes to warm at most, as a multiple of the pods that are still to come."""
+    hold_seconds: float | None = None
+    """How long images that were pulled for its workloads are held against garbage collection at most; None: not."""
     limits: Limits | None = None
     """For each namespace that it concerns; None: it sets none."""
     resource_version: str = ""

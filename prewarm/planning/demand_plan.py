@@ -92,6 +92,7 @@ def plan_demand(
             *(Skip(SkipReason.TOO_LATE, demand.workload, node=node) for node in late),
         ),
         shadow=policy.mode is PolicyMode.SHADOW,
+        hold_seconds=policy.hold_seconds or None,
     )
 
 

@@ -4,9 +4,10 @@ import string
 from collections.abc import Mapping
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from prewarm.api.fields import DURATION_PATTERN, api_time, parse_time, seconds_of
 from prewarm.api.image_cache import decode_image_cache, image_cache_manifest
 from prewarm.api.image_cache_status import MAX_STATUS_BYTES, bounded_status, decode_status, encode_status
 from prewarm.api.node_image import (
@@ -177,6 +178,7 @@ policies = st.builds(
     headroom_percent=st.integers(0, 1000),
     coverage=st.floats(0, 1),
     max_overprovision=st.floats(1, 100),
+    hold_seconds=durations,
 )
 
 
@@ -192,6 +194,15 @@ def test_an_image_cache_is_read_as_it_was_written(cache: ImageCache) -> None:
 @given(policies)
 def test_a_policy_is_read_as_it_was_written(policy: Policy) -> None:
     assert decode_policy(through_json(policy_manifest(policy))) == policy
+
+
+@given(times, st.from_regex(DURATION_PATTERN, fullmatch=True).filter(lambda text: text.isascii() and len(text) <= 32))
+@example(4_000_000_000.0, "9999999h9999999h9999999h9999999h")
+def test_a_time_after_any_duration_that_is_accepted_can_be_written(time: float, duration: str) -> None:
+    later = time + (seconds_of(duration) or 0.0)
+    written = parse_time(api_time(later))
+    assert written is not None
+    assert abs(written - later) < 1
 
 
 @settings(max_examples=60)

@@ -82,6 +82,10 @@ def decoded(spec: object) -> ImageCache:
             {"cacheSpec": [ENTRY], "attempts": {"limit": 0}},
             "spec.attempts.limit: 0: input should be greater than or equal to 1",
         ),
+        (
+            {"cacheSpec": [ENTRY], "hold": "9999999999h"},
+            "spec.hold: write a duration such as 30s, 15m or 1h30m",
+        ),
         ({"cacheSpec": [ENTRY], "suspend": "yes"}, "spec.suspend: 'yes': write true or false"),
         (
             {"cacheSpec": [ENTRY], "suspend": "yes", "priority": "high"},
@@ -104,6 +108,9 @@ def test_a_bad_image_cache_says_what_would_be_right(spec: object, error: str) ->
         ({"scaleOut": {"headroom": "20"}}, "spec.scaleOut.headroom: '20': write a percentage from 0% to 1000%"),
         ({"scaleOut": {"headroom": "1001%"}}, "spec.scaleOut.headroom: '1001%': write a percentage from 0% to 1000%"),
         ({"placement": {"coverage": 95}}, "spec.placement.coverage: 95: input should be less than or equal to 1"),
+        ({"hold": "2 hours"}, "spec.hold: write a duration such as 30s, 15m or 1h30m"),
+        ({"hold": 7200}, "spec.hold: 7200: write a text (in quotes where it looks like something else)"),
+        ({"hold": "9999999999h"}, "spec.hold: write a duration such as 30s, 15m or 1h30m"),
         ({"placement": {"maxOverprovision": 0.5}}, "spec.placement.maxOverprovision: 0.5: input should be greater "),
         (
             {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},

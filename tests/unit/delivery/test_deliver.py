@@ -160,6 +160,21 @@ def test_shadow_writes_nothing_and_withdraws() -> None:
     assert isinstance(intent, Delete)
 
 
+def test_a_hold_is_written_and_a_changed_one_is_written_again() -> None:
+    def held(seconds: float | None) -> Plan:
+        (entry,) = plan_for("node-1").demands
+        return Plan((replace(entry, hold_seconds=seconds),))
+
+    snapshot = in_force(snapshot_with(), held(7200.0))
+    (cache,) = snapshot.image_caches.values()
+    assert cache.hold_seconds == 7200.0
+    assert deliver(held(7200.0), snapshot) == ()
+    for seconds in (60.0, None):
+        snapshot = in_force(snapshot, held(seconds))
+        (cache,) = snapshot.image_caches.values()
+        assert cache.hold_seconds == seconds
+
+
 def test_what_a_person_asked_for_is_not_delivered() -> None:
     plan = Plan((demand_plan(demand(WEB_NEW, trigger=Trigger.WHAT_IF), ["node-1"]),))
     assert deliver(plan, snapshot_with()) == ()

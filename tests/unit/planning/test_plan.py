@@ -66,6 +66,14 @@ def test_mode_off_is_a_skip_and_shadow_is_marked() -> None:
     assert planned(shadow).shadow
 
 
+def test_the_policys_hold_is_part_of_the_plan_and_none_is_no_hold() -> None:
+    snapshot = cluster(nodes(), workloads=[announced()])
+    assert planned(snapshot).hold_seconds is None
+    for given, held in ((7200.0, 7200.0), (0.0, None)):
+        policy = Policy("default", hold_seconds=given)
+        assert planned(replace(snapshot, policies={"default": policy})).hold_seconds == held
+
+
 def test_a_malformed_annotation_is_a_problem_of_that_workload_alone() -> None:
     bad = replace(
         announced(), key=WorkloadKey("Deployment", "shop", "bad"), uid="u", annotations={"prewarm.dev/enabled": "1"}

@@ -47,7 +47,7 @@ class Feed(Protocol):
     resource: Resource
     field_selector: str
     optional: bool
-    """The server may not have it, now or ever, or not let us read it: of another project, or of use in rare cases."""
+    """The server may not have it, now or ever, or not let us read it: another project's, rarely needed, or new."""
 
     @property
     def resources(self) -> tuple[Resource, ...]:
@@ -77,7 +77,7 @@ class KindFeed(Generic[T]):
     def __init__(
         self, kind: Kind[T], sink: Sink[T], *, field_selector: str = "", foreign_versions: tuple[str, ...] = ()
     ) -> None:
-        """`foreign_versions`: of a kind of another project, in the order in which they are tried."""
+        """`foreign_versions`: of a kind that may be absent or refused, in the order in which they are tried."""
         found = kind.resource
         self.resources = tuple(
             Resource(found.group, version, found.plural, found.kind, found.namespaced) for version in foreign_versions
@@ -164,8 +164,7 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.replica_sets, store.replica_sets),
         KindFeed(kinds.stateful_sets, store.stateful_sets),
         KindFeed(kinds.daemon_sets, store.daemon_sets),
-        KindFeed(kinds.cron_jobs, store.cron_jobs),
-        KindFeed(kinds.jobs, store.jobs),
+        *batch_feeds(store, kinds),
         KindFeed(kinds.autoscalers, store.autoscalers),
         KindFeed(kinds.policies, store.policies),
         KindFeed(kinds.node_images, store.node_images),
@@ -175,6 +174,14 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.revisions, store.revisions),
         KindFeed(kinds.rollouts, store.rollouts, foreign_versions=("v1alpha1",)),
         KindFeed(kinds.canaries, store.canaries, foreign_versions=("v1beta1",)),
+    )
+
+
+def batch_feeds(store: Store, kinds: Kinds) -> tuple[Feed, ...]:
+    """Jobs and CronJobs: whoever updates the program before its ClusterRole predicts everything else meanwhile."""
+    return (
+        KindFeed(kinds.cron_jobs, store.cron_jobs, foreign_versions=("v1",)),
+        KindFeed(kinds.jobs, store.jobs, foreign_versions=("v1",)),
     )
 
 

@@ -11,6 +11,9 @@ from prewarm.model.intents import (
     CANARIES,
     CLONE_SETS,
     CONTROLLER_REVISIONS,
+    CRON_JOBS,
+    DEPLOYMENTS,
+    JOBS,
     ROLLOUTS,
     STATEFUL_SETS,
     Resource,
@@ -104,6 +107,21 @@ async def test_a_missing_right_is_said_once_and_stops_nobody(server: FakeApiServ
             assert not mirror.missing
             await server.until(lambda: server.watching(CANARIES))
     assert sum("forbidden" in str(entry.get("problem")) for entry in logs) == 1
+
+
+async def test_rights_that_came_later_keep_nobody_from_what_was_there_before(server: FakeApiServer) -> None:
+    """A ClusterRole of an older release knows neither Jobs nor CronJobs; once it does, they are read."""
+    server.put(DEPLOYMENTS, workload(DEPLOYMENTS))
+    server.put(JOBS, workload(JOBS, "report"))
+    for kind in (CRON_JOBS, JOBS):
+        refusals = (Refuse(403, "Forbidden", f"{kind.plural} is forbidden") for _ in range(4))
+        server.fail_next("watch", kind, *refusals)
+    with capture_logs() as logs:
+        async with mirroring(server) as mirror:
+            assert not mirror.missing
+            assert WorkloadKey("Deployment", "shop", "web") in mirror.store.snapshot(0.0).workloads
+            await until(mirror, lambda now: WorkloadKey("Job", "shop", "report") in now.workloads)
+    assert sum("forbidden" in str(entry.get("problem")) for entry in logs) == 2
 
 
 async def test_revisions_are_read_only_beside_openkruise(server: FakeApiServer) -> None:

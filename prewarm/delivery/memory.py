@@ -35,7 +35,7 @@ class DeliveryMemory:
         self._orders = {
             key: order
             for key, order in self._orders.items()
-            if order.seen == _version(snapshot, key) and snapshot.taken_at < order.at + PATIENCE_SECONDS
+            if order.seen == _version(snapshot, key) and order.at <= snapshot.taken_at < order.at + PATIENCE_SECONDS
         }
         caches = dict(snapshot.image_caches)
         for key, order in self._orders.items():

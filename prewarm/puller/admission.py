@@ -180,7 +180,7 @@ class Admission:
         if registry in self._silent:
             if at_work >= self._settings.silent_registry_pulls:
                 return WithheldReason.REGISTRY_SILENT
-            until = registry_quiet_until(self._pairs.failures(pair.node).values(), registry)
+            until = registry_quiet_until(self._pairs.failures(pair.node).values(), registry, self._snapshot.taken_at)
             if until > self._snapshot.taken_at:
                 self._look_again(until)
                 return WithheldReason.REGISTRY_SILENT

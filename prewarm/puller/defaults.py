@@ -1,10 +1,11 @@
-"""What an ImageCache leaves open is as the controller is set."""
+"""What an ImageCache leaves open is as the controller is set, and its times are such as can be."""
 
 from msgspec.structs import replace
 
 from prewarm.model.image_caches import ImageCache
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.puller.settings import PullerSettings
+from prewarm.puller.times import believed
 
 
 def complete(cache: ImageCache, settings: PullerSettings) -> ImageCache:
@@ -40,8 +41,11 @@ class Defaults:
         completed: dict[ObjectKey, tuple[ImageCache, PullerSettings, ImageCache]] = {}
         for key, cache in snapshot.image_caches.items():
             known = self._completed.get(key)
-            if known is None or known[0] is not cache or known[1] is not settings:
-                known = (cache, settings, complete(cache, settings))
+            created_at = believed(cache.created_at, snapshot.taken_at)
+            same = known is not None and known[0] is cache and known[1] is settings
+            if known is None or not same or known[2].created_at != created_at:
+                # What happened before a creation does not count; after one in the future, nothing would.
+                known = (cache, settings, replace(complete(cache, settings), created_at=created_at))
             completed[key] = known
         self._completed = completed
         return replace(snapshot, image_caches={key: known[2] for key, known in completed.items()})

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.model.image_caches import ImageList
 from prewarm.model.nodes import Node, NodeImages
@@ -103,6 +104,7 @@ class PullerMemory:
         """Drop what the snapshot shows, what is overdue, and what nobody asks for any more.
 
         What is of a later time than the snapshot goes, too: the clock was set back, and it would count for as long.
+        Refusals are taken for new, so that what is refused is not tried at once.
         """
         now = snapshot.taken_at
         caches = {cache.uid for cache in snapshot.image_caches.values()}
@@ -124,7 +126,7 @@ class PullerMemory:
             and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS
         }
         self._refusals = {
-            key: refusal
+            key: refusal if refusal.at <= now else replace(refusal, at=now)
             for key, refusal in self._refusals.items()
             if refusal.at + _REFUSAL_SECONDS > now and refusal.order.cache_uid in caches
         }

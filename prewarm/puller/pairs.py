@@ -232,7 +232,8 @@ class Pairs:
         attempts = failure.attempts if failure is not None and failure.pull_identity.startswith(identity) else 0
         if failure is None or not attempts or failure.at < refresh.anew_at:
             return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING, there=there)
-        due_at = due_after(failure.at, retry_at(failure, cache.attempt_limit, node.name), refresh)
+        again_at = retry_at(failure, cache.attempt_limit, node.name, self.snapshot.taken_at)
+        due_at = due_after(failure.at, again_at, refresh)
         return Pair(
             node.name,
             image,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.model.removals import RemovalResult, Removed
 from prewarm.puller.purge_claims import Claims
@@ -76,8 +77,14 @@ class PurgeMemory:
         self.orders.pop((namespace, name), None)
 
     def catch_up(self, visible: Collection[tuple[str, str]], now: float) -> None:
-        """Drop orders that are visible or overdue, or of a later time: the clock was set back."""
+        """Drop orders that are visible or overdue, or of a later time: the clock was set back.
+
+        Refusals and failures of a later time are taken for new.
+        """
         self.refused_until = min(self.refused_until, now + REFUSED_SECONDS)
+        for node, trouble in self.troubles.items():
+            if trouble.at > now:
+                self.troubles[node] = replace(trouble, at=now)
         if self.orders:
             if any(key in visible for key in self.orders):
                 self.refusal = ""

@@ -18,6 +18,7 @@ from prewarm.puller.pods import identity_of
 from prewarm.puller.purge import Purge
 from prewarm.puller.reasons import FailureReason
 from prewarm.puller.targets import POD_TOLERATIONS, obstacle
+from prewarm.puller.times import believed
 from prewarm.puller.work import Work
 
 _TROUBLED = frozenset({NodeState.NOT_READY, NodeState.LEAVING, NodeState.DISK_PRESSURE})
@@ -161,10 +162,12 @@ class Records:
                 failures[failure.cache_uid, failure.image] = failure
         present = base.images if base is not None else ()
         pulled = {entry.image: entry.since for entry in present if entry.evidence is Evidence.OUR_PULL}
+        now = self._snapshot.taken_at
         kept = [
             failure
             for failure in failures.values()
-            if failure.cache_uid in self._work.caches and pulled.get(failure.image, float("-inf")) < failure.at
+            if failure.cache_uid in self._work.caches
+            and pulled.get(failure.image, float("-inf")) < believed(failure.at, now)
         ]
         newest = sorted(kept, key=lambda failure: (-failure.at, failure.image, failure.cache_uid))[:MAX_FAILED_PULLS]
         ordered = tuple(sorted(newest, key=lambda failure: (failure.image, failure.cache_uid)))

@@ -17,13 +17,12 @@ from msgspec import Struct
 from prewarm.api.image_cache_status import MAX_REQUEST
 from prewarm.model.image_caches import ImageCache, Schedule
 from prewarm.model.images import PullPolicy, parse_reference
+from prewarm.puller.times import FUTURE_SECONDS, believed
 
 SHORTEST_SECONDS = 10.0
 """Intervals below this one are taken for it: every refresh may cost a pod on every node."""
 SPREAD = 0.1
 """Part of the interval by which an ImageCache is faster or slower than others, so that they do not stay together."""
-FUTURE_SECONDS = 300.0
-"""A request recorded further in the future was recorded by a clock that was wrong: it is not believed."""
 EMPTY = "<empty>"
 """What is recorded of an empty request between acting on it and its removal."""
 
@@ -75,8 +74,7 @@ def refresh_of(cache: ImageCache, now: float) -> Refresh:
 
 def _believed(cache: ImageCache, now: float) -> float | None:
     """When the last request began, if one did and no wrong clock recorded it."""
-    requested = cache.status.requested_at
-    return None if requested is None or requested > now + FUTURE_SECONDS else requested
+    return believed(cache.status.requested_at or 0.0, now) or None
 
 
 def _pace(uid: str) -> float:
@@ -161,7 +159,7 @@ class Refreshes:
 
     def begun_at(self, cache: ImageCache, mark: str, now: float) -> float:
         """When a request was first seen, in whole seconds: it stays the same until the status shows it."""
-        if not cache.status.observed_generation:
+        if not cache.status.observed_generation and cache.created_at:
             # It came with the object, whose creation is a beginning itself.
             return float(int(cache.created_at))
         known = self._requests.get(cache.uid)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from prewarm.model.images import registry_of
 from prewarm.model.nodes import FailedPull, NodeImages
 from prewarm.puller.reasons import FailureReason
+from prewarm.puller.times import believed
 
 FIRST_SECONDS = 10.0
 LONGEST_SECONDS = 300.0
@@ -32,17 +33,17 @@ def _fraction(key: str) -> float:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) / 2**32 if key else 0.0
 
 
-def retry_at(failure: FailedPull, limit: int, node: str) -> float:
+def retry_at(failure: FailedPull, limit: int, node: str, now: float) -> float:
     """When the next attempt is due, Unix seconds."""
     key = f"{node}/{failure.image}/{failure.attempts}"
-    return failure.at + wait_seconds(failure.attempts, limit, failure.reason, key)
+    return believed(failure.at, now) + wait_seconds(failure.attempts, limit, failure.reason, key)
 
 
-def registry_quiet_until(failures: Iterable[FailedPull], registry: str) -> float:
+def registry_quiet_until(failures: Iterable[FailedPull], registry: str, now: float) -> float:
     """Until when nothing is tried from a registry on a node where it was silent; 0 if it was not."""
     return max(
         (
-            failure.at + min(SILENT_SECONDS * 2.0 ** min(failure.attempts - 1, 10), LONGEST_SECONDS)
+            believed(failure.at, now) + min(SILENT_SECONDS * 2.0 ** min(failure.attempts - 1, 10), LONGEST_SECONDS)
             for failure in failures
             if failure.reason == FailureReason.REGISTRY_SILENT and registry_of(failure.image) == registry
         ),
@@ -56,5 +57,5 @@ def silent_registries(records: Mapping[str, NodeImages], now: float) -> frozense
         registry_of(failure.image)
         for record in records.values()
         for failure in record.failures
-        if failure.reason == FailureReason.REGISTRY_SILENT and failure.at + LONGEST_SECONDS > now
+        if failure.reason == FailureReason.REGISTRY_SILENT and believed(failure.at, now) + LONGEST_SECONDS > now
     )

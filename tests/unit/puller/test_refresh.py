@@ -9,7 +9,6 @@ from prewarm.model.image_caches import Completion, ImageCache, ImageCacheStatus,
 from prewarm.model.images import PullPolicy
 from prewarm.puller.refresh import (
     EMPTY,
-    FUTURE_SECONDS,
     SHORTEST_SECONDS,
     Refreshes,
     asks_again,
@@ -19,6 +18,7 @@ from prewarm.puller.refresh import (
     request_of,
     times_of,
 )
+from prewarm.puller.times import FUTURE_SECONDS
 
 CREATED = 1_000_000.0
 CACHE = ImageCache("shop", "base", uid="uid-base", generation=1, created_at=CREATED, refresh_seconds=900.0)

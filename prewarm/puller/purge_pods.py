@@ -12,6 +12,7 @@ from prewarm.model.nodes import Node
 from prewarm.model.pods import ContainerPhase, Pod
 from prewarm.model.removals import Removal, RemovalReport
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.model.sockets import usual_sockets
 from prewarm.puller.settings import PurgeSettings
 
 CONTAINER = "remove-images"
@@ -22,17 +23,6 @@ _GRACE_SECONDS = 60.0
 """After its deadline, a pod of which the kubelet says nothing is given up."""
 _SOCKET = "/run/prewarm/runtime.sock"
 """Where the pod finds the socket."""
-_SOCKETS = {
-    "containerd": (
-        "/run/containerd/containerd.sock",
-        "/run/k0s/containerd.sock",
-        "/var/snap/microk8s/common/run/containerd.sock",
-    ),
-    "cri-o": ("/run/crio/crio.sock",),
-    "docker": ("/run/cri-dockerd.sock",),
-}
-"""Where runtimes listen, by the name that the kubelet reports (status.nodeInfo.containerRuntimeVersion)."""
-_K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
 
 
 class PurgeReading(Struct, frozen=True):
@@ -52,11 +42,7 @@ def socket_of(node: Node, settings: PurgeSettings, attempt: int) -> str:
     """Path of the runtime's socket on a node: as it is set, else the usual ones, another one at each attempt."""
     if settings.socket:
         return settings.socket
-    runtime, _, version = node.runtime_version.partition("://")
-    # k3s and rke2 say so in containerd's version.
-    if "k3s" in version or "rke2" in version:
-        return _K3S_SOCKET
-    usual = _SOCKETS.get(runtime, _SOCKETS["containerd"])
+    usual = usual_sockets(node.runtime_version)
     return usual[(attempt - 1) % len(usual)]
 
 

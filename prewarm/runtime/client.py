@@ -8,18 +8,10 @@ from typing import Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from prewarm.model.sockets import usual_sockets
 from prewarm.runtime import cri_pb2 as cri
 from prewarm.runtime.interface import RuntimeContainer, RuntimeImage, RuntimeUnavailable
 
-USUAL_SOCKETS = (
-    Path("/run/containerd/containerd.sock"),
-    Path("/run/k3s/containerd/containerd.sock"),
-    Path("/run/crio/crio.sock"),
-    Path("/run/cri-dockerd.sock"),
-    Path("/run/k0s/containerd.sock"),
-    Path("/var/snap/microk8s/common/run/containerd.sock"),
-)
-"""Where runtimes listen: containerd, k3s and rke2, CRI-O, cri-dockerd, k0s, MicroK8s."""
 _MESSAGE_BYTES = 16 * 2**20
 """Longest answer, as the kubelet allows (maxMsgSize in k8s.io/cri-client); a list of images may pass gRPC's 4 MiB."""
 _ASK_SECONDS = 30.0
@@ -142,7 +134,7 @@ def find_socket(given: Path | None) -> Path:
     Raises:
         RuntimeUnavailable: if there is none.
     """
-    candidates = USUAL_SOCKETS if given is None else (given,)
+    candidates = tuple(map(Path, usual_sockets(""))) if given is None else (given,)
     for path in candidates:
         if path.is_socket():
             return path

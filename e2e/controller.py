@@ -8,15 +8,43 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.cluster.processes import GuardedProcess, ProcessError, free_port, log_tail
+from prewarm.model.outcomes import Outcome
 
 SYSTEM_NAMESPACE = "prewarm-system"
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+_JUDGED = "container started"
+"""The log line for each outcome."""
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class _Judged(Struct):
+    """A log line about an outcome; other lines lack these fields."""
+
+    event: str = ""
+    pod_uid: str = ""
+    image: str = ""
+    outcome: str = ""
+
+
+def judged_starts(log: Path) -> dict[tuple[str, str], Outcome]:
+    """What a controller's log says of container starts, by pod uid and image."""
+    found: dict[tuple[str, str], Outcome] = {}
+    for line in log.read_bytes().splitlines() if log.exists() else ():
+        if _JUDGED.encode() not in line:
+            continue
+        try:
+            judged = msgspec.json.decode(line, type=_Judged)
+        except msgspec.DecodeError:  # a line that is being written
+            continue
+        if judged.event == _JUDGED:
+            found[judged.pod_uid, judged.image] = Outcome(judged.outcome)
+    return found
 
 
 class Usage(Struct, frozen=True):

@@ -27,21 +27,37 @@ class LanePlan:
     """What a lane is made of.
 
     Attributes:
-        nodes: number of emulated nodes; their sizes are varied.
+        nodes: number of emulated nodes.
         prefix: of the nodes' names, and value of their label, so that tests do not share nodes.
         image_bytes: size of every image of REPOSITORY.
         bandwidth: bytes a second of one node.
+        varied: whether the nodes' sizes differ.
+        seed: decides the sizes.
     """
 
     nodes: int = 16
     prefix: str = "lane"
     image_bytes: int = 200_000_000
     bandwidth: float = 100e6
+    varied: bool = True
+    seed: str = "1"
 
     @property
     def pool(self) -> dict[str, str]:
         """Label of the lane's nodes."""
         return {"prewarm.dev/test": self.prefix}
+
+    @property
+    def node_plan(self) -> NodePlan:
+        """The lane's nodes."""
+        return NodePlan(
+            count=self.nodes,
+            prefix=self.prefix,
+            labels=self.pool,
+            bandwidth=self.bandwidth,
+            varied=self.varied,
+            seed=self.seed,
+        )
 
 
 @dataclass
@@ -115,8 +131,7 @@ class Lane:
 async def running(cluster: Cluster, namespace: str, directory: Path, plan: LanePlan) -> AsyncIterator[Lane]:
     """A lane for the length of the block; its nodes and controllers are gone afterwards."""
     registries = Registries(convention=Catalog({REPOSITORY: plan.image_bytes}))
-    nodes = NodePlan(count=plan.nodes, prefix=plan.prefix, labels=plan.pool, bandwidth=plan.bandwidth)
-    options = EmulatorOptions(nodes=nodes, registries=registries, delete_nodes=True)
+    options = EmulatorOptions(nodes=plan.node_plan, registries=registries, delete_nodes=True)
     async with (
         Emulator(Connection.load(cluster.kubeconfig, cluster.context), options) as emulator,
         AsyncExitStack() as stack,
@@ -145,6 +160,31 @@ def pod_template(
             **spec,
         },
     }
+
+
+def local_volume(namespace: str, claim: str, node: str) -> dict[str, object]:
+    """A local volume of one node, kept for one claim; its class is `none`."""
+    host = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"{namespace}-{claim}"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "local": {"path": "/data"},
+            "storageClassName": "none",
+            "claimRef": {"namespace": namespace, "name": claim},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [host]}]}},
+        },
+    }
+
+
+def claim_template(name: str) -> dict[str, object]:
+    """An entry of volumeClaimTemplates for such volumes."""
+    storage = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "none", "resources": storage}
+    return {"metadata": {"name": name}, "spec": spec}
 
 
 async def outcomes(controller: ControllerProcess, at_least: int, seconds: float = 60) -> dict[str, float]:

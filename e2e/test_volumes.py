@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster.selection import Cluster
-from e2e.lane import REPOSITORY, Lane, LanePlan, outcomes, pod_template, running
+from e2e.lane import REPOSITORY, Lane, LanePlan, claim_template, local_volume, outcomes, pod_template, running
 from e2e.manifests import install_definitions
 
 PLAN = LanePlan(nodes=12, prefix="volumes", image_bytes=100_000_000)
@@ -22,33 +22,7 @@ async def lane(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterato
         yield found
 
 
-def volume(lane: Lane, ordinal: int, node: str) -> dict[str, object]:
-    """A local volume of one node, kept for the claim of one ordinal."""
-    host = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"{lane.namespace}-{ordinal}"},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "local": {"path": "/data"},
-            "storageClassName": "none",
-            "claimRef": {"namespace": lane.namespace, "name": f"data-shop-{ordinal}"},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [host]}]}},
-        },
-    }
-
-
 def stateful_set() -> dict[str, object]:
-    claim = {
-        "metadata": {"name": "data"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "none",
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -59,7 +33,7 @@ def stateful_set() -> dict[str, object]:
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": {"app": "shop"}},
             "template": pod_template("v1", PLAN, name="shop", startup_seconds=2),
-            "volumeClaimTemplates": [claim],
+            "volumeClaimTemplates": [claim_template("data")],
         },
     }
 
@@ -68,7 +42,7 @@ async def test_pods_with_local_volumes_are_warmed_for_on_their_nodes_and_no_othe
     # The largest nodes are those that the scheduler would take without the volumes; these are the last by name.
     nodes = sorted(lane.emulator.fleet.nodes)[-REPLICAS:]
     for ordinal, node in enumerate(nodes):
-        await lane.apply(volume(lane, ordinal, node))
+        await lane.apply(local_volume(lane.namespace, f"data-shop-{ordinal}", node))
     controller = await lane.controller()
     await lane.apply(stateful_set())
     await lane.rolled_out("statefulset/shop")

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, field
 
+from prewarm.model.images import canonical
 from prewarm.model.pods import ContainerPhase, Pod
 
 
 @dataclass
 class Start:
-    """One pod of the new revision; times are seconds of the recorder's clock."""
+    """One pod of the new revision; times are seconds of the recorder's clock.
+
+    A pod that is changed in place counts as created when its new image is seen.
+    """
 
     name: str
     created: float
@@ -35,9 +39,12 @@ class Recorder:
             return
         start = self.starts.setdefault(pod.uid, Start(pod.name, created=now))
         start.node = pod.node_name or start.node
-        if start.started is None and any(status.phase is ContainerPhase.RUNNING for status in pod.containers):
+        if start.started is None and any(
+            status.phase is ContainerPhase.RUNNING and canonical(status.image) == canonical(self.image)
+            for status in pod.containers
+        ):
             start.started = now
-        if start.ready is None and pod.ready_at is not None:
+        if start.ready is None and start.started is not None and pod.ready_at is not None:
             start.ready = now
             self.first_ready = now if self.first_ready is None else self.first_ready
 

@@ -2,24 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-import msgspec
-
+from e2e.controller import judged_starts
 from e2e.demo.environment import Environment
 from e2e.demo.recorder import Recorder
 from e2e.demo.report import Bytes, RolloutResult
 from e2e.demo.scenario import NAMESPACE, WEB, Scenario, image, web
-from prewarm.cluster.client import WatchOptions
+from prewarm.cluster.client import Client, WatchOptions
 from prewarm.cluster.decoding.kinds import Kinds
 from prewarm.model.images import canonical
 from prewarm.model.intents import DEPLOYMENTS, PODS
 from prewarm.model.outcomes import Outcome
 
-JUDGED = "container started"
-"""The controller's log line for each outcome."""
 _ROLLOUT_SECONDS = 180.0
 _JUDGING_SECONDS = 20.0
 _TICK_SECONDS = 0.25
@@ -40,12 +38,24 @@ Progress = Callable[[State], None]
 """Told about the rollout's state every quarter of a second."""
 
 
-class _Judged(msgspec.Struct):
-    """A log line about an outcome; other lines lack these fields."""
+class Pull(Protocol):
+    """What a kubelet says of one pull."""
 
-    event: str = ""
-    pod_uid: str = ""
-    outcome: str = ""
+    @property
+    def node(self) -> str:
+        """Where."""
+
+    @property
+    def uid(self) -> str:
+        """The pod for which."""
+
+    @property
+    def image(self) -> str:
+        """What."""
+
+    @property
+    def downloaded_bytes(self) -> int:
+        """What came over the network."""
 
 
 async def reset(environment: Environment, scenario: Scenario, *, opted_in: bool) -> None:
@@ -63,7 +73,8 @@ async def roll_out(
 ) -> RolloutResult:
     """Change the image and measure until every pod of the new version is Ready and judged."""
     recorder = Recorder(image(version))
-    async with _watching(environment, recorder):
+    options = WatchOptions(initial_events=True, label_selector=f"app={WEB}", server_timeout=2 * _ROLLOUT_SECONDS)
+    async with watching(environment.client, [recorder], options):
         await environment.apply(*web(scenario, version, opted_in=opted_in))
         async with asyncio.timeout(_ROLLOUT_SECONDS):
             while not _complete(recorder, scenario):
@@ -71,7 +82,7 @@ async def roll_out(
                 progress(_state(environment, recorder, opted_in=opted_in))
                 await asyncio.sleep(_TICK_SECONDS)
     judged = await _all_judged(environment, recorder) if opted_in else {}
-    return RolloutResult(title, recorder, judged, account(environment, recorder))
+    return RolloutResult(title, recorder, judged, account(environment.pulls(), recorder))
 
 
 def _state(environment: Environment, recorder: Recorder, *, opted_in: bool) -> State:
@@ -82,28 +93,18 @@ def _state(environment: Environment, recorder: Recorder, *, opted_in: bool) -> S
 
 def outcomes(environment: Environment, recorder: Recorder) -> dict[str, Outcome]:
     """What the controller said of the recorded pods, by pod uid."""
-    found: dict[str, Outcome] = {}
-    if not environment.controller_log.exists():
-        return found
-    for line in environment.controller_log.read_bytes().splitlines():
-        if JUDGED.encode() not in line:
-            continue
-        try:
-            judged = msgspec.json.decode(line, type=_Judged)
-        except msgspec.DecodeError:  # a line that is being written
-            continue
-        if judged.event == JUDGED and judged.pod_uid in recorder.starts:
-            found[judged.pod_uid] = Outcome(judged.outcome)
-    return found
+    judged = judged_starts(environment.controller_log)
+    return {uid: judged[uid, recorder.image] for uid in recorder.starts if (uid, recorder.image) in judged}
 
 
-def account(environment: Environment, recorder: Recorder) -> Bytes:
+def account(pulls: Iterable[Pull], recorder: Recorder) -> Bytes:
     """Bytes pulled for the rollout's image, by the emulated kubelets' own account."""
-    pulls = [pull for pull in environment.pulls() if canonical(pull.image) == canonical(recorder.image)]
-    ours = [pull for pull in pulls if pull.uid not in recorder.starts]
+    wanted = canonical(recorder.image)
+    found = [pull for pull in pulls if canonical(pull.image) == wanted]
+    ours = [pull for pull in found if pull.uid not in recorder.starts]
     used = {start.node for start in recorder.starts.values()}
     return Bytes(
-        pulled=sum(pull.downloaded_bytes for pull in pulls),
+        pulled=sum(pull.downloaded_bytes for pull in found),
         prewarmed=sum(pull.downloaded_bytes for pull in ours),
         wasted=sum(pull.downloaded_bytes for pull in ours if pull.node not in used),
     )
@@ -126,10 +127,10 @@ async def _all_judged(environment: Environment, recorder: Recorder) -> dict[str,
 
 
 @asynccontextmanager
-async def _watching(environment: Environment, recorder: Recorder) -> AsyncIterator[None]:
-    """Feed the recorder from a watch while the block runs."""
+async def watching(client: Client, recorders: Sequence[Recorder], options: WatchOptions) -> AsyncIterator[None]:
+    """Feed the recorders from a watch of pods while the block runs."""
     seen = asyncio.Event()
-    task = asyncio.create_task(_watch(environment, recorder, seen), name="demo-watch")
+    task = asyncio.create_task(_watch(client, recorders, options, seen), name="demo-watch")
     try:
         waiting = asyncio.create_task(seen.wait(), name="demo-watch-synced")
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,14 +143,14 @@ async def _watching(environment: Environment, recorder: Recorder) -> AsyncIterat
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _watch(environment: Environment, recorder: Recorder, seen: asyncio.Event) -> None:
+async def _watch(client: Client, recorders: Sequence[Recorder], options: WatchOptions, seen: asyncio.Event) -> None:
     pods = Kinds().pods
-    options = WatchOptions(initial_events=True, label_selector=f"app={WEB}", server_timeout=2 * _ROLLOUT_SECONDS)
-    async for lines in environment.client.watch(PODS, options):
+    async for lines in client.watch(PODS, options):
         now = time.monotonic()
         for line in lines:
             change = pods.change(line)
             if change.initial_end:
                 seen.set()
             if change.type in {"ADDED", "MODIFIED"} and change.object.value is not None:
-                recorder.observe(change.object.value, now)
+                for recorder in recorders:
+                    recorder.observe(change.object.value, now)

@@ -1,3 +1,5 @@
+from msgspec.structs import replace
+
 from e2e.demo.recorder import Recorder, Start, percentile
 from e2e.demo.report import Bytes, RolloutResult
 from e2e.demo.verdict import shortfalls
@@ -15,7 +17,7 @@ def pod(uid: str, *, running: bool = False, ready: bool = False, image: str = IM
         uid,
         node_name="node-1",
         shape=PodShape(containers=(ContainerShape("web", image),)),
-        containers=(ContainerStatus("web", phase),),
+        containers=(ContainerStatus("web", phase, image),),
         ready_at=1.0 if ready else None,
     )
 
@@ -54,6 +56,15 @@ def test_the_first_burst_ends_when_a_new_pod_is_ready() -> None:
     recorder.observe(pod("c"), 25.5)
     assert [start.name for start in recorder.first_burst] == ["web-a", "web-b"]
     assert [start.name for start in recorder.after_first_burst] == ["web-c"]
+
+
+def test_a_pod_that_is_changed_in_place_starts_when_the_new_image_runs() -> None:
+    recorder = Recorder(IMAGE)
+    before = pod("a", running=True, ready=True, image="registry.example/shop/web:v1")
+    recorder.observe(replace(before, shape=pod("a").shape), 1.0)
+    recorder.observe(pod("a", running=True, ready=True), 7.0)
+    (start,) = recorder.starts.values()
+    assert (start.created, start.started, start.ready) == (1.0, 7.0, 7.0)
 
 
 def test_percentiles_are_nearest_ranks_and_wait_for_every_pod() -> None:

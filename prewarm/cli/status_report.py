@@ -133,7 +133,7 @@ def _nodes(entry: ImageList) -> str:
     names = entry.node_names
     if names is not None:
         rest = f" and {len(names) - _SHOWN_NODES} more" if len(names) > _SHOWN_NODES else ""
-        words.append(f"{len(names)} nodes: {', '.join(names[:_SHOWN_NODES])}{rest}")
+        words.append(f"{len(names)} {'node' if len(names) == 1 else 'nodes'}: {', '.join(names[:_SHOWN_NODES])}{rest}")
     if entry.node_selector:
         words.append(f"nodes with {', '.join(f'{key}={value}' for key, value in entry.node_selector)}")
     if entry.node_selector_terms:

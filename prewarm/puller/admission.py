@@ -19,7 +19,6 @@ from prewarm.puller.pods import Order, order_for
 from prewarm.puller.quota import Headroom
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.refusals import Refusal
-from prewarm.puller.resources import REQUEST_MEMORY, REQUEST_MILLI_CPU
 from prewarm.puller.retry import registry_quiet_until, silent_registries
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.standing import Standing
@@ -106,7 +105,8 @@ class Admission:
             if len(self._orders) >= self._settings.orders_at_once:
                 self._look_again(now)
                 return
-            reason = self._obstacle(cache, pair, at_once)
+            watched = pair.attempts > 0 or not standing.sound[pair.image]
+            reason = self._obstacle(cache, pair, at_once, containers=1 + watched)
             if reason is not None:
                 self._withheld[reason] = self._withheld.get(reason, 0) + 1
                 continue
@@ -141,8 +141,8 @@ class Admission:
         self._headroom.take(order)
         self._orders.append(order)
 
-    def _obstacle(self, cache: ImageCache, pair: Pair, at_once: int) -> WithheldReason | None:
-        """Why a pair that is due does not start; checks that concern everything come first."""
+    def _obstacle(self, cache: ImageCache, pair: Pair, at_once: int, containers: int) -> WithheldReason | None:
+        """Why a pair that is due does not start in a pod of its own; checks that concern everything come first."""
         work, settings = self._work, self._settings
         if work.total >= settings.cluster_pulls:
             return WithheldReason.BUDGET
@@ -159,7 +159,7 @@ class Admission:
         key = (cache.uid, canonical(pair.image))
         if key in self._refused and (pair.state is PairState.PENDING or work.is_unseen(cache.uid, pair.image)):
             return WithheldReason.REFUSED
-        return self._node_obstacle(pair)
+        return self._node_obstacle(cache, pair, containers)
 
     def _fits_quota(self, cache: ImageCache, containers: int) -> bool:
         """Whether a pod with so many containers takes nothing from the pods of workloads: they go first."""
@@ -186,9 +186,9 @@ class Admission:
                 return WithheldReason.REGISTRY_SILENT
         return None
 
-    def _node_obstacle(self, pair: Pair) -> WithheldReason | None:
+    def _node_obstacle(self, cache: ImageCache, pair: Pair, containers: int) -> WithheldReason | None:
         node = self._snapshot.nodes[pair.node]
-        if not self._has_room(node):
+        if not self._has_room(node, cache.namespace, containers):
             return WithheldReason.NO_ROOM
         if node.name not in self._busy:
             self._busy[node.name] = waiting_until(
@@ -203,19 +203,25 @@ class Admission:
             return WithheldReason.POD_WAITING
         return None
 
-    def _has_room(self, node: Node) -> bool:
-        """Whether the kubelet would admit a puller pod; amounts that the node does not report are not checked."""
+    def _has_room(self, node: Node, namespace: str, containers: int) -> bool:
+        """Whether the kubelet would admit a puller pod of so many containers, all of which have requests.
+
+        Amounts that the node does not report are not checked.
+        """
         usage = self._snapshot.usage.get(node.name)
         if usage is None:
             return True
         unseen = self._work.unseen_on(node.name)
         # Pods that wait to be scheduled may land here: a puller takes none of the last slots from them.
         coming = min(len(self._snapshot.waiting_pods), self._settings.free_pod_slots)
-        if usage.pods + unseen + coming >= node.max_pods:
+        if usage.pods + len(unseen) + coming >= node.max_pods:
             return False
         allocatable = node.allocatable
-        cpu = usage.milli_cpu + (unseen + 1) * REQUEST_MILLI_CPU
-        memory = usage.memory + (unseen + 1) * REQUEST_MEMORY
+        cpu, memory = usage.milli_cpu, usage.memory
+        for found, count in (*((order.namespace, order.containers) for order in unseen), (namespace, containers)):
+            requests = self._headroom.resources(found, count).requests
+            cpu += requests["cpu"] * count
+            memory += requests["memory"] * count
         return not (0 < allocatable.milli_cpu < cpu or 0 < allocatable.memory < memory)
 
     def _small_by_node(self, due: Sequence[Pair]) -> Mapping[str, Sequence[Pair]]:
@@ -241,6 +247,9 @@ class Admission:
                 break
             key = (cache.uid, canonical(other.image))
             fits = other.attempts == 0 == pair.attempts and key not in self._refused and key[1] not in chosen
+            # The sentinel may come on top.
+            node = self._snapshot.nodes[other.node]
+            fits = fits and self._has_room(node, cache.namespace, len(images) + 2)
             # Another pod, ordered a moment ago, may pull it already where a node takes several.
             fits = fits and not self._work.is_active_anywhere(other.node, other.image)
             if fits and self._registry_obstacle(other) is None:

@@ -1,6 +1,6 @@
 """What is under way? Live puller pods, and pods ordered but not seen yet, in the groupings that decisions need."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prewarm.api.fields import one_line
 from prewarm.model.image_caches import ImageCache
@@ -50,7 +50,7 @@ class Work:
         self._per_node: dict[str, int] = {}
         self._per_registry: dict[str, int] = {}
         self._nodes_of_cache: dict[str, set[str]] = {}
-        self._unseen: dict[str, int] = {}
+        self._unseen: dict[str, list[Order]] = {}
         self._unseen_images: set[tuple[str, str]] = set()
         self.pods: set[ObjectKey] = set(snapshot.puller_pods)
         self.total = 0
@@ -107,7 +107,7 @@ class Work:
     def add(self, order: Order) -> None:
         """Count a pod that is being ordered."""
         self._unseen_images.update((order.cache_uid, canonical(image)) for image in order.images)
-        self._unseen[order.node] = self._unseen.get(order.node, 0) + 1
+        self._unseen.setdefault(order.node, []).append(order)
         self.pods.add(order.key)
         self._count(
             node=order.node,
@@ -135,9 +135,9 @@ class Work:
         """Whether a pod ordered for the cache with this image, on any node, has not been seen yet."""
         return (cache_uid, canonical(image)) in self._unseen_images
 
-    def unseen_on(self, node: str) -> int:
+    def unseen_on(self, node: str) -> Sequence[Order]:
         """Pods ordered for a node that the snapshot's usage does not hold yet."""
-        return self._unseen.get(node, 0)
+        return self._unseen.get(node, ())
 
     def on_node(self, node: str) -> int:
         """Pods under way on a node."""

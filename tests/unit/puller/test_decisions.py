@@ -14,7 +14,7 @@ from prewarm.model.image_caches import ImageCache, ImageCacheStatus, ImageList
 from prewarm.model.images import PullPolicy
 from prewarm.model.intents import IMAGE_CACHES, Apply, Create, RecordEvent
 from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, PresentImage
-from prewarm.model.pods import ContainerShape, Pod, PodPhase, PodShape, Taint, TaintEffect, Toleration
+from prewarm.model.pods import ContainerShape, Pod, PodPhase, PodShape, Resources, Taint, TaintEffect, Toleration
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.puller import PullerDecision, PullerMemory, PullerSettings, WithheldReason, reconcile
 from tests.support.clusters import cluster, node
@@ -109,6 +109,31 @@ def test_full_node_is_left_alone() -> None:
     decision = decide(cluster([full], crowd, image_caches=[cache(A)]))
     assert ordered(decision) == []
     assert decision.withheld == {WithheldReason.NO_ROOM: 1}
+
+
+@pytest.mark.parametrize(
+    ("free_mebibytes", "pods"), [(64, [("n1", A, B)]), (47, [("n1", A)]), (32, [("n1", A)]), (31, [])]
+)
+def test_images_share_a_pod_as_far_as_the_node_has_room_for_its_containers(
+    free_mebibytes: int, pods: list[tuple[str, ...]]
+) -> None:
+    """Each container of a pod requests 16 MiB, the sentinel of images that nobody pulled yet, too."""
+    running = Pod("x", "p", "u", node_name="n1", shape=PodShape(), phase=PodPhase.RUNNING)
+    tight = replace(node("n1"), allocatable=Resources(milli_cpu=4000, memory=free_mebibytes * 2**20))
+    decision = decide(cluster([tight], [running], image_caches=[cache(A, B)]), SMALL)
+    assert ordered(decision) == pods
+    assert (WithheldReason.NO_ROOM in decision.withheld) == (not pods)
+
+
+@pytest.mark.parametrize(("free_mebibytes", "pods"), [(80, [("n1", A, B), ("n1", C)]), (79, [("n1", A, B)])])
+def test_pods_ordered_a_moment_ago_count_with_all_their_containers(
+    free_mebibytes: int, pods: list[tuple[str, ...]]
+) -> None:
+    """Two images and a sentinel take 48 MiB, one and a sentinel 32."""
+    running = Pod("x", "p", "u", node_name="n1", shape=PodShape(), phase=PodPhase.RUNNING)
+    tight = replace(node("n1"), allocatable=Resources(milli_cpu=4000, memory=free_mebibytes * 2**20))
+    caches = [cache(A, B, created_at=1.0), cache(C, name="other", created_at=2.0)]
+    assert ordered(decide(cluster([tight], [running], image_caches=caches), SMALL, node_pulls=2)) == pods
 
 
 def test_pod_that_waits_for_anything_else_keeps_pulls_away_for_a_while_only() -> None:

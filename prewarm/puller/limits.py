@@ -1,6 +1,7 @@
 """What may the ImageCaches of a namespace have together? The limits of the policy that concerns it, shared out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,6 +15,8 @@ from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.puller.order import precedence
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.targets import Targets
+
+_Element = TypeVar("_Element")
 
 
 def limits_for(namespace: str, snapshot: ClusterSnapshot) -> Limits | None:
@@ -78,6 +81,7 @@ class _Shares:
         self._pairs: set[tuple[str, str]] = set()
         self._too_large: set[tuple[str, str]] = set()
         self._bytes = 0
+        self._last = Allowance(limits)
 
     def take(self, cache: ImageCache) -> Allowance:
         """What is left for a cache, which is then taken."""
@@ -89,28 +93,37 @@ class _Shares:
         if limits.nodes is not None or limits.bytes is not None:
             for node, images in self._places(cache):
                 self._take_node(node, images)
-        return Allowance(
+        last = self._last
+        self._last = Allowance(
             limits,
-            images=frozenset(self._images),
-            nodes=frozenset(self._nodes),
-            too_large=frozenset(self._too_large),
+            images=_grown(last.images, self._images),
+            nodes=_grown(last.nodes, self._nodes),
+            too_large=_grown(last.too_large, self._too_large),
         )
+        return self._last
 
     def _places(self, cache: ImageCache) -> Iterator[tuple[str, Sequence[str]]]:
         """Nodes that exist and are allowed, in the cache's order, with the images in question there."""
         targets = Targets(cache)
+        asked: dict[tuple[int, ...], Sequence[str]] = {}
         for name in sorted(targets.all_candidates(self._snapshot), key=targets.rank):
             node = self._snapshot.nodes.get(name)
             if node is None or not _is_node_allowed(self._limits, node):
                 continue
-            images = [
-                canonical(image)
-                for image in targets.images_on(name, self._snapshot)
-                if _is_registry_allowed(self._limits, image)
-                and (self._limits.images is None or canonical(image) in self._images)
-            ]
+            entries = targets.entries_on(name, self._snapshot)
+            images = asked.get(entries)
+            if images is None:
+                images = asked[entries] = self._in_question(targets.images_of(entries))
             if images:
                 yield name, images
+
+    def _in_question(self, images: Iterable[str]) -> Sequence[str]:
+        return [
+            canonical(image)
+            for image in images
+            if _is_registry_allowed(self._limits, image)
+            and (self._limits.images is None or canonical(image) in self._images)
+        ]
 
     def _take_node(self, node: str, images: Sequence[str]) -> None:
         if self._limits.nodes is not None and node not in self._nodes:
@@ -131,6 +144,11 @@ class _Shares:
                 self._bytes += size
 
 
+def _grown(before: frozenset[_Element], now: set[_Element]) -> frozenset[_Element]:
+    """A copy of a set that only grows; the same one while it did not: thousands of nodes are kept once."""
+    return before if len(before) == len(now) else frozenset(now)
+
+
 def _images(cache: ImageCache) -> Iterator[str]:
     for entry in cache.lists:
         yield from entry.images
@@ -143,46 +161,110 @@ class _Applied(Struct, frozen=True):
     limited: ImageCache
 
 
+class _Shared(Struct, frozen=True):
+    """What was shared out in a namespace, and from what that followed."""
+
+    basis: tuple[object, ...]
+    allowances: Mapping[ObjectKey, Allowance]
+
+
 class LimitsMemory:
-    """Applies limits to one snapshot after the other; a cache of which they leave the same stays the same object."""
+    """Applies limits to one snapshot after the other; a cache of which they leave the same stays the same object.
+
+    Sharing out looks at every node for every cache: it is done anew only where something that counts for it changed.
+    """
 
     def __init__(self) -> None:
         self._applied: dict[ObjectKey, _Applied] = {}
+        self._shared: dict[str, _Shared] = {}
+        self._nodes: Mapping[str, Node] = {}
+        self._labels: dict[str, Mapping[str, str]] = {}
+        self._labelled = 0
+        """Grows whenever a node comes or goes, or its labels change."""
 
     def apply(self, snapshot: ClusterSnapshot, history: History) -> ClusterSnapshot:
         """The snapshot with priorities capped, and each cache's allowance set where its namespace has limits."""
         if not any(policy.limits is not None for policy in snapshot.policies.values()):
-            self._applied = {}
+            self._applied, self._shared = {}, {}
             return snapshot
+        self._look_at(snapshot.nodes)
         by_namespace: dict[str, list[ImageCache]] = {}
         for cache in snapshot.image_caches.values():
             by_namespace.setdefault(cache.namespace, []).append(cache)
         caches = dict(snapshot.image_caches)
         applied: dict[ObjectKey, _Applied] = {}
+        shared: dict[str, _Shared] = {}
         for namespace in sorted(by_namespace):
             limits = limits_for(namespace, snapshot)
             if limits is None:
                 continue
-            for cache, limited in _limited(by_namespace[namespace], limits, snapshot, history):
+            capped = sorted((_capped(cache, limits) for cache in by_namespace[namespace]), key=precedence)
+            shared[namespace] = self._share(namespace, limits, capped, snapshot, history)
+            for limited in capped:
+                cache, allowance = snapshot.image_caches[limited.key], shared[namespace].allowances.get(limited.key)
                 known = self._applied.get(cache.key)
-                if known is None or known.cache is not cache or known.limited != limited:
-                    known = _Applied(cache, limited)
+                if known is None or known.cache is not cache or known.limited.allowance is not allowance:
+                    known = _Applied(cache, replace(limited, allowance=allowance))
                 applied[cache.key] = known
                 caches[cache.key] = known.limited
-        self._applied = applied
+        self._applied, self._shared = applied, shared
         return replace(snapshot, image_caches=caches)
 
+    def _share(
+        self,
+        namespace: str,
+        limits: Limits,
+        caches: Sequence[ImageCache],
+        snapshot: ClusterSnapshot,
+        history: History,
+    ) -> _Shared:
+        """What each cache gets, in their order; as before if nothing changed that counts."""
+        basis = self._basis(limits, caches, snapshot, history)
+        known = self._shared.get(namespace)
+        if known is not None and known.basis == basis:
+            return known
+        shares = _Shares(limits, snapshot, history)
+        allowances: dict[ObjectKey, Allowance] = {}
+        for cache in caches:
+            if not cache.error and cache.deleted_at is None:
+                allowance = shares.take(cache)
+                before = known.allowances.get(cache.key) if known is not None else None
+                allowances[cache.key] = before if before == allowance else allowance
+        return _Shared(basis, allowances)
 
-def _limited(
-    caches: Iterable[ImageCache], limits: Limits, snapshot: ClusterSnapshot, history: History
-) -> Iterator[tuple[ImageCache, ImageCache]]:
-    capped = [(cache, _capped(cache, limits)) for cache in caches]
-    shares = _Shares(limits, snapshot, history)
-    for cache, limited in sorted(capped, key=lambda entry: precedence(entry[1])):
-        if cache.error or cache.deleted_at is not None:
-            yield cache, limited
-        else:
-            yield cache, replace(limited, allowance=shares.take(limited))
+    def _basis(
+        self, limits: Limits, caches: Sequence[ImageCache], snapshot: ClusterSnapshot, history: History
+    ) -> tuple[object, ...]:
+        specs = tuple((cache.key, cache.uid, cache.error, cache.deleted_at, cache.lists) for cache in caches)
+        follows_pods = any(entry.pod_selector is not None for cache in caches for entry in cache.lists)
+        sizes: tuple[int | None, ...] = ()
+        if limits.bytes is not None:
+            images = dict.fromkeys(canonical(image) for cache in caches for image in _images(cache))
+            sizes = tuple(map(history.image_size, images))
+        # Whatever is not changed but replaced is known by its identity; kept here, so that it is not given anew.
+        pods = _Same(snapshot.pods_by_node) if follows_pods else None
+        return (limits, specs, self._labelled, sizes, pods)
+
+    def _look_at(self, nodes: Mapping[str, Node]) -> None:
+        if nodes is self._nodes:
+            return
+        self._nodes = nodes
+        labels = {name: node.labels for name, node in nodes.items()}
+        if labels != self._labels:
+            self._labels = labels
+            self._labelled += 1
+
+
+class _Same:
+    """Equal to itself in the sense of identity only: comparing all pods would cost more than it saves."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _capped(cache: ImageCache, limits: Limits) -> ImageCache:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from prewarm.history import History
 from prewarm.history.state import Measured
-from prewarm.model.image_caches import ImageCache, ImageList, Limits, Policy
+from prewarm.model.image_caches import ImageCache, ImageCacheStatus, ImageList, Limits, Policy
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.workloads import Namespace
 from prewarm.puller.limits import LimitsMemory, limits_for
@@ -176,6 +177,25 @@ def test_equal_snapshots_leave_the_same_objects() -> None:
     first = memory.apply(snapshot, History()).image_caches["shop", "warm"]
     assert first.allowance is not None
     assert memory.apply(snapshot, History()).image_caches["shop", "warm"] is first
+
+
+def test_nothing_is_shared_out_anew_for_a_heartbeat_or_a_written_status() -> None:
+    memory = LimitsMemory()
+    policies = [Policy("default", limits=Limits(nodes=1, bytes=10))]
+    first = memory.apply(cluster([node("n0")], policies=policies, image_caches=[cache(APP)]), History())
+    shared = first.image_caches["shop", "warm"].allowance
+    assert shared is not None
+    written = cache(APP, status=ImageCacheStatus(desired=1), resource_version="2")
+    beaten = cluster([node("n0", ready_since=7.0)], policies=policies, image_caches=[written])
+    second = memory.apply(beaten, History()).image_caches["shop", "warm"]
+    assert second.status.desired == 1
+    assert second.allowance is shared
+    relabelled = replace(beaten, nodes={"n0": replace(node("n0"), labels={"pool": "b"}), "n1": node("n1")})
+    memory.apply(relabelled, History())
+    limited = replace(relabelled, policies={"default": Policy("default", limits=Limits(nodes=0))})
+    third = memory.apply(limited, History()).image_caches["shop", "warm"].allowance
+    assert third is not None
+    assert third.nodes == frozenset()
 
 
 def test_without_limits_a_snapshot_stays_the_same_object() -> None:

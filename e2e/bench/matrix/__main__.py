@@ -1,0 +1,80 @@
+"""`python -m e2e.bench.matrix`: strategy x cluster x help, each cell a rollout on a real control plane."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from e2e.bench.matrix.cells import WASTE_GOAL, Cell, Mode, Shape, Strategy, cells
+from e2e.bench.matrix.measure import CellResult, Ground, ground, run_cell
+from e2e.bench.matrix.report import account, disagreement, figures, missed, table
+from e2e.cluster.gomodules import ToolError
+from e2e.cluster.processes import ProcessError
+
+_WIDTH = 140
+
+
+def main(
+    strategy: Annotated[list[Strategy] | None, typer.Option(help="Only these ways to replace pods.")] = None,
+    cluster: Annotated[list[Shape] | None, typer.Option(help="Only these kinds of nodes.")] = None,
+    mode: Annotated[list[Mode] | None, typer.Option(help="Only with this help.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides node sizes and their load.")] = 1,
+    together: Annotated[int, typer.Option(min=1, max=16, help="Cells that run at once.")] = 4,
+    explain: Annotated[bool, typer.Option(help="Account for cold pods and vain pulls of all cells.")] = False,
+) -> None:
+    """Measure the matrix; exit code 1 if a goal is missed, or if accounting and kubelets do not agree."""
+    wanted = cells(set(strategy or ()), set(cluster or ()), set(mode or ()))
+    console = Console(width=_WIDTH)
+    if not wanted:
+        raise typer.BadParameter("there is no such cell: DaemonSets, CloneSets and Argo Rollouts have no gate")
+    began = time.monotonic()
+    try:
+        results = asyncio.run(_measure(wanted, seed, together, console))
+    except (ToolError, ProcessError, TimeoutError) as error:
+        console.print(f"matrix: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    if not _report(results, console, explain=explain):
+        raise typer.Exit(1)
+    console.print(f"{len(results)} cells in {time.monotonic() - began:.0f} s", highlight=False)
+
+
+async def _measure(wanted: Sequence[Cell], seed: int, together: int, console: Console) -> list[CellResult]:
+    slots = asyncio.Semaphore(together)
+    async with ground(wanted, seed) as shared, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_in_turn(shared, cell, slots, console), name=str(cell)) for cell in wanted]
+    return [task.result() for task in tasks]
+
+
+async def _in_turn(shared: Ground, cell: Cell, slots: asyncio.Semaphore, console: Console) -> CellResult:
+    async with slots:
+        began = time.monotonic()
+        result = await run_cell(shared, cell)
+        words = "; ".join(missed(cell, figures(result))) or "ok"
+        console.print(f"{cell}: {words} ({time.monotonic() - began:.0f} s)", highlight=False, markup=False)
+        return result
+
+
+def _report(results: Sequence[CellResult], console: Console, *, explain: bool) -> bool:
+    console.print(table(results))
+    console.print(
+        "hits: prewarm hit ratio, of the pods created after the first new one was ready, and of all. p50, p90: from a "
+        f"pod's creation to its\nstart; cold: the same of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
+        highlight=False,
+    )
+    short = [result for result in results if missed(result.cell, figures(result))]
+    for result in results if explain else short:
+        for line in account(result):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    differing = [line for result in results for line in disagreement(result)]
+    for line in differing:
+        console.print(f"accounting and kubelets differ: {line}", style="red", markup=False, soft_wrap=True)
+    if not differing:
+        console.print("Accounting and the kubelets' own counts agree on every start.")
+    return not short and not differing
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,102 @@
+"""The cells of the matrix, and what each has to reach."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Strategy(StrEnum):
+    """How a workload replaces its pods."""
+
+    SURGE = "surge"
+    """Deployment, maxSurge 25 %, maxUnavailable 0."""
+    UNAVAILABLE = "unavailable"
+    """Deployment, maxSurge 0, maxUnavailable 25 %."""
+    RECREATE = "recreate"
+    """Deployment, Recreate."""
+    STATEFUL_SET = "stateful-set"
+    """StatefulSet whose pods are bound to local volumes."""
+    DAEMON_SET = "daemon-set"
+    """DaemonSet, maxUnavailable 2."""
+    IN_PLACE = "in-place"
+    """OpenKruise CloneSet, InPlaceIfPossible, maxUnavailable 2; its controller is played."""
+    CANARY = "canary"
+    """Argo Rollout, canary steps 20 % and 60 % with pauses, by Argo's own controller."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every pod's node is known beforehand."""
+        return self in {Strategy.STATEFUL_SET, Strategy.DAEMON_SET, Strategy.IN_PLACE}
+
+    @property
+    def gated(self) -> bool:
+        """Whether the gate can hold it."""
+        return self in {Strategy.SURGE, Strategy.UNAVAILABLE, Strategy.RECREATE, Strategy.STATEFUL_SET}
+
+
+class Shape(StrEnum):
+    """What the nodes are like."""
+
+    VARIED = "varied"
+    """Of three sizes, each filled to another degree."""
+    EQUAL = "equal"
+    """Equal and empty."""
+    TIGHT = "tight"
+    """With room for little more than the pods that run and those of a surge."""
+
+
+class Mode(StrEnum):
+    """Which help prewarm gets."""
+
+    NONE = "none"
+    GATE = "gate"
+
+
+class Cell(Struct, frozen=True, order=True):
+    """One rollout to measure."""
+
+    strategy: Strategy
+    shape: Shape
+    mode: Mode
+
+    def __str__(self) -> str:
+        return f"{self.strategy} {self.shape} {self.mode}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the mode can be had for the strategy."""
+        return self.mode is Mode.NONE or self.strategy.gated
+
+    @property
+    def predictable(self) -> bool:
+        """Whether the landing can be known: on equal, empty nodes the scheduler does not repeat its choice."""
+        return self.strategy.fixed or self.shape is not Shape.EQUAL
+
+    @property
+    def later_goal(self) -> float | None:
+        """Prewarm hit ratio to reach for pods after the first burst; None where none is set."""
+        if self.strategy.fixed:
+            return 0.99
+        return 0.95 if self.predictable else None
+
+    @property
+    def all_goal(self) -> float | None:
+        """Prewarm hit ratio to reach for all pods; None where none is set."""
+        return 0.99 if self.mode is Mode.GATE and self.predictable else None
+
+
+WASTE_GOAL = 0.15
+"""Share of the prewarmed bytes that no pod may have used."""
+
+
+def cells(strategies: set[Strategy], shapes: set[Shape], modes: set[Mode]) -> list[Cell]:
+    """Those that exist, in the order of the enums; an empty set asks for all."""
+    every = (Cell(strategy, shape, mode) for strategy in Strategy for shape in Shape for mode in Mode)
+    return [
+        cell
+        for cell in every
+        if cell.exists
+        and (not strategies or cell.strategy in strategies)
+        and (not shapes or cell.shape in shapes)
+        and (not modes or cell.mode in modes)
+    ]

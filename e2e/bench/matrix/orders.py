@@ -1,0 +1,45 @@
+"""When prewarm first asked for an image on a node, by the ImageCaches of a namespace."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prewarm.cluster.client import Client, WatchOptions
+from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.model.intents import IMAGE_CACHES
+
+_WATCH_SECONDS = 1200.0
+
+
+class Orders:
+    """Notes the nodes of one image as they appear in planned ImageCaches; times are monotonic."""
+
+    def __init__(self, client: Client, namespace: str, image: str) -> None:
+        self._client, self._namespace, self._image = client, namespace, image
+        self.first: dict[str, float] = {}
+        """By node."""
+
+    @asynccontextmanager
+    async def noted(self) -> AsyncIterator[None]:
+        """Watch while the block runs."""
+        task = asyncio.create_task(self._watch(), name=f"orders in {self._namespace}")
+        try:
+            yield
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        caches = Kinds().image_caches
+        options = WatchOptions(initial_events=True, namespace=self._namespace, server_timeout=_WATCH_SECONDS)
+        async for lines in self._client.watch(IMAGE_CACHES, options):
+            now = time.monotonic()
+            for line in lines:
+                cache = caches.change(line).object.value
+                for entry in cache.lists if cache is not None else ():
+                    if self._image in entry.images:
+                        for node in entry.node_names or ():
+                            self.first.setdefault(node, now)

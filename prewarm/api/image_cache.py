@@ -264,6 +264,9 @@ class ImageCacheSpec(ApiModel):
     hold: Duration | None = None
     """How long each image is kept from the kubelet's garbage collection after its pull, such as 8h, by the finished
     puller pod that used it. Only as many as the controller's limit allows are held in the whole cluster."""
+    hold_present: Annotated[bool, Field(strict=True)] = False
+    """With hold: an image that is on a node already is held, too, by a puller pod that uses it there; the time counts
+    from then. Otherwise only what this ImageCache pulled is held."""
     deletion_policy: DeletionPolicyName = DeletionPolicyName.RETAIN
     """What becomes of images that this ImageCache pulled and does not ask for any more, or when it is deleted: Retain
     leaves them to the kubelet, Purge removes them where the operator has switched that on."""
@@ -331,6 +334,7 @@ def decode_image_cache(raw: Mapping[str, object]) -> ImageCache:
         refresh_seconds=seconds_of(spec.refresh_interval),
         schedule=None if spec.schedule is None else Schedule(spec.schedule.cron, spec.schedule.time_zone),
         hold_seconds=seconds_of(spec.hold),
+        hold_present=spec.hold_present,
         deletion_policy=DeletionPolicy(spec.deletion_policy.value),
         puller_form=None if spec.puller_form is None else PullerForm(spec.puller_form.value),
         priority_class=spec.priority_class_name,
@@ -440,6 +444,8 @@ def _life(cache: ImageCache) -> dict[str, Json]:
         spec["schedule"] = {"cron": cache.schedule.cron, "timeZone": cache.schedule.time_zone}
     if cache.hold_seconds is not None:
         spec["hold"] = duration_text(cache.hold_seconds)
+    if cache.hold_present:
+        spec["holdPresent"] = True
     if cache.deletion_policy is not DeletionPolicy.RETAIN:
         spec["deletionPolicy"] = cache.deletion_policy.value
     if cache.puller_form is not None:

@@ -29,6 +29,7 @@ def deliver(
 
     A cache is written once a demand misses an image somewhere, and stays until the demand is over: the rollout ended
     or was superseded, the workload opted out, went, or came under a policy that only watches (Shadow) or does nothing.
+    What a rollback would need is there: its cache is written to hold it.
     Hand-written caches are never touched, not even under a planned one's name.
 
     Nodes come and go with each plan, since pods land and predictions move. What keeps waste low: a node that fell out
@@ -87,7 +88,8 @@ def _cache(
     """What a demand's cache should say; None if there should be none."""
     if current is not None and (not current.planned or current.deleted_at is not None):
         return None
-    if current is None and not any(node.missing for node in entry.nodes):
+    to_do = entry.demand.trigger is Trigger.ROLLBACK or any(node.missing for node in entry.nodes)
+    if current is None and not to_do:
         return None
     api_version = snapshot.workloads[entry.demand.workload].api_version
     return planned_cache(entry, api_version, () if current is None else _staying(current, snapshot, known))
@@ -143,6 +145,7 @@ def _substance(cache: ImageCache) -> tuple[object, ...]:
         cache.tolerations,
         cache.priority,
         cache.hold_seconds,
+        cache.hold_present,
         cache.owner.uid if cache.owner is not None else "",
         cache.workload,
     )

@@ -12,9 +12,15 @@ from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.progressive import api_kind
 from prewarm.model.snapshot import ObjectKey
 
-PRIORITIES = {Trigger.ROLLOUT: 100, Trigger.SCHEDULED: 80, Trigger.ANNOUNCED: 50, Trigger.SCALE_OUT: 10}
-"""spec.priority by trigger: a rollout's pods and a run's come for sure and soon, a scale-out's may come. Hand-written
-caches have 0 unless they say otherwise."""
+PRIORITIES = {
+    Trigger.ROLLOUT: 100,
+    Trigger.SCHEDULED: 80,
+    Trigger.ANNOUNCED: 50,
+    Trigger.SCALE_OUT: 10,
+    Trigger.ROLLBACK: 1,
+}
+"""spec.priority by trigger: a rollout's pods and a run's come for sure and soon, a scale-out's may come, and what a
+rollback needs is there. Hand-written caches have 0 unless they say otherwise."""
 MAX_PULL_SECRETS = 32
 MAX_TOLERATIONS = 64
 _SHORT_KINDS = {
@@ -70,6 +76,7 @@ def planned_cache(entry: DemandPlan, api_version: str, kept: Iterable[str] = ())
         priority=PRIORITIES.get(demand.trigger, 0),
         needed_by=min((batch.needed_at for batch in demand.batches), default=None),
         hold_seconds=entry.hold_seconds,
+        hold_present=demand.trigger is Trigger.ROLLBACK and bool(entry.hold_seconds),
         owner=OwnerReference(api_kind(workload.kind), workload.name, demand.workload_uid, api_version),
         planned=True,
         workload=str(workload),
@@ -84,7 +91,12 @@ def deliverable_images(entry: DemandPlan) -> tuple[str, ...]:
 
 
 def _pull_policy(demand: Demand, images: tuple[str, ...]) -> PullPolicy:
-    """Always if one of the containers says so: its tag may have moved, so what is there may be another image."""
+    """Always if one of the containers says so: its tag may have moved, so what is there may be another image.
+
+    What a rollback would need is what is there: a tag that moved is not to replace it.
+    """
+    if demand.trigger is Trigger.ROLLBACK:
+        return PullPolicy.IF_NOT_PRESENT
     shape = demand.template.shape
     always = {c.image for c in shape.containers if c.pull_policy is PullPolicy.ALWAYS}
     return PullPolicy.IF_NOT_PRESENT if always.isdisjoint(images) else PullPolicy.ALWAYS

@@ -3,6 +3,7 @@
 from prewarm.demand.coverage import Coverage, coverage, covering_policy
 from prewarm.demand.demands import demands, plan_again_at
 from prewarm.demand.holds import Hold, hold
+from prewarm.demand.previous import previous_demands
 from prewarm.demand.revisions import pods_of_revision
 from prewarm.demand.shapes import never_pulled
 from prewarm.demand.what_if import what_if
@@ -17,5 +18,6 @@ __all__ = [
     "never_pulled",
     "plan_again_at",
     "pods_of_revision",
+    "previous_demands",
     "what_if",
 ]

@@ -169,6 +169,8 @@ class ImageCache(Struct, frozen=True):
     """None: as the controller is set; 0: never."""
     schedule: Schedule | None = None
     hold_seconds: float | None = None
+    hold_present: bool = False
+    """Hold what was on a node already, too."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     puller_form: PullerForm | None = None
     priority_class: str = ""

@@ -19,6 +19,8 @@ class Trigger(StrEnum):
     """A CronJob's next run is near, or a running Job has more pods to come."""
     ANNOUNCED = "Announced"
     """The workload's owner says which images come next, or they are on trial in a canary; nobody knows when."""
+    ROLLBACK = "Rollback"
+    """A rollout replaces what these images served: they stay where its pods ran until the rollout is judged."""
     WHAT_IF = "WhatIf"
     """Asked for by a person or a pipeline (`prewarm plan`, `prewarm warm`), not by the cluster."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from prewarm.demand import coverage, demands, plan_again_at
+from prewarm.demand import coverage, demands, plan_again_at, previous_demands
 from prewarm.history import History
 from prewarm.model.image_caches import PolicyMode
 from prewarm.model.plans import DemandPlan, Plan, Problem, Skip, SkipReason
@@ -10,6 +10,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
 from prewarm.placement import ClusterArrays, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
+from prewarm.planning.kept import plan_kept
 from prewarm.planning.underway import Done
 from prewarm.presence import WarmthMemory, warmth
 
@@ -63,6 +64,8 @@ def plan(
             entries.append(
                 plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, pulls=pulls, seed=seed)
             )
+        replaced = previous_demands(snapshot, key, wishes.policy, wishes.excluded)
+        entries.extend(plan_kept(demand, wishes.policy, snapshot, heat) for demand in replaced)
     return Plan(
         tuple(entries),
         tuple(skips),

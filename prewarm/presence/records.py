@@ -117,6 +117,8 @@ def _add_our_pulls(entries: _Entries, pulls: Iterable[tuple[str, Sighting]]) -> 
             cache=pull.cache,
             pull_seconds=pull.pull_seconds,
             pull_identity=pull.identity or "",
+            # A pod of a workload ran it before: our pod brought nothing that would still have to pay off.
+            used_at=old.since if old is not None and same and old.evidence is Evidence.RUNNING_POD else None,
         )
 
 

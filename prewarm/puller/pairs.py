@@ -159,7 +159,10 @@ class Pairs:
 
         Under Always a pull of ours counts from the cache's creation on: what was there before may be another image.
         What this cache itself pulled counts whatever identity its pod ended up with: a ServiceAccount may add secrets.
+        With holdPresent only a pod of its own makes it done.
         """
+        if cache.hold_present and cache.hold_seconds:
+            return self._used_by(cache, node_name, image)
         always = cache.pull_policy is PullPolicy.ALWAYS
         if not always and self._known.is_warm(node_name, image, pull_identity=identity):
             return True
@@ -180,6 +183,12 @@ class Pairs:
             sighting.since >= since and (sighting.cache == own or sighting.identity in {identity, ""})
             for sighting in self._known.our_pulls(node_name, image)
         )
+
+    def _used_by(self, cache: ImageCache, node_name: str, image: str) -> bool:
+        """Whether a pod of this very cache used the image there, which alone protects it."""
+        own, since = f"{cache.namespace}/{cache.name}", float(int(cache.created_at))
+        sightings = self._known.our_pulls(node_name, image)
+        return any(sighting.cache == own and sighting.since >= since for sighting in sightings)
 
     def _course_of(self, cache: ImageCache) -> Course:
         course = self._courses.get(cache.uid)

@@ -106,6 +106,7 @@ caches = st.builds(
     refresh_seconds=durations,
     schedule=st.none() | st.sampled_from([Schedule("30 5 * * 1-5", "Europe/Berlin"), Schedule("*/7 * 1 * *")]),
     hold_seconds=durations,
+    hold_present=st.booleans(),
     deletion_policy=st.sampled_from(DeletionPolicy),
     puller_form=st.none() | st.sampled_from(PullerForm),
     priority_class=names | st.just(""),

@@ -182,3 +182,49 @@ def test_node_created_again_under_the_name_inherits_nothing() -> None:
     found.fleet.add_node(NodeProfile("n0", bandwidth=50e6))
     found.run(60)
     assert found.pulls_of(APP) == {"n0": 2}
+
+
+def used_before(disk: float = 1e9) -> World:
+    """A node on which a workload's pod has used the image."""
+    found = world(1, disk=disk)
+    spec = {"nodeName": "n0", "priority": 1, "containers": [{"name": "c", "image": APP}]}
+    pod = found.add_pod({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec})
+    found.run(60)
+    assert found.pods[pod.key].phase is PodPhase.RUNNING
+    return found
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_what_was_there_already_is_held_where_the_cache_asks_for_that(present: bool) -> None:
+    found = used_before()
+    found.add_cache(cache(APP, hold_present=present, refresh_seconds=0.0))
+    found.run(60)
+    assert len(held(found)) == present
+    assert found.condition("warm") == (True, "Warm")
+    found.delete_pod(("shop", "web"))
+    found.run(400)
+    found.fleet.kubelet("n0").collector.other_bytes = 450e6
+    found.run(1200)
+    there = APP in {name for image in found.nodes["n0"].images for name in image.names}
+    assert there is present or found.pulls_of(APP)["n0"] > 1
+    if present:
+        assert found.pulls_of(APP) == {"n0": 1}, "it was used, not pulled again"
+
+
+def test_what_was_there_already_is_held_once_and_no_longer_than_the_hold() -> None:
+    found = used_before(disk=100e9)
+    found.add_cache(cache(APP, hold_present=True, hold=300.0))
+    found.run(60)
+    assert len(held(found)) == 1
+    found.restart_controller()
+    found.run(600)
+    assert not held(found)
+    assert len(found.created) == 1
+
+
+def test_nothing_of_what_a_pod_ran_before_has_still_to_pay_off() -> None:
+    found = used_before(disk=100e9)
+    found.add_cache(cache(APP, hold_present=True))
+    found.run(60)
+    (entry,) = (entry for entry in found.records["n0"].images if entry.image == APP)
+    assert entry.used_at is not None

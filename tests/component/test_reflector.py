@@ -143,6 +143,30 @@ async def test_errors_of_the_server_are_said_once_and_outlived(server: FakeApiSe
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(("code", "reason"), [(500, "InternalError"), (503, "ServiceUnavailable")])
+async def test_a_watch_that_cannot_go_on_for_a_while_costs_no_new_list(
+    server: FakeApiServer, code: int, reason: str
+) -> None:
+    with capture_logs() as logs:
+        async with mirroring(server) as mirror:
+            await watched(server)
+            server.fail_next("watch", PODS, *[Refuse(code, reason, "etcd is away")] * 8)
+            server.inject(PODS, Cut())
+            server.put(PODS, pod("a"))
+            await until(mirror, lambda now: names(now) == {"a"})
+            assert reflector(mirror, PODS).counters.lists == 1
+    assert len([entry for entry in logs if "etcd is away" in str(entry.get("problem"))]) == 1
+
+
+async def test_half_a_line_and_then_silence_is_given_up(server: FakeApiServer) -> None:
+    async with mirroring(server, silence=0.05) as mirror:
+        await watched(server)
+        server.inject(PODS, Send(b'{"type":"ADDED","object":{"metadata":{"name":"a","namesp'))
+        server.inject(PODS, Stall())
+        server.put(PODS, pod("a"))
+        await until(mirror, lambda now: names(now) == {"a"})
+
+
 async def test_retry_after_is_honoured(server: FakeApiServer) -> None:
     server.fail_next("watch", PODS, Refuse(429, "TooManyRequests", "slow down", {"Retry-After": "1"}))
     async with mirroring(server):

@@ -97,6 +97,8 @@ class RejectReason(StrEnum):
     """Too little of another resource is free (ephemeral storage, devices, hugepages)."""
     TOO_MANY_PODS = "TooManyPods"
     """The node has no free pod slot."""
+    VOLUME_LIMITS = "NodeVolumeLimits"
+    """The node attaches no further volume of a driver."""
     VOLUME_BINDING = "VolumeBinding"
     """A bound volume's node affinity does not match."""
     VOLUME_ZONE = "VolumeZone"

@@ -197,7 +197,7 @@ class Usage:
         pods: Ints = self._table[5]
         return pods
 
-    def at(self, rows: Ints | slice, columns: Ints | slice) -> Ints:
+    def at(self, rows: Ints | slice | int, columns: Ints | slice | int) -> Ints:
         """CPU, memory, ephemeral storage, CPU and memory as scores count them, and pods, of some cells."""
         cells: Ints = self._table[:, rows, columns]
         return cells

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from prewarm.model.plans import Demand
 from prewarm.model.pods import Pod, PodAffinityTerm, PodShape, WeightedPodAffinityTerm
+from prewarm.model.scheduling import with_priority
 from prewarm.model.selectors import LabelSelector, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
@@ -47,7 +48,7 @@ class IncomingPod(Struct, frozen=True):
 def of_demand(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
     """The pods of a demand, as the API server would complete them."""
     pod = _from_template(demand, snapshot)
-    return replace(pod, shape=_with_label_keys(pod.shape, pod.labels))
+    return replace(pod, shape=with_priority(_with_label_keys(pod.shape, pod.labels), snapshot.priority_classes))
 
 
 def _from_template(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:

@@ -37,6 +37,10 @@ class HostPorts:
         """A pod with this effect has landed on (sign 1) or left (-1) these cells."""
         self._counts[rows, columns] += sign * effect
 
+    def taken(self, row: int, column: int) -> int:
+        """Pods in the way in one cell."""
+        return int(self._counts[row, column])
+
     def free(self) -> Mask:
         """Where no wanted port is taken."""
         free: Mask = self._counts <= 0

@@ -8,11 +8,13 @@ from msgspec import Struct
 from prewarm.model.plans import Batch, Demand, RejectReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.arrays import Ints, Mask
+from prewarm.placement.attachments import Attachments
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 from prewarm.placement.competitors import competitors
 from prewarm.placement.departures import Departures
 from prewarm.placement.image_locality import ExpectedImage
-from prewarm.placement.incoming import PodView, of_demand
+from prewarm.placement.incoming import IncomingPod, PodView, of_demand
+from prewarm.placement.preemption import Gone
 from prewarm.placement.reach import rejected_elsewhere
 from prewarm.placement.sampling import NodeSampling
 from prewarm.placement.scheduler import PodScheduler
@@ -48,6 +50,8 @@ class _Waiting(Struct, frozen=True):
 
     pods: Ints
     within: Mask | None = None
+    claims: tuple[str, ...] = ()
+    """Of these pods alone."""
 
 
 class Replays:
@@ -71,7 +75,7 @@ class Replays:
         copies = max(1, len(most_leaving))
         self._sets = [slice(number * rows, (number + 1) * rows) for number in range(copies)]
         # A stream for each purpose: leaving out what does not matter leaves the other draws as they are.
-        ties, orders, departures = (np.random.default_rng((seed, purpose)) for purpose in range(3))
+        ties, orders, departures, self._luck = (np.random.default_rng((seed, purpose)) for purpose in range(4))
         self._demand = demand
         self._snapshot = snapshot
         self._cluster = cluster
@@ -85,7 +89,10 @@ class Replays:
         self._ties *= np.float32(0.99)  # never rounded up to the next whole score
         self._ties += 1
         self._history: list[_Landing] = []
-        self._scheduler = PodScheduler(of_demand(demand, snapshot), snapshot, cluster, self._usage, expected)
+        self._leaving = frozenset(demand.leaving)
+        self._gone = Gone(len(self._rows))
+        self._attachments = Attachments(snapshot, cluster, len(self._rows)) if snapshot.attach_limits else None
+        self._scheduler = self._scheduler_of(of_demand(demand, snapshot))
         self._departures = Departures(demand, snapshot, cluster, departures, rows, most_leaving)
         owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
         self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
@@ -101,7 +108,8 @@ class Replays:
         waiting = [_Waiting(np.zeros(len(rows), dtype=np.int64))]
         self._leave(np.full(len(rows), demand.leaving_first))
         own = self._own_volumes()
-        rejected = [self._scheduler.rejections(rows.start, own) for rows in self._sets]
+        attachable = self._attachable_by_any()
+        rejected = [self._scheduler.rejections(rows.start, own, attachable) for rows in self._sets]
         self._place_competitors()
         landed: list[tuple[float, Ints, Ints]] = []
         before = 0
@@ -125,6 +133,9 @@ class Replays:
             for one, why, at_first in zip(self._sets, rejected, kept, strict=True)
         ]
 
+    def _scheduler_of(self, pod: IncomingPod) -> PodScheduler:
+        return PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected, self._leaving, self._gone)
+
     def _own_volumes(self) -> Reach | None:
         """Where the volumes of any pod of the demand can be used; None if some pod has none of its own."""
         found: Reach | None = None
@@ -141,28 +152,37 @@ class Replays:
         if own is None:
             waiting[0].pods[:] += batch.pods
         else:
-            waiting.append(_Waiting(np.full(len(self._rows), batch.pods, dtype=np.int64), own.both))
+            pods = np.full(len(self._rows), batch.pods, dtype=np.int64)
+            waiting.append(_Waiting(pods, own.both, batch.claims))
 
     def _place_all(self, waiting: list[_Waiting], counts: Ints) -> list[tuple[Ints, Ints]]:
         """Place what waits, the first to wait first."""
         cells = []
         for some in waiting:
             if some.pods.any():
-                cells += self._place(self._scheduler, some.pods, counts, some.within)
+                cells += self._place(self._scheduler, some.pods, counts, some.within, some.claims)
         return cells
 
     def _place(
-        self, scheduler: PodScheduler, waiting: Ints, counts: Ints | None = None, within: Mask | None = None
+        self,
+        scheduler: PodScheduler,
+        waiting: Ints,
+        counts: Ints | None = None,
+        within: Mask | None = None,
+        claims: tuple[str, ...] = (),
     ) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
+        claims = (*scheduler.pod.shape.volume_claims, *claims)
         effect = scheduler.effect(scheduler.pod)
         mine = None if scheduler is self._scheduler else self._scheduler.effect(scheduler.pod)
         stuck = waiting <= 0
         cells = []
         while not stuck.all():
-            columns, placed = scheduler.choose(self._sampling, self._ties, ~stuck, within)
+            here = self._attachable(scheduler.pod.namespace, claims, within)
+            columns, placed = scheduler.choose(self._sampling, self._ties, ~stuck, here)
+            self._make_room(scheduler, columns, placed, ~stuck & ~placed, here)
             rows, columns = self._rows[placed], columns[placed]
-            self._usage.add(scheduler.pod.shape, rows, columns)
+            self._occupy(scheduler.pod, claims, rows, columns, 1)
             scheduler.observe(effect, rows, columns, 1)
             scheduler.resources.refresh(rows, columns)
             if mine is not None:
@@ -178,21 +198,63 @@ class Replays:
             stuck = ~placed | (waiting <= 0)
         return cells
 
+    def _attachable(self, namespace: str, claims: tuple[str, ...], within: Mask | None) -> Mask | None:
+        """`within` less the nodes that attach no more volumes."""
+        if self._attachments is None or not claims:
+            return within
+        allowed = self._attachments.allowed(self._attachments.volumes(namespace, claims))
+        if allowed is None or within is None:
+            return within if allowed is None else allowed
+        return within & allowed
+
+    def _attachable_by_any(self) -> Mask | None:
+        """Nodes that attach the volumes of at least one pod of the demand; None if limits have no say."""
+        namespace, common = self._demand.workload.namespace, self._demand.template.shape.volume_claims
+        found: Mask | None = None
+        for claims in dict.fromkeys(batch.claims for batch in self._demand.batches):
+            allowed = self._attachable(namespace, (*common, *claims), None)
+            if allowed is None:
+                return None
+            found = allowed if found is None else found | allowed
+        return found
+
+    def _occupy(self, pod: PodView, claims: tuple[str, ...], rows: Ints, columns: Ints, sign: int) -> None:
+        """A pod takes (sign 1) or frees (-1) what it needs on these cells."""
+        self._usage.add(pod.shape, rows, columns, sign)
+        if self._attachments is not None and claims:
+            self._attachments.move(self._attachments.volumes(pod.namespace, claims), rows, columns, sign)
+
     def _place_competitors(self) -> None:
         """Pods that wait already and are not of lower priority: the scheduler's queue has them first."""
         for pod, number in competitors(self._demand, self._snapshot, self._scheduler.pod):
-            scheduler = PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected)
+            scheduler = self._scheduler_of(pod)
             for past in self._history:
                 effect = scheduler.effect(past.pod)
                 scheduler.observe(effect, past.rows, past.columns, past.sign, spread=past.counted_by_spread)
             self._place(scheduler, np.full(len(self._rows), number, dtype=np.int64))
+
+    def _make_room(
+        self, scheduler: PodScheduler, columns: Ints, placed: Mask, short: Mask, within: Mask | None
+    ) -> None:
+        """Where a pod fits nowhere, less important ones go for it: sets its column, and that it is placed."""
+        if not short.any():
+            return
+        for row, column, victims in scheduler.make_room(short, within, self._luck):
+            cell = self._rows[row : row + 1], np.array([column], dtype=np.int64)
+            for victim in victims:
+                self._occupy(victim, victim.shape.volume_claims, *cell, -1)
+                spread = victim.deleted_at is None
+                for one in {id(scheduler): scheduler, id(self._scheduler): self._scheduler}.values():
+                    one.observe(one.effect(victim), *cell, -1, spread=spread)
+                self._history.append(_Landing(victim, *cell, -1, spread))
+            columns[row], placed[row] = column, True
 
     def _leave(self, numbers: Ints) -> None:
         """Old pods go, until as many have gone in each replay as `numbers` says."""
         cells = []
         for departed in self._departures.leave(numbers):
             pod, rows, columns = departed.pod, departed.rows, departed.columns
-            self._usage.add(pod.shape, rows, columns, -1)
+            self._occupy(pod, pod.shape.volume_claims, rows, columns, -1)
             spread = pod.deleted_at is None
             self._scheduler.observe(self._scheduler.effect(pod), rows, columns, -1, spread=spread)
             self._history.append(_Landing(pod, rows, columns, -1, spread))

@@ -44,6 +44,10 @@ class ResourceFit:
         self._cluster = cluster
         self._usage = usage
         self._capacity = {name: cluster.extended(name) for name, amount in shape.requests.extended if amount > 0}
+        request = shape.requests
+        wanted = (request.milli_cpu, request.memory, request.ephemeral_storage)
+        self._asked = [index for index, amount in enumerate(wanted) if amount > 0]
+        """Of CPU, memory and ephemeral storage, those that the pod asks for."""
         self._amounts: Ints = np.stack((cluster.milli_cpu, cluster.memory))
         self._requested: Ints = np.array((shape.requests.milli_cpu, shape.requests.memory), dtype=np.int64)
         self._scored: Ints = np.array((shape.scoring_milli_cpu, shape.scoring_memory), dtype=np.int64)
@@ -93,6 +97,21 @@ class ResourceFit:
         if request.milli_cpu or request.memory:  # best effort pods skip BalancedAllocation
             score += balanced_allocation(usage[:2], self._requested.reshape(each), capacity)
         return score.astype(np.float32)
+
+    def room(self, row: int, column: int) -> tuple[Ints, Ints]:
+        """What is free in one cell, and what the pod asks for, of all that it asks for: pod slots first."""
+        cluster, cell = self._cluster, self._usage.at(row, column)
+        capacities = (cluster.milli_cpu, cluster.memory, cluster.ephemeral_storage)
+        free = [cluster.max_pods[column] - cell[5]]
+        free += [capacities[index][column] - cell[index] for index in self._asked]
+        free += [held[column] - self._usage.extended(name)[row, column] for name, held in self._capacity.items()]
+        return np.array(free, dtype=np.int64), np.array(self.given_back(self._shape), dtype=np.int64)
+
+    def given_back(self, shape: PodShape) -> tuple[int, ...]:
+        """What a pod of some shape takes of all that this one asks for."""
+        request, extended = shape.requests, dict(shape.requests.extended)
+        amounts = (request.milli_cpu, request.memory, request.ephemeral_storage)
+        return (1, *(amounts[index] for index in self._asked), *(extended.get(name, 0) for name in self._capacity))
 
     def rejections(self, row: int) -> list[tuple[RejectReason, Mask]]:
         """Per reason, the nodes without room in one replay."""

@@ -1,12 +1,13 @@
 """One kind of pod before the scheduler: all filters and scores of the default profile, over all replays at once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from msgspec import Struct
 
 from prewarm.model.plans import RejectReason
-from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.placement import node_affinity, taints
 from prewarm.placement.arrays import Ints, Mask, Scores, normalized
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
@@ -14,6 +15,7 @@ from prewarm.placement.image_locality import ExpectedImage, ImageLocality
 from prewarm.placement.incoming import IncomingPod, PodView
 from prewarm.placement.pod_affinity import AffinityEffect, PodAffinity
 from prewarm.placement.ports import HostPorts
+from prewarm.placement.preemption import Gone, Preemption
 from prewarm.placement.resources import ResourceFit
 from prewarm.placement.sampling import NodeSampling
 from prewarm.placement.spread import NodeInclusion, TopologySpread
@@ -48,10 +50,18 @@ class PodScheduler:
         cluster: ClusterArrays,
         usage: Usage,
         expected: Mapping[str, ExpectedImage],
+        leaving: Collection[ObjectKey] = (),
+        gone: Gone | None = None,
     ) -> None:
+        """`leaving`: pods that go anyway, for which nobody else has to; `gone`: who went for others' pods."""
         rows = len(usage.pods)
         shape = pod.shape
         self.pod = pod
+        self._cluster = cluster
+        self._snapshot = snapshot
+        self._leaving = leaving
+        self._gone = Gone(rows) if gone is None else gone
+        self._preemption: Preemption | None = None
         self._static: list[tuple[RejectReason, Mask]] = [
             (RejectReason.NODE_UNSCHEDULABLE, taints.schedulable(shape, cluster)),
             (RejectReason.NODE_NAME, node_affinity.named(shape, cluster)),
@@ -95,14 +105,35 @@ class PodScheduler:
 
     def feasible(self, within: Mask | None = None) -> Mask:
         """Where a pod passes every filter, per replay; `within`: where its own volumes can be used."""
-        feasible = self.resources.fits & (self._eligible if within is None else self._eligible & within)
-        for allowed in (self._ports.free() if self._ports is not None else None, self._spread.allowed()):
-            if allowed is not None:
-                feasible &= allowed
-        allowed = self._affinity.allowed() if self._affinity.matters else None
-        if allowed is not None:
-            feasible &= allowed
+        feasible = self.admitted(within) & self.resources.fits
+        if self._ports is not None:
+            feasible &= self._ports.free()
         return feasible
+
+    def admitted(self, within: Mask | None = None) -> Mask:
+        """Where a pod passes every filter but those of resources and ports."""
+        eligible = self._eligible if within is None else self._eligible & within
+        admitted = np.broadcast_to(eligible, self.resources.fits.shape)
+        for allowed in (self._spread.allowed(), self._affinity.allowed() if self._affinity.matters else None):
+            if allowed is not None:
+                admitted = admitted & allowed
+        return admitted
+
+    def make_room(
+        self, short: Mask, within: Mask | None, random: np.random.Generator
+    ) -> list[tuple[int, int, list[Pod]]]:
+        """In replays where the pod fits nowhere: the column where the scheduler makes it fit, and whom it takes away.
+
+        Of another scheduler nobody knows whether it does.
+        """
+        shape = self.pod.shape
+        if not shape.preempts or shape.foreign_scheduler:
+            return []
+        if self._preemption is None:
+            self._preemption = Preemption(
+                self._snapshot, self._cluster, self.resources, self._ports, shape.priority, self._leaving, self._gone
+            )
+        return self._preemption.make_room(short, self.admitted(within), random)
 
     def choose(
         self, sampling: NodeSampling, preference_of_ties: Scores, active: Mask, within: Mask | None = None
@@ -132,15 +163,22 @@ class PodScheduler:
             total = total + _POD_AFFINITY_WEIGHT * affinity
         return total
 
-    def rejections(self, row: int, own_volumes: Reach | None = None) -> dict[int, RejectReason]:
+    def rejections(
+        self, row: int, own_volumes: Reach | None = None, attachable: Mask | None = None
+    ) -> dict[int, RejectReason]:
         """In one replay, the first filter that rejects each infeasible column, in the scheduler's order.
 
-        `own_volumes`: where those of any of the pods can be used.
+        Args:
+            row: of the replay.
+            own_volumes: where those of any of the pods can be used.
+            attachable: where those of any of the pods can be attached, by replay.
         """
         checks = [(reason, ~mask) for reason, mask in self._static]
         if self._ports is not None:
             checks.append((RejectReason.NODE_PORTS, ~self._ports.free()[row]))
         checks += self.resources.rejections(row)
+        if attachable is not None:
+            checks.append((RejectReason.VOLUME_LIMITS, ~attachable[row]))
         for volumes in (self._volumes, own_volumes):
             if volumes is not None:
                 checks += [(reason, ~mask) for reason, mask in volumes.checks()]

@@ -14,8 +14,8 @@ import typer
 from e2e.cluster.components import Component, ControlPlaneOptions
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.gomodules import ToolError
-from e2e.cluster.processes import GuardedProcess, ProcessError, log_tail
-from e2e.emulator.__main__ import READY_LINE
+from e2e.cluster.processes import ProcessError
+from e2e.emulator.child import EmulatorProcess
 from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.decoding.kinds import Kinds
@@ -44,10 +44,9 @@ def main(nodes: int = 1000, pods: int = 5000) -> None:
 
 async def _measure(nodes: int, pods: int) -> None:
     async with ControlPlane.start(_OPTIONS) as plane, Client(Connection.load(plane.kubeconfig)) as client:
-        command = [sys.executable, "-m", "e2e.emulator", "--kubeconfig", str(plane.kubeconfig), "--nodes", str(nodes)]
-        emulator = GuardedProcess.start("emulator", command, plane.logs / "emulator.log")
+        emulator = EmulatorProcess(plane)
         try:
-            await _until_ready(emulator)
+            await emulator.start({"nodes": nodes}, _DEADLINE_SECONDS)
             others = (Component.KUBE_APISERVER, Component.KUBE_CONTROLLER_MANAGER, Component.KUBE_SCHEDULER)
             watched = (emulator.pid, *map(plane.pid, others))
             before = [cpu_seconds(pid) for pid in watched]
@@ -60,7 +59,7 @@ async def _measure(nodes: int, pods: int) -> None:
                 cpu_seconds(pid) - b for pid, b in zip((emulator.pid, *map(plane.pid, others)), before, strict=True)
             ]
         finally:
-            await emulator.stop(grace_seconds=5)
+            await emulator.stop()
     control_plane = sum(used[1:])
     print(f"{nodes} nodes, {pods} pods: all Ready after {took:.0f} s")
     print(f"  emulator       {used[0]:6.1f} CPU s, {used[0] / took:.2f} cores")
@@ -68,14 +67,7 @@ async def _measure(nodes: int, pods: int) -> None:
     print(f"  emulator / control plane: {used[0] / control_plane:.2f}")
 
 
-async def _until_ready(emulator: GuardedProcess) -> None:
-    async with asyncio.timeout(_DEADLINE_SECONDS):
-        while READY_LINE not in log_tail(emulator.log):
-            emulator.check()
-            await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _until_all_ready(client: Client, emulator: GuardedProcess, pods: int) -> None:
+async def _until_all_ready(client: Client, emulator: EmulatorProcess, pods: int) -> None:
     deployments = Kinds().deployments
     async with asyncio.timeout(_DEADLINE_SECONDS):
         while True:

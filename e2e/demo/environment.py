@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import msgspec
 import yaml
 
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.processes import GuardedProcess, ProcessError, free_port, log_tail
 from e2e.demo.scenario import REPOSITORY, Scenario
+from e2e.emulator.child import EmulatorProcess, PullRecord
 from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError
@@ -28,38 +28,24 @@ _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
 
-class PullRecord(msgspec.Struct, rename="camel", frozen=True):
-    """A line of the emulated kubelets' own account of pulls."""
-
-    node: str
-    uid: str
-    image: str
-    finished_at: float
-    downloaded_bytes: int
-    error: str = ""
-
-
 class Environment:
     """What the rollouts run in.
 
     Attributes:
         plane: the control plane.
         client: an administrator's.
+        emulator: the nodes.
         metrics_port: where the controller serves /metrics.
     """
 
     def __init__(self, plane: ControlPlane, client: Client) -> None:
         self.plane = plane
         self.client = client
+        self.emulator = EmulatorProcess(plane)
         self.metrics_port = free_port()
         self._controller: GuardedProcess | None = None
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM_NAMESPACE}")
         self._controller_kubeconfig = plane.user_kubeconfig(_SERVICE_ACCOUNT, groups)
-
-    @property
-    def pull_log(self) -> Path:
-        """Where the emulated kubelets write down their pulls."""
-        return self.plane.directory / "pulls.jsonl"
 
     @property
     def controller_log(self) -> Path:
@@ -68,10 +54,7 @@ class Environment:
 
     def pulls(self) -> list[PullRecord]:
         """All pulls so far, by the emulated kubelets' own account."""
-        if not self.pull_log.exists():
-            return []
-        complete = self.pull_log.read_bytes().rpartition(b"\n")[0].splitlines()
-        return [msgspec.json.decode(line, type=PullRecord) for line in complete]
+        return self.emulator.pulls()
 
     async def install(self) -> None:
         """Apply the plain-YAML install but for its Deployment: the controller runs beside the cluster here."""
@@ -129,6 +112,7 @@ class Environment:
             ProcessError: the controller or a component ended by itself.
         """
         self.plane.check()
+        self.emulator.check()
         if self._controller is not None:
             self._controller.check()
 
@@ -185,19 +169,17 @@ async def running(scenario: Scenario) -> AsyncIterator[Environment]:
         connection = Connection.load(plane.kubeconfig)
         async with Client(connection, field_manager="demo") as client:
             environment = Environment(plane, client)
-            emulator = _start_emulator(environment, scenario)
             try:
-                await _until_ready(emulator)
+                await environment.emulator.start(_emulated(scenario), _START_SECONDS)
                 yield environment
             finally:
                 await environment.stop_controller()
-                await emulator.stop(grace_seconds=5)
+                await environment.emulator.stop()
 
 
-def _start_emulator(environment: Environment, scenario: Scenario) -> GuardedProcess:
-    """Emulate the nodes in a process of its own, so that it never shares a loop with the measurement."""
-    options = {
-        "kubeconfig": environment.plane.kubeconfig,
+def _emulated(scenario: Scenario) -> dict[str, object]:
+    """Options of the emulator."""
+    return {
         "nodes": scenario.nodes,
         "zones": scenario.zones,
         "seed": scenario.seed,
@@ -205,20 +187,7 @@ def _start_emulator(environment: Environment, scenario: Scenario) -> GuardedProc
         "unpack-rate": scenario.unpack_bytes_per_second,
         "image": f"{REPOSITORY}={scenario.image_bytes}",
         "egress": f"{REGISTRY}={scenario.registry_bytes_per_second}",
-        "pull-log": environment.pull_log,
     }
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    log = environment.plane.logs / "emulator.log"
-    return GuardedProcess.start("emulator", [sys.executable, "-m", "e2e.emulator", *arguments], log)
-
-
-async def _until_ready(emulator: GuardedProcess) -> None:
-    from e2e.emulator.__main__ import READY_LINE
-
-    async with asyncio.timeout(_START_SECONDS):
-        while READY_LINE not in log_tail(emulator.log):
-            emulator.check()
-            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _run(command: list[str], variables: dict[str, str] | None = None) -> str:

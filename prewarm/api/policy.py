@@ -24,6 +24,7 @@ from prewarm.api.selectors import Selector, label_selector, selector_manifest
 from prewarm.model.image_caches import Limits, Policy, PolicyMode
 from prewarm.model.intents import Json, Manifest
 from prewarm.model.quantities import whole
+from prewarm.model.steering import Steer
 
 _DEFAULTS = Policy()
 
@@ -82,6 +83,10 @@ class PlacementFields(ApiModel):
     """Share of the predicted landings whose nodes should be warm, 0 to 1."""
     max_overprovision: Annotated[float, Field(ge=1, le=100)] = _DEFAULTS.max_overprovision
     """Nodes to make warm at most, as a multiple of the pods that are still to come, from 1."""
+    steer: Steer = _DEFAULTS.steer
+    """Prefer: new pods prefer the nodes that are warm for them, weakly (a preferred node affinity of weight 1), and no
+    more nodes are made warm than they need. Takes effect where the controller is set to steer (steer.enabled of the
+    chart). Off: they land where the scheduler puts them by itself."""
 
 
 _BYTES = "write bytes as a quantity, such as 500Gi or 2T"
@@ -193,6 +198,7 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
         max_overprovision=spec.placement.max_overprovision,
+        steer=spec.placement.steer,
         hold_seconds=seconds_of(spec.hold),
         limits=_limits(spec.limits),
         resource_version=metadata.resource_version,
@@ -232,7 +238,11 @@ def policy_manifest(policy: Policy) -> Manifest:
         "mode": policy.mode.value,
         "rollout": {"enabled": policy.rollout, "minUpdatedReadyPods": policy.min_updated_ready_pods},
         "scaleOut": {"enabled": policy.scale_out, "headroom": f"{policy.headroom_percent}%"},
-        "placement": {"coverage": policy.coverage, "maxOverprovision": policy.max_overprovision},
+        "placement": {
+            "coverage": policy.coverage,
+            "maxOverprovision": policy.max_overprovision,
+            "steer": policy.steer.value,
+        },
     }
     if policy.namespace_selector is not None:
         spec["namespaceSelector"] = selector_manifest(policy.namespace_selector)

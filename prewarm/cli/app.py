@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prewarm import __version__
-from prewarm.cli import convert, explain, manifests, open_gates, plan, remove_images, run, status, warm
+from prewarm.cli import convert, explain, manifests, open_gates, plan, remove_images, remove_labels, run, status, warm
 from prewarm.cli.errors import EXIT_CODES, CommandError, ExitCode
 
 # typer bundles click under a private name and exports only this one of its errors.
@@ -36,6 +36,7 @@ app.command("explain", epilog=EXIT_CODES)(explain.explain)
 app.command("warm", epilog=EXIT_CODES)(warm.warm)
 app.command("status", epilog=EXIT_CODES)(status.status)
 app.command("open-gates", epilog=EXIT_CODES)(open_gates.open_gates)
+app.command("remove-labels", epilog=EXIT_CODES)(remove_labels.remove_labels)
 app.command("remove-images", hidden=True, epilog=EXIT_CODES)(remove_images.remove_images)
 app.command("convert", epilog=EXIT_CODES)(convert.convert)
 app.command("crds")(manifests.crds)

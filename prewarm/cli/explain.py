@@ -17,10 +17,8 @@ from prewarm.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from prewarm.cluster.client import Client
-    from prewarm.history import History
+    from prewarm.cli.memory import Known
     from prewarm.model.intents import Json
-    from prewarm.model.snapshot import ClusterSnapshot
     from prewarm.model.workloads import WorkloadKey
 
 _GRAMMAR = "KIND/NAMESPACE/NAME | pod/NAMESPACE/NAME | node/NAME"
@@ -39,46 +37,39 @@ def explain(
     kind, *names = target.split("/")
     lowered = kind.lower()
     if lowered in _NODE_WORDS and len(names) == 1 and names[0]:
-        found, history = _read(kubeconfig, context, system_namespace)
-        _explain_node(names[0], found, history, output)
+        _explain_node(names[0], _read(kubeconfig, context, system_namespace), output)
     elif lowered in _POD_WORDS and len(names) == 2 and all(names):
-        found, history = _read(kubeconfig, context, system_namespace)
-        _explain_pod((names[0], names[1]), found, history, output)
+        _explain_pod((names[0], names[1]), _read(kubeconfig, context, system_namespace), output)
     elif lowered in _NODE_WORDS | _POD_WORDS:
         raise usage(f"{target!r}: write pod/NAMESPACE/NAME or node/NAME")
     else:
         workload = parse_workload(target)
-        found, history = _read(kubeconfig, context, system_namespace)
-        _explain_workload(workload, found, history, output)
+        _explain_workload(workload, _read(kubeconfig, context, system_namespace), output)
 
 
-def _read(kubeconfig: Path | None, context: str | None, system_namespace: str) -> "tuple[ClusterSnapshot, History]":
+def _read(kubeconfig: Path | None, context: str | None, system_namespace: str) -> "Known":
     import time
 
     from prewarm.cli.live import with_cluster
-    from prewarm.cli.memory import read_history
-    from prewarm.cluster.live import read_cluster
+    from prewarm.cli.memory import read_known
 
-    async def read(client: "Client") -> "tuple[ClusterSnapshot, History]":
-        return await read_cluster(client, time.time()), await read_history(client, system_namespace)
-
-    return with_cluster(kubeconfig, context, read)
+    return with_cluster(kubeconfig, context, lambda client: read_known(client, time.time(), system_namespace))
 
 
-def _explain_node(name: str, found: "ClusterSnapshot", history: "History", output: OutputFormat) -> None:
+def _explain_node(name: str, known: "Known", output: OutputFormat) -> None:
     from prewarm.cli.explanation import explain_node
 
-    lines = explain_node(name, found, history)
-    if name not in found.nodes and len(lines) == 1:
+    lines = explain_node(name, known.snapshot, known.history)
+    if name not in known.snapshot.nodes and len(lines) == 1:
         raise usage(f"no node {name} in the cluster, and none is remembered")
     _say(f"node/{name}", lines, output)
 
 
-def _explain_pod(key: tuple[str, str], found: "ClusterSnapshot", history: "History", output: OutputFormat) -> None:
+def _explain_pod(key: tuple[str, str], known: "Known", output: OutputFormat) -> None:
     from prewarm.cli.explanation import explain_pod
 
-    pod = found.pods.get(key)
-    lines = explain_pod(pod, key[1], found, history)
+    pod = known.snapshot.pods.get(key)
+    lines = explain_pod(pod, key[1], known.snapshot, known.history)
     if pod is None and not lines:
         raise usage(f"no pod {key[0]}/{key[1]} in the cluster, and none of that name is among the starts remembered")
     _say(f"pod/{key[0]}/{key[1]}", lines or ("nothing is known of its images yet",), output)
@@ -97,18 +88,17 @@ def _say(title: str, lines: tuple[str, ...], output: OutputFormat) -> None:
         print_data(told, output)
 
 
-def _explain_workload(
-    workload: "WorkloadKey", found: "ClusterSnapshot", history: "History", output: OutputFormat
-) -> None:
+def _explain_workload(workload: "WorkloadKey", known: "Known", output: OutputFormat) -> None:
     from prewarm.cli.explain_report import data, show
     from prewarm.cli.explanation import explain_workload
     from prewarm.cli.output import print_data
     from prewarm.planning import plan as make_plan
 
-    told = explain_workload(workload, found, history)
+    found = known.snapshot
+    told = explain_workload(workload, found, known.history)
     if told is None:
         raise usage(f"{workload} is not in the cluster, and nothing of it is remembered")
-    made = make_plan(found, history, only=[workload])
+    made = make_plan(found, known.history, only=[workload], unsteerable=known.unsteerable)
     if output is OutputFormat.TABLE:
         show(told, made, found)
     else:

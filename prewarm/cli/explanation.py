@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from prewarm.api.steer_label import label_key, our_labels
 from prewarm.demand import Coverage, coverage
 from prewarm.history import History
 from prewarm.model.images import canonical
@@ -14,6 +15,7 @@ from prewarm.model.outcomes import ContainerStart, Outcome, PlanInForce, hit_rat
 from prewarm.model.plans import SkipReason
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import Steer
 from prewarm.model.workloads import Workload, WorkloadKey
 
 SHOWN_STARTS = 50
@@ -21,8 +23,10 @@ SHOWN_STARTS = 50
 _SHOWN_NODES = 8
 
 _ADVICE = {
-    SkipReason.UNPREDICTABLE.value: "announce the image before the change (prewarm warm, or the annotation "
-    "prewarm.dev/next-images), or raise placement.maxOverprovision",
+    SkipReason.UNPREDICTABLE.value: "steer its pods (placement.steer: Prefer in its policy; with the annotation "
+    "prewarm.dev/gate all pods of a rollout), or accept that they start cold",
+    SkipReason.STEERED_ELSEWHERE.value: "the pod was created before it could be steered, or its own preferences and "
+    "the room on the warm nodes decided otherwise",
     SkipReason.UNLIKELY.value: "the scheduler chose a node that hardly any replay did",
     SkipReason.BEYOND_COVERAGE.value: "raise the policy's placement.coverage",
     SkipReason.BEYOND_OVERPROVISION.value: "raise the policy's placement.maxOverprovision",
@@ -97,6 +101,8 @@ def _under(wishes: Coverage) -> str:
         words.append("rollouts left out")
     if not policy.scale_out:
         words.append("scale-outs left out")
+    if policy.steer is Steer.PREFER:
+        words.append("pods steered to warm nodes")
     if wishes.announced is not None:
         images = ", ".join(wishes.announced.template.shape.images)
         words.append(f"announced: {images}")
@@ -207,6 +213,9 @@ def explain_node(name: str, snapshot: ClusterSnapshot, history: History) -> tupl
     else:
         obstacle = pull_obstacle(node)
         lines.append("it takes pulls" if obstacle is None else f"nothing is pulled there now: {obstacle.value}")
+    for key, value in sorted(our_labels(node.labels).items()) if node is not None else ():
+        steered = next((str(workload) for workload in sorted(snapshot.workloads) if label_key(workload) == key), None)
+        lines.append(f"pods of {steered or 'a workload that is gone'} are steered there: {key}={value}")
     for plan in history.plans_in_force:
         images = ", ".join(plan.images)
         since = _clock(plan.since)

@@ -20,9 +20,7 @@ from prewarm.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from prewarm.cluster.client import Client
-    from prewarm.history import History
-    from prewarm.model.snapshot import ClusterSnapshot
+    from prewarm.cli.memory import Known
 
 
 def plan(
@@ -50,9 +48,8 @@ def plan(
     images = parse_set_images(set_image or ())
     if key is None and (images or replicas is not None):
         raise usage("--replicas and --set-image need the workload that they are about: --workload KIND/NAMESPACE/NAME")
-    found, history = (
-        _from_file(snapshot) if snapshot is not None else _from_cluster(kubeconfig, context, system_namespace)
-    )
+    known = _from_file(snapshot) if snapshot is not None else _from_cluster(kubeconfig, context, system_namespace)
+    found = known.snapshot
 
     from prewarm.cli.plan_report import report
     from prewarm.demand import what_if
@@ -63,7 +60,7 @@ def plan(
             found = what_if(found, key, replicas=replicas, images=images)
         except ValueError as error:
             raise usage(str(error)) from None
-    made = make_plan(found, history, only=None if key is None else [key])
+    made = make_plan(found, known.history, only=None if key is None else [key], unsteerable=known.unsteerable)
     if output is OutputFormat.TABLE:
         from prewarm.cli.plan_table import print_plan
 
@@ -74,29 +71,23 @@ def plan(
         print_data(report(made, found), output)
 
 
-def _from_file(path: Path) -> "tuple[ClusterSnapshot, History]":
+def _from_file(path: Path) -> "Known":
     import time
 
+    from prewarm.cli.memory import Known
     from prewarm.cluster.snapshots import SnapshotError, read_snapshot
-    from prewarm.history import History
 
     data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     try:
-        return read_snapshot(data, time.time()), History()
+        return Known(read_snapshot(data, time.time()))
     except SnapshotError as error:
         raise usage(f"{'standard input' if str(path) == '-' else path}: {error}") from None
 
 
-def _from_cluster(
-    kubeconfig: Path | None, context: str | None, system_namespace: str
-) -> "tuple[ClusterSnapshot, History]":
+def _from_cluster(kubeconfig: Path | None, context: str | None, system_namespace: str) -> "Known":
     import time
 
     from prewarm.cli.live import with_cluster
-    from prewarm.cli.memory import read_history
-    from prewarm.cluster.live import read_cluster
+    from prewarm.cli.memory import read_known
 
-    async def read(client: "Client") -> "tuple[ClusterSnapshot, History]":
-        return await read_cluster(client, time.time()), await read_history(client, system_namespace)
-
-    return with_cluster(kubeconfig, context, read)
+    return with_cluster(kubeconfig, context, lambda client: read_known(client, time.time(), system_namespace))

@@ -9,6 +9,7 @@ from prewarm.model.intents import Json
 from prewarm.model.nodes import pull_identity
 from prewarm.model.plans import DemandPlan, Plan, Skip
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import STATE_WORDS, Steering, SteerState
 from prewarm.presence import Warmth, warmth
 
 
@@ -17,7 +18,7 @@ def report(plan: Plan, snapshot: ClusterSnapshot) -> dict[str, Json]:
     known = warmth(snapshot)
     skips = [skip for entry in plan.demands for skip in entry.skips] + list(plan.skips)
     result: dict[str, Json] = {
-        "demands": [_demand(entry, known) for entry in plan.demands],
+        "demands": [_demand(entry, known, snapshot) for entry in plan.demands],
         "imageCaches": [cache for entry in plan.demands for cache in image_caches(entry, snapshot)],
         "skipped": [_skip(skip) for skip in skips],
     }
@@ -56,9 +57,27 @@ def needed_at(entry: DemandPlan) -> str | None:
     return datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _demand(entry: DemandPlan, known: Warmth) -> Json:
-    demand, candidates = entry.demand, entry.candidates
+def labelled_nodes(to: Steering, snapshot: ClusterSnapshot) -> list[str]:
+    """Nodes that carry the label of what is steered."""
+    return [name for name, node in sorted(snapshot.nodes.items()) if to.label and node.labels.get(to.label) == to.value]
+
+
+def _steering(to: Steering, snapshot: ClusterSnapshot) -> dict[str, Json]:
+    if to.state is not SteerState.STEERED:
+        return {"state": to.state.value, "why": STATE_WORDS[to.state]}
     return {
+        "state": to.state.value,
+        "label": f"{to.label}={to.value}",
+        "nodes": list(to.nodes),
+        "labelled": list(labelled_nodes(to, snapshot)),
+    }
+
+
+def _demand(entry: DemandPlan, known: Warmth, snapshot: ClusterSnapshot) -> Json:
+    demand, candidates = entry.demand, entry.candidates
+    steering = {} if entry.steering is None else {"steering": _steering(entry.steering, snapshot)}
+    return {
+        **steering,
         "workload": str(demand.workload),
         "trigger": demand.trigger.value,
         "images": list(demand.images),

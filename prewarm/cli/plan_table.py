@@ -4,13 +4,15 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from prewarm.cli.output import console, table
-from prewarm.cli.plan_report import is_present
+from prewarm.cli.plan_report import is_present, labelled_nodes
 from prewarm.model.plans import DemandPlan, Plan
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import STATE_WORDS, Steering, SteerState
 from prewarm.presence import Warmth, warmth
 
 _SHOWN_NODES = 40
 """Rows of a demand's table: more belong into --output json."""
+_SHOWN_LABELLED = 12
 _FAR_SECONDS = 1800.0
 """Pods of an announcement are put one hour ahead or more: nobody knows when they come."""
 
@@ -47,10 +49,21 @@ def _print_demand(entry: DemandPlan, snapshot: ClusterSnapshot, known: Warmth) -
     )
     if candidates.unplaced:
         out.print(f"  {candidates.unplaced} pods find no node", markup=False)
+    if entry.steering is not None:
+        out.print(f"  {_steering(entry.steering, snapshot)}", markup=False)
     _print_nodes(entry, known)
     reasons = [(reason.value, str(number)) for reason, number in candidates.rejected]
     if reasons:
         out.print(table("Rejected nodes", ("REASON", ">NODES"), reasons))
+
+
+def _steering(to: Steering, snapshot: ClusterSnapshot) -> str:
+    if to.state is not SteerState.STEERED:
+        return f"not steered: {to.state.value}, {STATE_WORDS[to.state]}"
+    carrying = labelled_nodes(to, snapshot)
+    shown = ", ".join(carrying[:_SHOWN_LABELLED]) + (", ..." if len(carrying) > _SHOWN_LABELLED else "")
+    said = f"{len(carrying)} carry the label {to.label}={to.value}" + (f": {shown}" if carrying else "")
+    return f"steered to {len(to.nodes)} nodes; {said}"
 
 
 def _print_nodes(entry: DemandPlan, known: Warmth) -> None:

@@ -15,6 +15,7 @@ from prewarm.history import History
 from prewarm.model.image_caches import Completion, ImageCache, ImageList, Policy, PolicyMode
 from prewarm.model.plans import SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import SteerState
 from prewarm.model.workloads import WorkloadKey
 from prewarm.planning import plan
 
@@ -47,7 +48,8 @@ def workload_cache(wanted: WorkloadAhead, snapshot: ClusterSnapshot, history: Hi
         changed = what_if(snapshot, key, replicas=wanted.replicas, images=wanted.images)
     except ValueError as error:
         raise usage(str(error)) from None
-    made = plan(_covering(changed, key, wanted.coverage), history, only=[key])
+    # What people ask for is there before the rollout, whose first pods nothing steers yet.
+    made = plan(_covering(changed, key, wanted.coverage), history, only=[key], unsteerable=SteerState.SWITCHED_OFF)
     if made.problems:
         raise CommandError(made.problems[0].message)
     if not made.demands:

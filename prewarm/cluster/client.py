@@ -74,6 +74,16 @@ class Page(Struct, rename="camel"):
     metadata: Metadata = msgspec.field(default_factory=Metadata)
 
 
+class _Kind(Struct):
+    name: str = ""
+
+
+class _Served(Struct):
+    """A v1 APIResourceList."""
+
+    resources: list[_Kind] = []
+
+
 class Client:
     """An HTTP session with one API server. An async context manager.
 
@@ -129,6 +139,16 @@ class Client:
     async def version(self) -> bytes:
         """The server's /version."""
         return await self._request("GET", "/version")
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Whether the server has a kind in a version of a group."""
+        try:
+            body = await self._request("GET", f"/apis/{group}/{version}")
+        except ApiError as error:
+            if error.not_found:
+                return False
+            raise
+        return any(found.name == plural for found in msgspec.json.decode(body, type=_Served).resources)
 
     async def list_pages(
         self,

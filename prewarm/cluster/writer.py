@@ -14,7 +14,17 @@ from prewarm.cluster.client import Client
 from prewarm.cluster.decoding.common import WireObject
 from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.cluster.recorder import EventRecorder
-from prewarm.model.intents import Apply, Create, Delete, Intent, Json, OpenGate, RecordEvent, RemoveAnnotation
+from prewarm.model.intents import (
+    Apply,
+    Create,
+    Delete,
+    Intent,
+    Json,
+    LabelNode,
+    OpenGate,
+    RecordEvent,
+    RemoveAnnotation,
+)
 
 _STATUS_SLOTS = 2
 """Writes of status at once, beside all others: they do not queue behind fifty pods to be created."""
@@ -134,6 +144,11 @@ class Writer:
             case OpenGate(resource, namespace, name):
                 body = await client.json_patch(resource, namespace, name, opening(intent))
                 return _written(intent, WriteOutcome.APPLIED, body)
+            case LabelNode(name, labels, uid):
+                # Setting what is there and removing what is not change nothing; another uid is a conflict.
+                metadata: dict[str, Json] = {"labels": dict(labels), **({"uid": uid} if uid else {})}
+                body = await client.merge_patch(intent.resource, "", name, {"metadata": metadata})
+                return _written(intent, WriteOutcome.APPLIED, body)
             case RecordEvent():
                 await self._recorder.record(intent)
                 return WriteResult(intent, WriteOutcome.RECORDED)
@@ -178,6 +193,8 @@ def _outcome(intent: Intent, error: ApiError) -> WriteOutcome:
         case Delete(uid=uid) if error.not_found or (error.reason == "Conflict" and uid):
             return WriteOutcome.GONE
         case Apply(subresource=subresource) if error.not_found and subresource:
+            return WriteOutcome.GONE
+        case LabelNode(uid=uid) if error.not_found or (error.reason == "Conflict" and uid):
             return WriteOutcome.GONE
         case RemoveAnnotation() | OpenGate() if error.not_found or error.code == HTTPStatus.UNPROCESSABLE_ENTITY:
             # A failed "test" is answered with 422.

@@ -104,7 +104,7 @@ def _words(entry: DemandPlan) -> tuple[str, str] | None:
         share = round(entry.candidates.predictability * 100)
         message = (
             f"Nodes for {images} cannot be predicted ({share}% of the pods repeat their nodes in replays): "
-            "announce the image before the change, with `prewarm warm`"
+            "steer its pods (placement.steer: Prefer), or announce the image before the change, with `prewarm warm`"
         )
         return REASON_UNPREDICTABLE, message
     return None

@@ -1,6 +1,7 @@
 """Opens held rollouts, and does not ask twice for what is under way."""
 
 from collections import Counter
+from collections.abc import Collection
 
 import structlog
 
@@ -24,9 +25,14 @@ class Gatekeeper:
         self.opened: Counter[str] = Counter()
         self.wakes_at: float | None = None
 
-    def look(self, snapshot: ClusterSnapshot, plan: Plan | None) -> tuple[Intent, ...]:
-        """What is to be written so that the gates that may open do."""
-        found = decide_gates(snapshot, plan)
+    def look(
+        self, snapshot: ClusterSnapshot, plan: Plan | None, unready: Collection[WorkloadKey] = ()
+    ) -> tuple[Intent, ...]:
+        """What is to be written so that the gates that may open do.
+
+        `unready`: workloads whose pods would not be steered to all of their warm nodes yet.
+        """
+        found = decide_gates(snapshot, plan, unready)
         self.wakes_at = found.wake_at
         return self._new(found, snapshot.taken_at)
 

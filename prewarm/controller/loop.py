@@ -57,10 +57,11 @@ class Loop:
         """Run cycles until cancelled.
 
         Raises:
-            ClusterError: if what was learnt cannot be read: the lease is better held by somebody who can.
+            ClusterError: if what was learnt, or what the API server serves, cannot be read: the lease is better held by
+                somebody who can.
         """
         memory = await self._services.persistence.load()
-        term = Term(self._settings, self._services, memory)
+        term = Term(self._settings, self._services, memory, await self._services.unsteerable())
         events, self._standby = tuple(self._standby), deque(maxlen=STANDBY_EVENTS)
         work = Work(self._services.store.changed(), events, self._services.clocks.steady())
         try:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from prewarm.controller.loop import Loop
 from prewarm.controller.metrics import Metrics, watch_reflectors
 from prewarm.controller.persistence import Persistence
 from prewarm.controller.settings import Settings
+from prewarm.controller.steersman import unsteerable
 from prewarm.controller.term import Clocks, Services
 
 YOUNG_OBJECTS = 20_000
@@ -100,7 +102,8 @@ class Controller:
             writer = Writer(client, clock=clocks.wall, allowed=lambda: lease.holds)
             execution = Execution(writer, store, feeds(store), metrics)
             persistence = Persistence(client, settings.namespace, purge=settings.purge)
-            services = Services(store, execution, persistence, metrics, clocks)
+            steering = partial(unsteerable, client, enabled=settings.steer)
+            services = Services(store, execution, persistence, metrics, clocks, steering)
             loop = Loop(settings, services, heartbeat)
             leader = Leader(lease, loop, metrics, mirror.wait_synced)
             witness = Witness()

@@ -39,6 +39,8 @@ EVENTS_DROPPED = "prewarm_events_dropped_total"
 WRITES = "prewarm_writes_total"
 WRITE_ERRORS = "prewarm_write_errors_total"
 IMAGE_CACHES = "prewarm_imagecache_objects"
+STEERED_WORKLOADS = "prewarm_steered_workloads"
+STEERED_NODES = "prewarm_steered_nodes"
 LEADER = "prewarm_leader"
 BUILD_INFO = "prewarm_build_info"
 
@@ -94,6 +96,10 @@ class Metrics:
         self.writes = Counter(WRITES, "Intents executed by kind.", ("intent",), registry=registry)
         self.write_errors = Counter(WRITE_ERRORS, "Intents that failed by kind.", ("intent",), registry=registry)
         self.image_caches = Gauge(IMAGE_CACHES, "ImageCaches by origin.", ("origin",), registry=registry)
+        self.steered_workloads = Gauge(
+            STEERED_WORKLOADS, "Workloads whose new pods prefer warm nodes now.", registry=registry
+        )
+        self.steered_nodes = Gauge(STEERED_NODES, "Nodes that carry a steering label.", registry=registry)
         self.leader = Gauge(LEADER, "1 if this instance holds the lease.", registry=registry)
         Gauge(BUILD_INFO, "Constant 1; the version is a label.", ("version",), registry=registry).labels(version).set(1)
         self._initialise()
@@ -107,7 +113,7 @@ class Metrics:
             self._nodes.labels(result)
         for pull_result in PullResult:
             self._pulls.labels(pull_result.value)
-        for intent in ("Apply", "Create", "Delete", "OpenGate", "RecordEvent", "RemoveAnnotation"):
+        for intent in ("Apply", "Create", "Delete", "LabelNode", "OpenGate", "RecordEvent", "RemoveAnnotation"):
             self.writes.labels(intent)
             self.write_errors.labels(intent)
         for origin in ("planned", "written"):
@@ -117,6 +123,8 @@ class Metrics:
         """Leave to the next leader what only one may report: sums over instances count it once."""
         self.leader.set(0)
         self.pulls_in_flight.set(0)
+        self.steered_workloads.set(0)
+        self.steered_nodes.set(0)
         for origin in ("planned", "written"):
             self.image_caches.labels(origin).set(0)
 

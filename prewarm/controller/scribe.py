@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from prewarm.controller.execution import Execution
-from prewarm.model.intents import Apply, Create, Delete, Intent, OpenGate, RecordEvent, RemoveAnnotation
+from prewarm.model.intents import Apply, Create, Delete, Intent, LabelNode, OpenGate, RecordEvent, RemoveAnnotation
 
 _Key = tuple[str, ...]
 AT_ONCE = 4
@@ -95,5 +95,5 @@ def _key(intent: Intent) -> _Key:
             return (*about, intent.uid, intent.reason, intent.message)
         case RemoveAnnotation():
             return (*about, intent.uid, intent.annotation, intent.value)
-        case Create() | OpenGate():
+        case Create() | OpenGate() | LabelNode():
             return about

@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """Which finished puller pods are kept to look at, at most 100; an ImageCache's prewarm.dev/keep-pods goes first."""
     pod_retention_seconds: float = Field(default=600.0, ge=1.0, le=86_400.0)
     """How long those are kept."""
+    steer: bool = False
+    """Whether pods are steered where a PrewarmPolicy says so (placement.steer): nodes are labelled then."""
     purge: bool = False
     """Whether images may be removed from nodes; it takes pods that are root at the container runtime's socket."""
     purge_image: str = Field(default="", max_length=MAX_REFERENCE_LENGTH)

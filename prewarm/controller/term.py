@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -18,9 +18,11 @@ from prewarm.controller.gatekeeper import Gatekeeper
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.controller.persistence import Memory, Persistence
+from prewarm.controller.purge_keeping import PurgeKeeping
 from prewarm.controller.reporting import Reporter
 from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
+from prewarm.controller.steersman import Steersman
 from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
@@ -29,9 +31,10 @@ from prewarm.model.intents import PODS, Apply, Create, Delete, Intent
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import SteerState
 from prewarm.model.workloads import KubeletEvent
 from prewarm.planning import plan
-from prewarm.presence import WarmthMemory
+from prewarm.presence import WarmthMemory, warmth
 from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings, reconcile
 
 WASTE_SECONDS = 2.0
@@ -71,6 +74,10 @@ class Work(Struct, frozen=True):
     """Steady time at which the first of the changes was seen."""
 
 
+async def _not_steering() -> SteerState | None:
+    return SteerState.SWITCHED_OFF
+
+
 class Services(Struct, frozen=True):
     """What a term works with."""
 
@@ -79,12 +86,21 @@ class Services(Struct, frozen=True):
     persistence: Persistence
     metrics: Metrics
     clocks: Clocks
+    unsteerable: Callable[[], Awaitable[SteerState | None]] = _not_steering
+    """Asked at the start of a term: why no pods can be steered; None if they can."""
 
 
 class Term:
     """State and steps of one leadership; nothing of it outlives the lease but what persistence keeps."""
 
-    def __init__(self, settings: Settings, services: Services, memory: Memory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: Services,
+        memory: Memory,
+        unsteerable: SteerState | None = SteerState.SWITCHED_OFF,
+    ) -> None:
+        """`unsteerable`: why no pods can be steered; None if they can."""
         self._settings = settings
         self._services = services
         self._history = memory.history
@@ -92,12 +108,13 @@ class Term:
         self._pace = Pace(settings.resync_seconds)
         self._puller_settings = puller_settings(settings)
         self._puller_memory = PullerMemory(purge=PurgeMemory(memory.purges))
-        self._stored_purges = memory.purges
+        self._purges = PurgeKeeping(services.persistence, memory.purges, services.clocks.steady)
         self._delivery_memory = DeliveryMemory()
         self._warmth = WarmthMemory()
         self._reporter = Reporter(services.metrics)
         self._announcer = Announcer()
         self._gatekeeper = Gatekeeper()
+        self._steersman = Steersman(settings.namespace, unsteerable)
         self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
         self._reactions: dict[str, float] = {}
         self._uncounted: list[ContainerStart] = []
@@ -139,7 +156,7 @@ class Term:
             if made is not None:
                 self._scribe.put(self._announcer.about(made, snapshot))
                 self._learn(snapshot, made)
-        self._scribe.put(self._gatekeeper.look(self._services.store.snapshot(wall()), made))
+        self._steer_and_open(self._services.store.snapshot(wall()), made)
         pulled = steady()
         self._learn_pulls(snapshot)
         self._account(work)
@@ -160,17 +177,34 @@ class Term:
             wake_at = min(wake_at, steady() + max(1.0, self._history.scanned_at + SCAN_INTERVAL - wall()))
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
-        if self._gatekeeper.wakes_at is not None:
-            wake_at = min(wake_at, steady() + max(0.05, self._gatekeeper.wakes_at - wall()))
+        for at in (self._gatekeeper.wakes_at, self._steersman.wakes_at):
+            if at is not None:
+                wake_at = min(wake_at, steady() + max(0.05, at - wall()))
         if self._ledger.open:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at
+
+    def _steer_and_open(self, snapshot: ClusterSnapshot, made: Plan | None) -> None:
+        """Label what has become warm, and open the gates behind which nobody waits for that any more."""
+        steersman, metrics = self._steersman, self._services.metrics
+        self._scribe.put(steersman.look(snapshot, made, warmth(snapshot, self._warmth)))
+        metrics.steered_workloads.set(steersman.workloads)
+        metrics.steered_nodes.set(steersman.nodes)
+        self._scribe.put(self._gatekeeper.look(snapshot, made, steersman.unready(snapshot)))
 
     async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> Plan:
         steady = self._services.clocks.steady
         started, taken = steady(), self._services.clocks.processor()
         only = due.workloads
-        make = partial(plan, snapshot, self._history, only=only, seed=SEED, memory=self._warmth)
+        make = partial(
+            plan,
+            snapshot,
+            self._history,
+            only=only,
+            seed=SEED,
+            memory=self._warmth,
+            unsteerable=self._steersman.obstacle,
+        )
         # In a thread it takes several times as long while a rollout's events are decoded beside it.
         made = await asyncio.to_thread(make) if self._plan_seconds > INLINE_SECONDS else make()
         ended = steady()
@@ -222,11 +256,8 @@ class Term:
         self._pulling = decision.in_flight > 0
         if self._pulling:
             self._learn_until = snapshot.taken_at + LEARN_SECONDS
-        remembered = decision.remembered
-        # Before anything is pulled for it: its deletion may go unseen.
-        if remembered not in {None, self._stored_purges} and await services.persistence.store_purges(remembered or ()):
-            self._stored_purges = remembered or ()
-        creates = tuple(intent for intent in decision.intents if isinstance(intent, Create))
+        await self._purges.keep(decision.remembered)
+        creates = self._admitted(intent for intent in decision.intents if isinstance(intent, Create))
         # Deletions make room, in quotas and on nodes; what only tells waits until the pulls are ordered. But for status
         # where no rollout waits for its first pull: fifty creates on a busy server would delay it by a second.
         others = [intent for intent in decision.intents if not isinstance(intent, Create)]
@@ -238,6 +269,20 @@ class Term:
                 self._heed(await services.execution.execute(creates), snapshot.taken_at)
         finally:
             self._scribe.put(last)
+
+    def _admitted(self, creates: Iterable[Create]) -> tuple[Create, ...]:
+        """Those that need not wait for what is to be stored first; the others are ordered again."""
+        admitted = []
+        for intent in creates:
+            if self._purges.holds_back(_owner(intent)[1]):
+                self._puller_memory.lost(intent.namespace, intent.name)
+            else:
+                admitted.append(intent)
+        again_in = self._purges.again_in
+        if again_in is not None:
+            again_at = self._services.clocks.wall() + again_in
+            self._puller_wakes_at = min(again_at, self._puller_wakes_at or again_at)
+        return tuple(admitted)
 
     def _goes_first(self, intent: Intent) -> bool:
         match intent:
@@ -254,7 +299,7 @@ class Term:
             return
         now = self._services.clocks.steady()
         for intent in creates:
-            cache = snapshot.image_caches.get((intent.namespace, _owning_cache(intent)))
+            cache = snapshot.image_caches.get((intent.namespace, _owner(intent)[0]))
             seen_at = self._reactions.pop(cache.workload, None) if cache is not None else None
             if seen_at is not None:
                 self._services.metrics.reaction.observe(now - seen_at)
@@ -379,10 +424,10 @@ def puller_settings(settings: Settings) -> PullerSettings:
     )
 
 
-def _owning_cache(intent: Create) -> str:
-    """Name of the ImageCache that owns a puller pod to be created; "" if it has none."""
+def _owner(intent: Create) -> tuple[str, str]:
+    """Name and uid of the ImageCache that owns a puller pod to be created; "" if it has none."""
     metadata = intent.manifest.get("metadata")
     owners = metadata.get("ownerReferences") if isinstance(metadata, Mapping) else None
     owner = owners[0] if isinstance(owners, Sequence) and owners else None
-    name = owner.get("name") if isinstance(owner, Mapping) else None
-    return name if isinstance(name, str) else ""
+    name, uid = (owner.get("name"), owner.get("uid")) if isinstance(owner, Mapping) else ("", "")
+    return (name if isinstance(name, str) else "", uid if isinstance(uid, str) else "")

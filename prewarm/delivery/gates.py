@@ -1,6 +1,6 @@
 """Which held rollouts may go? Every hold ends: when its nodes are warm, when warming failed, or when its time is up."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 import durationpy
@@ -13,7 +13,7 @@ from prewarm.model.image_caches import ImageCache, PolicyMode
 from prewarm.model.intents import DEPLOYMENTS, STATEFUL_SETS, OpenGate, RecordEvent, Resource
 from prewarm.model.plans import DemandPlan, Plan, SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.workloads import Workload
+from prewarm.model.workloads import Workload, WorkloadKey
 
 DEFAULT_SECONDS = 600.0
 """How long a hold lasts at most, where the annotation does not say."""
@@ -41,6 +41,9 @@ class GateReason(StrEnum):
     """The marker of the hold cannot be read."""
     RESUMED = "Resumed"
     """A person let it go; only the marker was left."""
+
+
+_BY_WARMTH = frozenset({GateReason.WARM, GateReason.NOTHING_TO_PULL})
 
 
 class Gate(Struct, frozen=True):
@@ -117,7 +120,7 @@ def longest_hold(workload: Workload) -> float:
     return min(max(seconds, 0.0), LONGEST_SECONDS) if value[:1].isdigit() else DEFAULT_SECONDS
 
 
-def decide_gates(snapshot: ClusterSnapshot, plan: Plan | None) -> Gates:
+def decide_gates(snapshot: ClusterSnapshot, plan: Plan | None, unready: Collection[WorkloadKey] = ()) -> Gates:
     """Open what may go.
 
     Level-triggered: a hold is judged by the ImageCache of its rollout; where there is none, by the plan that has just
@@ -126,6 +129,7 @@ def decide_gates(snapshot: ClusterSnapshot, plan: Plan | None) -> Gates:
     Args:
         snapshot: the cluster as it was planned on.
         plan: the plan made on it; None if none was.
+        unready: workloads whose pods would not be steered to all of their warm nodes yet: their gates wait for that.
     """
     entries = {
         entry.demand.workload: entry
@@ -137,7 +141,7 @@ def decide_gates(snapshot: ClusterSnapshot, plan: Plan | None) -> Gates:
     for gate in gates(snapshot):
         planned = plan is not None and (plan.only is None or gate.workload.key in plan.only)
         verdict = _verdict(gate, snapshot, entries.get(gate.workload.key), planned=planned)
-        if verdict is None:
+        if verdict is None or (verdict[0] in _BY_WARMTH and gate.workload.key in unready):
             deadlines.append(gate.deadline)
         else:
             opened.append(Opened(gate, *verdict))

@@ -7,6 +7,7 @@ from msgspec import Struct
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import OwnerReference, Toleration
 from prewarm.model.selectors import LabelSelector, NodeSelectorTerm
+from prewarm.model.steering import Steer
 
 
 class Limits(Struct, frozen=True):
@@ -229,6 +230,8 @@ class Policy(Struct, frozen=True):
     """Share of the predicted pods whose nodes should be warm."""
     max_overprovision: float = 1.5
     """Nodes to warm at most, as a multiple of the pods that are still to come."""
+    steer: Steer = Steer.OFF
+    """Whether pods are steered to warm nodes."""
     hold_seconds: float | None = None
     """How long images that were pulled for its workloads are held against garbage collection at most; None: not."""
     limits: Limits | None = None

@@ -131,4 +131,15 @@ class OpenGate(Struct, frozen=True, tag=True):
     """Whether the rollout is held still; else only the marker is left to be removed."""
 
 
-Intent = Apply | Create | Delete | RecordEvent | RemoveAnnotation | OpenGate
+class LabelNode(Struct, frozen=True, tag=True):
+    """Set and remove labels of ours on a node, if it is still the one meant; a node that is gone counts as done."""
+
+    name: str
+    labels: tuple[tuple[str, str | None], ...]
+    """Key and value; None removes."""
+    uid: str = ""
+    namespace: str = ""
+    resource: Resource = NODES
+
+
+Intent = Apply | Create | Delete | RecordEvent | RemoveAnnotation | OpenGate | LabelNode

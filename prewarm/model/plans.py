@@ -5,6 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from prewarm.model.pods import PodTemplate
+from prewarm.model.steering import Steering
 from prewarm.model.workloads import WorkloadKey
 
 
@@ -36,6 +37,8 @@ class Batch(Struct, frozen=True):
     """Where they come, if that is certain: one node for each pod. Empty: the scheduler chooses."""
     claims: tuple[str, ...] = ()
     """PersistentVolumeClaims of these pods alone, beyond the template's: their bound volumes restrict the scheduler."""
+    prefers: tuple[str, ...] = ()
+    """Nodes that these pods prefer with weight 1, beyond what the template says: they are steered there."""
 
 
 class Demand(Struct, frozen=True):
@@ -145,6 +148,8 @@ class SkipReason(StrEnum):
     """As many nodes as the policy's placement.maxOverprovision allows are chosen already."""
     UNLIKELY = "Unlikely"
     """A pod that a pull could help lands there with a probability below 5 %."""
+    STEERED_ELSEWHERE = "SteeredElsewhere"
+    """The pods are steered to other nodes (placement.steer)."""
     UNPREDICTABLE = "Unpredictable"
     """Replays of the scheduler disagree so much that pulling would be guessing."""
     AWAITING_READY_PODS = "AwaitingReadyPods"
@@ -204,6 +209,8 @@ class DemandPlan(Struct, frozen=True):
     skips: tuple[Skip, ...] = ()
     shadow: bool = False
     """Planned and accounted, but not to be delivered (policy mode Shadow)."""
+    steering: Steering | None = None
+    """Where its pods are steered, or why they are not; None where the policy does not ask for it."""
     hold_seconds: float | None = None
     """How long what is pulled for it is held against garbage collection at most, by the policy; None: not held."""
 

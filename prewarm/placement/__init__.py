@@ -14,9 +14,11 @@ from prewarm.placement.competitors import competitors
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
 from prewarm.placement.reach import reachable
-from prewarm.placement.replay import Outcome, Replays
+from prewarm.placement.replay import Choice, Outcome, Replays
+from prewarm.placement.steering import steerable_nodes
 
 __all__ = [
+    "Choice",
     "ClusterArrays",
     "ExpectedImage",
     "cluster_arrays",
@@ -24,6 +26,7 @@ __all__ = [
     "place_both_ways",
     "place_in_turn",
     "reachable",
+    "steerable_nodes",
 ]
 
 

@@ -1,11 +1,16 @@
 """NodeName and NodeAffinity with nodeSelector (plugins/nodename, plugins/nodeaffinity)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from prewarm.model.nodes import Node
 from prewarm.model.pods import PodShape
 from prewarm.placement.arrays import Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
+
+STEERING_WEIGHT = 1
+"""Of the term that steers pods (charts/prewarm/files/steer/pods.yaml): the least that a term can have."""
 
 
 def named(shape: PodShape, cluster: ClusterArrays) -> Mask:
@@ -40,3 +45,13 @@ def preference(shape: PodShape, cluster: ClusterArrays) -> Scores | None:
     ]
     result = np.array(weights, dtype=np.float32)
     return result if result.any() else None
+
+
+def with_preferred(names: Iterable[str], before: Scores | None, cluster: ClusterArrays) -> Scores | None:
+    """Weights as `preference` gives them, with one more term of weight 1 that these nodes meet."""
+    columns = [cluster.column[name] for name in names if name in cluster.column]
+    if not columns:
+        return before
+    result = np.zeros(cluster.count, dtype=np.float32) if before is None else before.copy()
+    result[columns] += STEERING_WEIGHT
+    return result

@@ -24,6 +24,19 @@ IMAGE_REPORT_SECONDS = 20.0
 """From a pod's landing until its node lists the image in status.images: 2 to 38 s were measured on real kubelets."""
 
 
+LIKING = np.float32(5)
+"""Points (of some 1,300) for a node that is liked: less than what one pod more on a node usually costs."""
+
+
+class Choice(Struct, frozen=True):
+    """A free hand in choosing nodes, where pods can be steered."""
+
+    among: frozenset[str]
+    """Nodes that may be chosen."""
+    liked: frozenset[str]
+    """Those that win over others that are hardly better: what is pulled there already need not be pulled elsewhere."""
+
+
 class Outcome(Struct, frozen=True):
     """Pods of the demand per replay (row) and node (column), pods without a node per replay, and who rejected."""
 
@@ -67,10 +80,11 @@ class Replays:
         seed: int,
         expected: Mapping[str, ExpectedImage],
         most_leaving: Sequence[int] = (),
+        choice: Choice | None = None,
     ) -> None:
         """`rows` replays for each of `most_leaving`, how many of the old pods may go; by default, all may.
 
-        All sets draw the same.
+        All sets draw the same. `choice` restricts where the demand's pods may go, and what they like.
         """
         copies = max(1, len(most_leaving))
         self._sets = [slice(number * rows, (number + 1) * rows) for number in range(copies)]
@@ -88,6 +102,12 @@ class Replays:
         )
         self._ties *= np.float32(0.99)  # never rounded up to the next whole score
         self._ties += 1
+        self._likings = self._ties
+        self._within: Mask | None = None
+        if choice is not None:
+            self._within = cluster.mask(lambda node: node.name in choice.among)
+            liked = cluster.mask(lambda node: node.name in choice.liked)
+            self._likings = self._ties + np.where(liked, LIKING, np.float32(0))
         self._history: list[_Landing] = []
         self._leaving = frozenset(demand.leaving)
         self._gone = Gone(len(self._rows))
@@ -118,6 +138,7 @@ class Replays:
             self._leave(self._departures.expected(batch.needed_at, before))
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
+            self._scheduler.prefer(batch.prefers)
             self._add(batch, waiting)
             landed += [(batch.needed_at, *cells) for cells in self._place_all(waiting, counts)]
             if number == first:
@@ -160,7 +181,10 @@ class Replays:
         cells = []
         for some in waiting:
             if some.pods.any():
-                cells += self._place(self._scheduler, some.pods, counts, some.within, some.claims)
+                within = some.within
+                if self._within is not None:
+                    within = self._within if within is None else within & self._within
+                cells += self._place(self._scheduler, some.pods, counts, within, some.claims)
         return cells
 
     def _place(
@@ -174,12 +198,13 @@ class Replays:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
         claims = (*scheduler.pod.shape.volume_claims, *claims)
         effect = scheduler.effect(scheduler.pod)
+        likings = self._likings if scheduler is self._scheduler else self._ties
         mine = None if scheduler is self._scheduler else self._scheduler.effect(scheduler.pod)
         stuck = waiting <= 0
         cells = []
         while not stuck.all():
             here = self._attachable(scheduler.pod.namespace, claims, within)
-            columns, placed = scheduler.choose(self._sampling, self._ties, ~stuck, here)
+            columns, placed = scheduler.choose(self._sampling, likings, ~stuck, here)
             self._make_room(scheduler, columns, placed, ~stuck & ~placed, here)
             rows, columns = self._rows[placed], columns[placed]
             self._occupy(scheduler.pod, claims, rows, columns, 1)

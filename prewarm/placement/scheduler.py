@@ -1,6 +1,6 @@
 """One kind of pod before the scheduler: all filters and scores of the default profile, over all replays at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from msgspec import Struct
@@ -73,7 +73,8 @@ class PodScheduler:
         if self._volumes is not None:
             self._eligible &= self._volumes.both
         self._unwelcome = taints.unwelcome(shape, cluster)
-        self._preference = node_affinity.preference(shape, cluster)
+        self._own_preference = node_affinity.preference(shape, cluster)
+        self._preference = self._own_preference
         self.resources = ResourceFit(shape, cluster, usage)
         self._images = ImageLocality(shape, cluster, rows, expected)
         self._image_score = self._images.score()
@@ -97,6 +98,10 @@ class PodScheduler:
         self._affinity.apply(effect.affinity, rows, columns, sign)
         if self._ports is not None:
             self._ports.apply(effect.ports, rows, columns, sign)
+
+    def prefer(self, nodes: Iterable[str]) -> None:
+        """The pods that come from now on prefer these nodes, beyond what their template says."""
+        self._preference = node_affinity.with_preferred(nodes, self._own_preference, self._cluster)
 
     def images_arrive(self, rows: Ints, columns: Ints) -> None:
         """The pod's images are reported by these nodes from now on."""

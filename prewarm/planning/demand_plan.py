@@ -12,9 +12,11 @@ from prewarm.model.nodes import pull_identity, pull_obstacle
 from prewarm.model.plans import Demand, DemandPlan, PlannedNode, Skip, SkipReason, Trigger
 from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import SteerState
 from prewarm.placement import ClusterArrays
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, first_later, landing
+from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
 from prewarm.planning.selection import Limits, Prospect, is_unpredictable, new_nodes_allowed, select
+from prewarm.planning.steering import narrowed, select_steered, steered, steering
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
 
@@ -50,13 +52,30 @@ def plan_demand(
     cluster: ClusterArrays,
     pulls: Done,
     seed: int,
+    unsteerable: SteerState | None = None,
 ) -> DemandPlan:
-    """Choose the nodes to warm for one demand; every candidate that is not pulled on carries a reason."""
+    """Choose the nodes to warm for one demand; every candidate that is not pulled on carries a reason.
+
+    `unsteerable`: why its pods cannot be steered, whatever the policy says.
+    """
     needs, skips = _needs(demand)
     # Pulling the sidecar of a mesh for somebody else says nothing about where these pods will be.
     own = [image for image in needs.images if image not in demand.injected]
     done = pulls.underway(own or needs.images)
-    where = landing(demand, snapshot, history, done, cluster, seed)
+    to = steering(
+        demand,
+        policy,
+        snapshot,
+        is_warm=lambda node: not needs.missing(warmth, node),
+        ours=done.ours,
+        images=expected_images(demand, snapshot, history, done),
+        cluster=cluster,
+        seed=seed,
+        obstacle=unsteerable,
+    )
+    is_steered = to is not None and to.state is SteerState.STEERED
+    coming = steered(demand, to, snapshot) if to is not None and is_steered else demand
+    where = landing(coming, snapshot, history, done, cluster, seed)
     prospects = _prospects(demand, where, needs, done, snapshot, warmth)
     limits = Limits(
         policy.coverage,
@@ -70,7 +89,11 @@ def plan_demand(
     withheld = (
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )
-    selection = select(prospects, limits, withheld=withheld)
+    if to is not None and is_steered:
+        selection = select_steered(prospects, to.nodes, withheld)
+        to = narrowed(to, selection.chosen, withheld)
+    else:
+        selection = select(prospects, limits, withheld=withheld)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)
     turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
@@ -92,6 +115,7 @@ def plan_demand(
             *(Skip(SkipReason.TOO_LATE, demand.workload, node=node) for node in late),
         ),
         shadow=policy.mode is PolicyMode.SHADOW,
+        steering=to,
         hold_seconds=policy.hold_seconds or None,
     )
 

@@ -74,7 +74,7 @@ def landing(
     named = demand.template.shape.node_name
     if named:
         return _named(demand, named, snapshot)
-    imminent = _imminent(demand, snapshot.taken_at)
+    imminent = coming_at_once(demand, snapshot.taken_at)
     later = demand.pods - sum(batch.pods for batch in imminent)
     settled = not imminent and not _being_scheduled(demand, snapshot)
     if not demand.pods:
@@ -99,7 +99,7 @@ def landing(
 
 def _named(demand: Demand, node: str, snapshot: ClusterSnapshot) -> Landing:
     """The template names its node: the kubelet takes the pods, and no scheduler looks at them."""
-    later = demand.pods - sum(batch.pods for batch in _imminent(demand, snapshot.taken_at))
+    later = demand.pods - sum(batch.pods for batch in coming_at_once(demand, snapshot.taken_at))
     others = len(snapshot.nodes) - (node in snapshot.nodes)
     rejected = ((RejectReason.NODE_NAME, others),) if others else ()
     chances = {node: 1.0} if later else {}
@@ -130,7 +130,8 @@ def _after(all_pods: Candidates, first: Candidates) -> dict[str, float]:
     return {name: chance for name, chance in chances.items() if chance > 1e-9}
 
 
-def _imminent(demand: Demand, now: float) -> tuple[Batch, ...]:
+def coming_at_once(demand: Demand, now: float) -> tuple[Batch, ...]:
+    """The first batches, whose pods come too soon for a pull to help."""
     return tuple(takewhile(lambda batch: batch.needed_at <= now + IMMINENT_SECONDS, demand.batches))
 
 

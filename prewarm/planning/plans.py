@@ -7,10 +7,12 @@ from prewarm.history import History
 from prewarm.model.image_caches import PolicyMode
 from prewarm.model.plans import DemandPlan, Plan, Problem, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import SteerState
 from prewarm.model.workloads import WorkloadKey
 from prewarm.placement import ClusterArrays, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.planning.kept import plan_kept
+from prewarm.planning.steering import steered_first
 from prewarm.planning.underway import Done
 from prewarm.presence import WarmthMemory, warmth
 
@@ -22,6 +24,7 @@ def plan(
     only: Collection[WorkloadKey] | None = None,
     seed: int = 0,
     memory: WarmthMemory | None = None,
+    unsteerable: SteerState | None = None,
 ) -> Plan:
     """What to pull where. The same snapshot, history and seed give the same plan, ordering included.
 
@@ -31,6 +34,7 @@ def plan(
         only: plan these workloads alone; their part is the same as in the plan for all.
         seed: of the placement's replays.
         memory: kept by the caller between snapshots, so that unchanged nodes are not read again.
+        unsteerable: why no pods can be steered in this cluster, whatever policies say; None if they can.
     """
     heat = warmth(snapshot, memory)
     cluster: ClusterArrays | None = None
@@ -59,10 +63,21 @@ def plan(
         again = plan_again_at(snapshot, workload, wishes, history)
         if again is not None:
             later.append((key, again))
+        first = steered_first(wanted)
         for demand in wanted:
             cluster = cluster or cluster_arrays(snapshot)
             entries.append(
-                plan_demand(demand, wishes.policy, snapshot, heat, history, cluster=cluster, pulls=pulls, seed=seed)
+                plan_demand(
+                    demand,
+                    wishes.policy,
+                    snapshot,
+                    heat,
+                    history,
+                    cluster=cluster,
+                    pulls=pulls,
+                    seed=seed,
+                    unsteerable=unsteerable or (None if demand is first else SteerState.OTHER_DEMAND),
+                )
             )
         replaced = previous_demands(snapshot, key, wishes.policy, wishes.excluded)
         entries.extend(plan_kept(demand, wishes.policy, snapshot, heat) for demand in replaced)

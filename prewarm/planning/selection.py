@@ -93,15 +93,15 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
     fresh: list[Prospect] = []
     covered = 0.0
     for prospect in ordered:
-        settled = _settled(prospect)
-        if settled is not None:
-            reasons[prospect.name] = settled
-        if settled is SkipReason.PULLED_BY_POD and not prospect.ours:
+        why = settled(prospect)
+        if why is not None:
+            reasons[prospect.name] = why
+        if why is SkipReason.PULLED_BY_POD and not prospect.ours:
             covered += prospect.probability
-        elif prospect.ours or (settled is SkipReason.ALREADY_PRESENT and _worth_listing(prospect)):
+        elif prospect.ours or (why is SkipReason.ALREADY_PRESENT and _worth_listing(prospect)):
             chosen.add(prospect.name)
             covered += prospect.probability
-        elif settled is None:
+        elif why is None:
             fresh.append(prospect)
     added = 0
     for prospect in fresh:
@@ -132,7 +132,7 @@ def _is_sure(prospect: Prospect) -> bool:
     return prospect.certain >= SURE and prospect.probability >= LIKELY
 
 
-def _settled(prospect: Prospect) -> SkipReason | None:
+def settled(prospect: Prospect) -> SkipReason | None:
     """Why a node needs no decision; None if a pull there is to be weighed."""
     if not prospect.missing:
         return SkipReason.ALREADY_PRESENT

@@ -1,0 +1,107 @@
+"""Which nodes carry a steering label now, and for which workloads does the admission policy add a preference?"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import Struct
+
+from prewarm.api.steer_label import ENTRIES_NAME, MAX_ENTRIES, entry_key, entry_value, our_labels
+from prewarm.delivery.planned_cache import deliverable_images
+from prewarm.model.intents import CONFIG_MAPS, Apply, LabelNode
+from prewarm.model.nodes import Node, pull_identity, pull_obstacle
+from prewarm.model.plans import DemandPlan, Plan
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import Steering, SteerState
+from prewarm.model.workloads import WorkloadKey
+from prewarm.presence import Warmth
+
+ENTRY_SECONDS = 600.0
+"""An entry that nobody renews ends after this time: without a controller, pods are soon left to the scheduler."""
+RENEW_SECONDS = 300.0
+"""Entries are renewed when the first has less than this left."""
+
+
+class Steered(Struct, frozen=True):
+    """A workload whose new pods are steered, and what its nodes have to hold before they are labelled."""
+
+    workload: WorkloadKey
+    to: Steering
+    images: tuple[str, ...]
+    identity: str
+
+    def is_warm(self, node: Node, warmth: Warmth) -> bool:
+        """Whether pods may be sent there: evidence shows all its images, and nothing stands against the node."""
+        return pull_obstacle(node) is None and all(
+            warmth.is_warm(node.name, image, pull_identity=self.identity) for image in self.images
+        )
+
+
+def steered_by(plan: Plan) -> Mapping[WorkloadKey, Steered]:
+    """What a plan steers, at most MAX_ENTRIES workloads, the first by name."""
+    found: dict[WorkloadKey, Steered] = {}
+    for entry in plan.demands:
+        to = entry.steering
+        if to is not None and to.state is SteerState.STEERED and to.nodes and not entry.shadow:
+            found[entry.demand.workload] = _steered(entry, to)
+    return dict(sorted(found.items())[:MAX_ENTRIES])
+
+
+def _steered(entry: DemandPlan, to: Steering) -> Steered:
+    shape = entry.demand.template.shape
+    identity = pull_identity(entry.demand.workload.namespace, shape.service_account, shape.pull_secrets)
+    return Steered(entry.demand.workload, to, deliverable_images(entry), identity)
+
+
+def after(known: Mapping[WorkloadKey, Steered], plan: Plan) -> Mapping[WorkloadKey, Steered]:
+    """What is steered once a plan was made that may speak for some workloads only."""
+    if plan.only is None:
+        return steered_by(plan)
+    spoken_for = frozenset(plan.only)
+    kept = {key: one for key, one in known.items() if key not in spoken_for}
+    return dict(sorted({**kept, **steered_by(plan)}.items())[:MAX_ENTRIES])
+
+
+def labels_wanted(
+    steered: Iterable[Steered], snapshot: ClusterSnapshot, warmth: Warmth
+) -> Mapping[str, Mapping[str, str]]:
+    """Labels by node, as they should be now.
+
+    A workload's first nodes are labelled once as many are warm as its next batch needs: fewer would be crowded. From
+    then on each is labelled as it becomes warm, and stays so while it is warm, until the demand is over.
+    """
+    wanted: dict[str, dict[str, str]] = {}
+    for one in steered:
+        key, value = one.to.label, one.to.value
+        labelled = [name for name, node in snapshot.nodes.items() if node.labels.get(key) == value]
+        names = {*labelled, *one.to.nodes}
+        warm = {name for name in names if name in snapshot.nodes and one.is_warm(snapshot.nodes[name], warmth)}
+        begun = not warm.isdisjoint(labelled)
+        if begun or len(warm.intersection(one.to.nodes)) >= max(1, one.to.needed):
+            for name in warm:
+                wanted.setdefault(name, {})[key] = value
+    return wanted
+
+
+def label_changes(
+    wanted: Mapping[str, Mapping[str, str]], snapshot: ClusterSnapshot, only: Iterable[str] | None = None
+) -> Iterator[LabelNode]:
+    """What to write so that nodes carry the wanted labels of ours and no others.
+
+    `only`: the nodes to look at; all by default.
+    """
+    for name in sorted(snapshot.nodes if only is None else only):
+        node = snapshot.nodes[name]
+        have, want = our_labels(node.labels), wanted.get(name, {})
+        if have != want and node.deleted_at is None:
+            changes = {**dict.fromkeys(have.keys() - want.keys()), **want}
+            yield LabelNode(name, tuple(sorted(changes.items(), key=lambda pair: pair[0])), uid=node.uid)
+
+
+def entries(steered: Iterable[Steered], namespace: str, until: float) -> Apply:
+    """The ConfigMap by which the admission policy knows whose pods prefer what."""
+    data: dict[str, str] = {}
+    for one in steered:
+        key = entry_key(one.workload)
+        if key is not None:
+            data[key] = entry_value(one.to.label, one.to.value, until)
+    manifest = {"metadata": {"name": ENTRIES_NAME, "namespace": namespace}, "data": data}
+    return Apply(CONFIG_MAPS, namespace, ENTRIES_NAME, manifest)

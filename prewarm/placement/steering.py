@@ -1,0 +1,44 @@
+"""Where should pods be steered? To the nodes that one course of events gives them: spread as the scheduler would."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from prewarm.model.plans import Demand
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement.cluster_arrays import ClusterArrays
+from prewarm.placement.image_locality import ExpectedImage, normalized_name
+from prewarm.placement.replay import Choice, Replays
+
+
+def steerable_nodes(
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    first: int,
+    choice: Choice,
+    *,
+    seed: int,
+    images: Mapping[str, ExpectedImage],
+    cluster: ClusterArrays,
+) -> tuple[str, ...]:
+    """The nodes that the pods of all but the first batches take in one replay, by name.
+
+    One replay is one answer to where the scheduler puts them, with its filters, spread, zones and room; that another
+    answer is as likely does not matter to pods that can be steered to this one.
+
+    Args:
+        demand: pods to come; what its batches prefer is left out.
+        snapshot: the cluster now.
+        first: number of batches whose pods come too soon to be steered.
+        choice: nodes that may be chosen, and those that are liked.
+        seed: fixes what is drawn.
+        images: images that will be on more nodes than report them now.
+        cluster: the nodes that pods of the demand can reach.
+    """
+    if not cluster.count or not demand.pods:
+        return ()
+    expected = {normalized_name(image): value for image, value in images.items()}
+    replay = Replays(demand, snapshot, cluster, rows=1, seed=seed, expected=expected, choice=choice)
+    outcome = replay.run(first)[0]
+    later = outcome.counts[0] if outcome.first is None else outcome.counts[0] - outcome.first[0]
+    return tuple(cluster.names[column] for column in np.flatnonzero(later > 0))

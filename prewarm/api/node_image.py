@@ -15,14 +15,13 @@ from prewarm.api.fields import REASON_LENGTH, ApiModel, Count, Reason, Time, api
 from prewarm.api.metadata import decode_metadata
 from prewarm.model.images import MAX_REFERENCE_LENGTH
 from prewarm.model.intents import Json, Manifest
-from prewarm.model.nodes import Evidence, FailedPull, NodeImages, PresentImage
+from prewarm.model.nodes import MAX_IDENTITY, Evidence, FailedPull, NodeImages, PresentImage
 from prewarm.model.removals import RemovalResult
 
 MAX_PRESENT_IMAGES = 256
 """Images of one node that are kept: about 60 KB at usual lengths."""
 MAX_FAILED_PULLS = 50
 _MAX_MESSAGE = 512
-_MAX_IDENTITY = 1024
 _MAX_CACHE = 2 * 253 + 1
 _MAX_DIGEST = 256
 
@@ -44,8 +43,9 @@ class PresentImageFields(ApiModel):
     """Namespace and name of the ImageCache for which prewarm pulled it."""
     pull_seconds: Annotated[float, Field(ge=0)] | None = None
     """How long prewarm's pull took."""
-    pull_identity: Annotated[str, Field(max_length=_MAX_IDENTITY)] = ""
-    """Namespace, service account and names of the pull secrets under which it was pulled; empty for none."""
+    pull_identity: Annotated[str, Field(max_length=MAX_IDENTITY)] = ""
+    """Namespace, service account and names of the pull secrets under which it was pulled; empty for none. Many long
+    names are told by their digest."""
     used_at: Time | None = None
     """When a workload's container first used it after prewarm's pull."""
     held_until: Time | None = None
@@ -73,7 +73,7 @@ class FailedPullFields(ApiModel):
     """How often it was tried."""
     at: Time
     """When it failed last."""
-    pull_identity: Annotated[str, Field(max_length=_MAX_IDENTITY)] = ""
+    pull_identity: Annotated[str, Field(max_length=MAX_IDENTITY)] = ""
     """Namespace, service account and names of the pull secrets under which it was tried; empty for none."""
 
 
@@ -184,7 +184,7 @@ def _bounded_failure(failure: FailedPull) -> FailedPull:
         message=one_line(failure.message, _MAX_MESSAGE),
         attempts=failure.attempts,
         at=round(failure.at, 6),
-        pull_identity=failure.pull_identity[:_MAX_IDENTITY],
+        pull_identity=failure.pull_identity[:MAX_IDENTITY],
     )
 
 
@@ -197,7 +197,7 @@ def _bounded(image: PresentImage) -> PresentImage:
         size_bytes=max(0, image.size_bytes),
         cache=image.cache[:_MAX_CACHE],
         pull_seconds=None if image.pull_seconds is None else max(0.0, round(image.pull_seconds, 6)),
-        pull_identity=image.pull_identity[:_MAX_IDENTITY],
+        pull_identity=image.pull_identity[:MAX_IDENTITY],
         used_at=None if image.used_at is None else round(image.used_at, 6),
         held_until=None if image.held_until is None else round(image.held_until, 6),
         stays=image.stays,

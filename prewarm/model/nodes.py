@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from hashlib import sha256
 
 from msgspec import Struct
 
@@ -165,8 +166,32 @@ class NodeImages(Struct, frozen=True):
     resource_version: str = ""
 
 
+MAX_IDENTITY = 512
+"""Characters of a pull identity: it stands on every image of a record."""
+
+
 def pull_identity(namespace: str, service_account: str, pull_secrets: tuple[str, ...]) -> str:
-    """Under whose credentials an image is pulled, as the kubelet tells identities apart (KEP-2535)."""
+    """Under whose credentials an image is pulled, as the kubelet tells identities apart (KEP-2535).
+
+    Many long names of secrets are told by their digest: cut off, an identity would not be known again.
+    """
     if not pull_secrets and service_account in {"", "default"}:
         return ""
-    return "|".join((namespace, service_account or "default", *sorted(pull_secrets)))
+    owner, secrets = _account(namespace, service_account), "|".join(sorted(pull_secrets))
+    if len(owner) + len(secrets) >= MAX_IDENTITY:
+        secrets = f"sha256:{sha256(secrets.encode()).hexdigest()}"
+    return f"{owner}|{secrets}" if secrets else owner
+
+
+def may_become(identity: str, namespace: str, service_account: str, pull_secrets: tuple[str, ...]) -> bool:
+    """Whether a pod that was created with these credentials may have ended up with that identity.
+
+    A ServiceAccount's secrets are added to a pod that names none (plugin/pkg/admission/serviceaccount).
+    """
+    if identity == pull_identity(namespace, service_account, pull_secrets):
+        return True
+    return not pull_secrets and identity.startswith(f"{_account(namespace, service_account)}|")
+
+
+def _account(namespace: str, service_account: str) -> str:
+    return f"{namespace}|{service_account or 'default'}"

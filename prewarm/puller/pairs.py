@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from prewarm.model.image_caches import ImageCache
 from prewarm.model.images import PullPolicy, canonical, parse_reference
-from prewarm.model.nodes import FailedPull, Node
+from prewarm.model.nodes import FailedPull, Node, may_become
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import Warmth, record_holds
 from prewarm.puller.doubt import Doubts
@@ -238,7 +238,10 @@ class Pairs:
             )
         failure = self.failures(node.name).get((cache.uid, canonical(image)))
         # A ServiceAccount may have added its secrets to what the cache declares; other credentials begin anew.
-        attempts = failure.attempts if failure is not None and failure.pull_identity.startswith(identity) else 0
+        own = failure is not None and may_become(
+            failure.pull_identity, cache.namespace, cache.service_account, cache.pull_secrets
+        )
+        attempts = failure.attempts if failure is not None and own else 0
         if failure is None or not attempts or failure.at < refresh.anew_at:
             return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING, there=there)
         again_at = retry_at(failure, cache.attempt_limit, node.name, self.snapshot.taken_at)

@@ -6,7 +6,16 @@ from msgspec.structs import replace
 
 from prewarm.api.node_image import MAX_FAILED_PULLS, bounded_node_images, node_images_manifest
 from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete, Intent
-from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, NodeState, pull_identity, pull_obstacle
+from prewarm.model.nodes import (
+    Evidence,
+    FailedPull,
+    Node,
+    NodeImages,
+    NodeState,
+    may_become,
+    pull_identity,
+    pull_obstacle,
+)
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Warmth, forgotten, observe
@@ -14,7 +23,6 @@ from prewarm.puller.alterations import targets
 from prewarm.puller.hold import HeldImages
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import Reading
-from prewarm.puller.pods import identity_of
 from prewarm.puller.purge import Purge
 from prewarm.puller.reasons import FailureReason
 from prewarm.puller.targets import POD_TOLERATIONS, obstacle
@@ -121,7 +129,7 @@ class Records:
         if cache is None or cache.uid in self._resting or obstacle(node, cache) is not None:
             return False
         identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
-        if not identity.startswith(identity_of(cache)):
+        if not may_become(identity, cache.namespace, cache.service_account, cache.pull_secrets):
             return False
         return any(memory.wants(cache.uid, node.name, image) for _, image, _ in targets(pod))
 

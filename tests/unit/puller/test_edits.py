@@ -154,6 +154,27 @@ def test_other_credentials_take_effect_on_pods_that_wait() -> None:
     assert [pod.shape.pull_secrets for pod in found.snapshot().puller_pods.values()] == [("right",)]
 
 
+@pytest.mark.parametrize(("before", "after"), [("web2", "web"), ("web", "")])
+def test_another_account_takes_effect_though_its_name_begins_alike(before: str, after: str) -> None:
+    found = world(0)
+    silent(found)
+    found.add_cache(cache(ImageList((APP,)), service_account=before))
+    found.run(5)
+    edit(found, service_account=after)
+    found.run(5)
+    assert [pod.shape.service_account or "default" for pod in found.pods.values()] == [after or "default"]
+
+
+def test_failures_under_many_long_secrets_are_retried_with_pauses() -> None:
+    found = world(1)
+    secrets = tuple(f"registry-credentials-of-a-team-with-a-long-name-{number:02}" for number in range(32))
+    found.add_cache(cache(ImageList(("registry.test/shop/web:missing",)), pull_secrets=secrets))
+    found.run(120)
+    assert len(found.created) <= 4
+    (failure,) = found.caches["shop", "warm"].status.failures
+    assert failure.attempts == len(found.created)
+
+
 def test_toleration_added_later_lets_the_skipped_node_in() -> None:
     found = world(1)
     found.nodes["n0"] = replace(found.nodes["n0"], taints=(Taint("node-role.kubernetes.io/control-plane"),))

@@ -35,6 +35,11 @@ def installed(cluster: Cluster, helm: Path, *options: str, hooks: bool = True) -
         forget(cluster)
 
 
+def upgrade(cluster: Cluster, helm: Path, *options: str) -> None:
+    """The chart of `installed` with other options."""
+    _helm(cluster, helm, "upgrade", RELEASE, CHART, "--set", "replicas=0", *options)
+
+
 def forget(cluster: Cluster) -> None:
     """No definitions and no namespace of ours."""
     if RELEASE_NAMESPACE in cluster.kubectl("get", "namespaces", "-o", "name"):

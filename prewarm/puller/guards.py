@@ -190,8 +190,10 @@ def _one_of(commands: Sequence[Sequence[str]]) -> str:
 def _pullers(user: str, namespace: str, *, purging: bool) -> Guard:
     """Our own ServiceAccount creates pullers and deletes pullers, nothing else: stolen, its token gives no more.
 
-    Whoever adds something to every pod (a mesh's injector, a policy) has to leave out pods with our label.
+    Whoever adds something to every pod (a mesh's injector, a policy) has to leave out pods with our label. Where
+    removing images is switched off, pods that are still there for it may go.
     """
+    wanted = f"(variables.{PURGING} || request.operation == 'DELETE')"
     return Guard(
         "pullers",
         "",
@@ -203,7 +205,7 @@ def _pullers(user: str, namespace: str, *, purging: bool) -> Guard:
             (PURGING, str(purging).lower()),
             (
                 "purger",
-                f"variables.{PURGING} && request.namespace == '{namespace}' && {_is_labelled(names.LABEL_PURGER)}",
+                f"{wanted} && request.namespace == '{namespace}' && {_is_labelled(names.LABEL_PURGER)}",
             ),
             ("containers", "variables.pod.spec.?initContainers.orValue([]) + variables.pod.spec.containers"),
             ("volumes", "variables.pod.spec.?volumes.orValue([])"),

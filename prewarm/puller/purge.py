@@ -19,7 +19,7 @@ from prewarm.model.removals import Removal, RemovalResult, Removed
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import record_holds
 from prewarm.puller import purge_pods, purge_rounds
-from prewarm.puller.purge_memory import PurgeMemory, PurgeOrder, RememberedCache, Trouble
+from prewarm.puller.purge_memory import MAX_REMEMBERED, PurgeMemory, PurgeOrder, RememberedCache, Trouble
 from prewarm.puller.purge_pods import PurgeReading
 from prewarm.puller.purge_rounds import Round, RoundKind
 from prewarm.puller.purge_stays import Stays, node_waits, wants
@@ -111,6 +111,8 @@ class Purge:
                     RemoveAnnotation(IMAGE_CACHES, cache.namespace, cache.name, ANNOTATION_PURGE, "", cache.uid)
                 )
         if not self._settings.enabled:
+            # Pods of before it was switched off say what they removed, and go.
+            self._hear({})
             return
         memory.claims.update(snapshot)
         memory.catch_up(pods.keys(), self._now)
@@ -139,8 +141,17 @@ class Purge:
 
     @property
     def remembered(self) -> tuple[RememberedCache, ...] | None:
-        """Caches to be kept in our namespace, in a stable order; None where purging is off."""
-        return tuple(sorted(self._memory.remembered.values())) if self._settings.enabled else None
+        """Caches to be kept in our namespace, in a stable order; None where purging is off.
+
+        Of more than can be kept, those that are gone come first, since nothing else knows of them; then the oldest.
+        """
+        if not self._settings.enabled:
+            return None
+        known = self._memory.remembered.values()
+        if len(known) <= MAX_REMEMBERED:
+            return tuple(sorted(known))
+        living = {cache.uid: cache.created_at for cache in self._snapshot.image_caches.values()}
+        return tuple(sorted(known, key=lambda cache: (living.get(cache.uid, float("-inf")), cache)))
 
     def _asked(self) -> list[Round]:
         """One round for each cache that asks for removals; what a living one asks replaces what a dead namesake did."""

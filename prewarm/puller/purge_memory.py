@@ -1,6 +1,6 @@
 """What purging knows beyond the snapshot: caches to be purged once they are gone, and what is on its way."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -95,9 +95,9 @@ class PurgeMemory:
             }
 
 
-def encode_remembered(caches: Collection[RememberedCache]) -> str:
-    """Caches to be purged once they are gone, as JSON in a stable order; the first MAX_REMEMBERED of too many."""
-    return msgspec.json.encode(sorted(caches)[:MAX_REMEMBERED]).decode()
+def encode_remembered(caches: Sequence[RememberedCache]) -> str:
+    """Caches to be purged once they are gone, as JSON in the order given; the first MAX_REMEMBERED of too many."""
+    return msgspec.json.encode(caches[:MAX_REMEMBERED]).decode()
 
 
 def decode_remembered(text: str) -> tuple[RememberedCache, ...]:

@@ -331,6 +331,40 @@ def test_a_restart_at_any_moment_loses_no_removal_and_leaves_no_pod() -> None:
         assert found.remembered == ()
 
 
+def test_switched_off_while_pods_remove_images_none_is_left_and_records_are_right() -> None:
+    """Whatever the pods had done by then."""
+    for steps in range(1, 40, 3):
+        found = world(cache(WEB, TOOL), nodes=3)
+        delete(found)
+        for _ in range(steps):
+            found.step(found.now + 0.3)
+        found.settings = replace(found.settings, purge=replace(PURGE, enabled=False))
+        found.restart_controller()
+        begun = len(found.created)
+        found.run(90)
+        assert pods_left(found) == []
+        assert not any(name.startswith("prewarm-purge-") for name in found.created[begun:])
+        for image in (WEB, TOOL):
+            known = [name for name, record in found.records.items() for entry in record.images if entry.image == image]
+            assert sorted(known) == stored(found, image)
+
+
+def test_of_too_many_the_newest_living_caches_are_the_ones_not_to_be_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of those that are gone, nothing else knows; the order says who is stored."""
+    monkeypatch.setattr("prewarm.puller.purge.MAX_REMEMBERED", 2)
+    found = world(cache(WEB, name="a-new", created_at=900.0), cache(WEB, name="b-old", created_at=800.0))
+    found.add_cache(cache(TOOL, name="c-gone", created_at=950.0))
+    found.run(30)
+    assert [known.name for known in found.remembered] == ["b-old", "a-new", "c-gone"]
+    for name in found.nodes:
+        found.nodes[name] = replace(found.nodes[name], ready=False)
+    delete(found, "c-gone")
+    found.run(1)
+    assert [known.name for known in found.remembered] == ["c-gone", "b-old", "a-new"]
+
+
 def test_a_purge_pod_holds_the_socket_and_nothing_else() -> None:
     found = world(cache(WEB))
     delete(found)

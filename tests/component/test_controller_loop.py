@@ -143,6 +143,18 @@ async def test_nothing_is_asked_for_again_and_again_in_a_namespace_that_ends(ser
     assert errors == 0
 
 
+async def test_nothing_is_pulled_before_it_is_stored_that_it_is_to_be_purged(server: FakeApiServer) -> None:
+    """A deletion may come while no controller runs; then nothing else knows of the ImageCache."""
+    server.fail_next("patch", CONFIG_MAPS, *[Refuse(500, "InternalError", "down")] * 3)
+    cache = image_cache("base", IMAGE)
+    cache["spec"]["deletionPolicy"] = "Purge"
+    async with instance(server, purge=True):
+        server.put(IMAGE_CACHES, cache)
+        await ordered(server, 1)
+        stored = server.objects(CONFIG_MAPS)[NAMESPACE, "prewarm-purge"]
+    assert "base" in stored["data"]["caches"]
+
+
 async def test_a_pod_that_the_server_lost_is_asked_for_again(server: FakeApiServer) -> None:
     server.fail_next("create", PODS, *[Refuse(500, "InternalError", "down")] * 2)
     async with instance(server) as running:

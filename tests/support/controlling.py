@@ -46,15 +46,16 @@ class Instance:
 
 
 @asynccontextmanager
-async def instance(server: FakeApiServer, identity: str = "first") -> AsyncIterator[Instance]:
-    """An instance that competes for the lease until the block ends."""
-    settings = Settings(namespace=NAMESPACE, persist_seconds=0.5)
+async def instance(server: FakeApiServer, identity: str = "first", *, purge: bool = False) -> AsyncIterator[Instance]:
+    """An instance that competes for the lease until the block ends; `purge`: with removing images switched on."""
+    removing = {"purge": True, "purge_image": "registry.example/prewarm:v1"} if purge else {}
+    settings = Settings(namespace=NAMESPACE, persist_seconds=0.5, **removing)
     clocks = Clocks(time.time, time.monotonic)
     metrics = Metrics(version="test")
     async with Client(server.connection(), limits=Limits(attempts=2, patience=QUICK)) as client:
         mirror = Mirror(client, options=ReflectorOptions(patience=QUICK))
         execution = Execution(Writer(client), mirror.store, feeds(mirror.store), metrics)
-        services = Services(mirror.store, execution, Persistence(client, NAMESPACE), metrics, clocks)
+        services = Services(mirror.store, execution, Persistence(client, NAMESPACE, purge=purge), metrics, clocks)
         loop = Loop(settings, services, Heartbeat(clocks.steady, settings.stall_seconds))
         lease = LeaderLease(client, namespace=NAMESPACE, name="prewarm", identity=identity, times=TIMES)
         leader = Leader(lease, loop, metrics, mirror.wait_synced)

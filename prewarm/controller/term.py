@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
 from msgspec import Struct
 
 from prewarm.accounting import ByteVerdict, account, waste
+from prewarm.api.names import ANNOTATION_GATED
 from prewarm.cluster.changes import Changes
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, WriteResult
@@ -22,6 +23,7 @@ from prewarm.controller.purge_keeping import PurgeKeeping
 from prewarm.controller.reporting import Reporter
 from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
+from prewarm.controller.steersman import Steersman
 from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
@@ -30,9 +32,10 @@ from prewarm.model.intents import PODS, Apply, Create, Delete, Intent
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import SteerState
 from prewarm.model.workloads import KubeletEvent
 from prewarm.planning import plan
-from prewarm.presence import WarmthMemory
+from prewarm.presence import WarmthMemory, warmth
 from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings, reconcile
 
 WASTE_SECONDS = 2.0
@@ -72,6 +75,14 @@ class Work(Struct, frozen=True):
     """Steady time at which the first of the changes was seen."""
 
 
+async def _not_steering() -> SteerState | None:
+    return SteerState.SWITCHED_OFF
+
+
+def _not_annotating(_name: str, _value: str) -> None:
+    return
+
+
 class Services(Struct, frozen=True):
     """What a term works with."""
 
@@ -80,12 +91,23 @@ class Services(Struct, frozen=True):
     persistence: Persistence
     metrics: Metrics
     clocks: Clocks
+    unsteerable: Callable[[], Awaitable[SteerState | None]] = _not_steering
+    """Asked at the start of a term: why no pods can be steered; None if they can."""
+    annotate_lease: Callable[[str, str], None] = _not_annotating
+    """Has our Lease carry an annotation, given by name and value."""
 
 
 class Term:
     """State and steps of one leadership; nothing of it outlives the lease but what persistence keeps."""
 
-    def __init__(self, settings: Settings, services: Services, memory: Memory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: Services,
+        memory: Memory,
+        unsteerable: SteerState | None = SteerState.SWITCHED_OFF,
+    ) -> None:
+        """`unsteerable`: why no pods can be steered; None if they can."""
         self._settings = settings
         self._services = services
         self._history = memory.history
@@ -99,6 +121,7 @@ class Term:
         self._reporter = Reporter(services.metrics)
         self._announcer = Announcer()
         self._gatekeeper = Gatekeeper()
+        self._steersman = Steersman(settings.namespace, unsteerable)
         self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
         self._reactions: dict[str, float] = {}
         self._uncounted: list[ContainerStart] = []
@@ -140,7 +163,7 @@ class Term:
             if made is not None:
                 self._scribe.put(self._announcer.about(made, snapshot))
                 self._learn(snapshot, made)
-        self._scribe.put(self._gatekeeper.look(self._services.store.snapshot(wall()), made))
+        self._steer_and_open(self._services.store.snapshot(wall()), made)
         pulled = steady()
         self._learn_pulls(snapshot)
         self._account(work)
@@ -161,17 +184,37 @@ class Term:
             wake_at = min(wake_at, steady() + max(1.0, self._history.scanned_at + SCAN_INTERVAL - wall()))
         if self._puller_wakes_at is not None:
             wake_at = min(wake_at, steady() + max(0.05, self._puller_wakes_at - wall()))
-        if self._gatekeeper.wakes_at is not None:
-            wake_at = min(wake_at, steady() + max(0.05, self._gatekeeper.wakes_at - wall()))
+        for at in (self._gatekeeper.wakes_at, self._steersman.wakes_at):
+            if at is not None:
+                wake_at = min(wake_at, steady() + max(0.05, at - wall()))
         if self._ledger.open:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at
+
+    def _steer_and_open(self, snapshot: ClusterSnapshot, made: Plan | None) -> None:
+        """Label what has become warm, and open the gates behind which nobody waits for that any more."""
+        steersman, metrics = self._steersman, self._services.metrics
+        self._scribe.put(steersman.look(snapshot, made, warmth(snapshot, self._warmth)))
+        metrics.steered_workloads.set(steersman.workloads)
+        metrics.steered_nodes.set(steersman.nodes)
+        self._scribe.put(self._gatekeeper.look(snapshot, made, steersman.unready(snapshot)))
+        gated = self._gatekeeper.gated(snapshot, made)
+        if gated is not None:
+            self._services.annotate_lease(ANNOTATION_GATED, gated)
 
     async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> Plan:
         steady = self._services.clocks.steady
         started, taken = steady(), self._services.clocks.processor()
         only = due.workloads
-        make = partial(plan, snapshot, self._history, only=only, seed=SEED, memory=self._warmth)
+        make = partial(
+            plan,
+            snapshot,
+            self._history,
+            only=only,
+            seed=SEED,
+            memory=self._warmth,
+            unsteerable=self._steersman.obstacle,
+        )
         # In a thread it takes several times as long while a rollout's events are decoded beside it.
         made = await asyncio.to_thread(make) if self._plan_seconds > INLINE_SECONDS else make()
         ended = steady()

@@ -15,7 +15,7 @@ import yaml
 
 from e2e.cluster import binaries
 from e2e.manifests import PROJECT, documents
-from e2e.rights import PAGE, rights_page
+from e2e.rights import PAGE, rights_page, switched_rights
 from prewarm.api.generate import to_yaml
 from prewarm.model.intents import Json, Manifest
 
@@ -32,17 +32,22 @@ _NAMESPACE_OBJECT: Manifest = {
     "kind": "Namespace",
     "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
 }
+EVERYTHING = (
+    "--set=gate.enabled=true,steer.enabled=true",
+    "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
+)
+"""Helm's options for all that is off by default and brings rights."""
 _HELMS_OWN = {"helm.sh/chart", "app.kubernetes.io/managed-by"}
 
 
-def render(helm: Path) -> str:
-    """The whole file.
+def render(helm: Path, *options: str) -> str:
+    """The whole file; `options` are helm's.
 
     Raises:
         RuntimeError: if helm fails; the message is its own.
     """
     chart = ("prewarm", str(PROJECT / "charts/prewarm"), "--namespace", NAMESPACE)
-    command = (str(helm), "template", *chart, "--set", "crds.install=false")
+    command = (str(helm), "template", *chart, "--set", "crds.install=false", *options)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise RuntimeError(f"helm template: {done.stderr.strip()}")
@@ -65,7 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: python -m e2e.plain_yaml [--check]\n")
         return 2
     content = render(binaries.helm())
-    files = {TARGET: content, PROJECT / PAGE: rights_page(documents(content))}
+    switched = render(binaries.helm(), *EVERYTHING)
+    files = {TARGET: content, PROJECT / PAGE: rights_page(documents(content)) + switched_rights(documents(switched))}
     wrong = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in wrong:
         if arguments:

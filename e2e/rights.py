@@ -88,7 +88,7 @@ def rights(objects: Sequence[Mapping[str, object]]) -> Iterator[Right]:
 
 
 def rights_page(objects: Sequence[Mapping[str, object]]) -> str:
-    """The page.
+    """The page as far as the chart's default values go.
 
     Raises:
         ValueError: a right has no reason, or a reason no right.
@@ -114,7 +114,7 @@ def rights_page(objects: Sequence[Mapping[str, object]]) -> str:
             if of == role
             for use, verbs in uses.items()
         ]
-    return "".join([*parts, _CONCLUSION])
+    return "".join(parts)
 
 
 _OPTIONAL = {("ClusterRole", name, "read") for name in ("resourcequotas", "limitranges")}
@@ -132,7 +132,49 @@ Generated from charts/prewarm by `python -m e2e.plain_yaml`: change the chart an
 What the chart grants to the controller's ServiceAccount with its default values, rule by rule. `list` and `watch` are
 what its reflectors do; `create` and `patch` together are server-side apply.
 """
+_SWITCHED: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("prewarm-gates", "deployments.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
+    ("prewarm-gates", "statefulsets.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
+    ("prewarm-steer", "nodes"): ("steer.enabled", "labels under `steer.prewarm.dev/`, and nothing else"),
+    ("prewarm-steer-cleanup", "nodes"): (
+        "steer.enabled",
+        "the same, for the hook that takes them away when prewarm is uninstalled; it lasts as long as the hook",
+    ),
+}
+"""By ClusterRole and resource: the value that switches it on, and why."""
+
+
+def switched_rights(objects: Sequence[Mapping[str, object]]) -> str:
+    """The end of the page: ClusterRoles that come with values which are off by default.
+
+    Raises:
+        ValueError: a role has no reason, or a reason no role.
+    """
+    rows: dict[tuple[str, str], tuple[str, ...]] = {}
+    for manifest in objects:
+        metadata = manifest["metadata"]
+        name = metadata["name"] if isinstance(metadata, Mapping) else ""
+        if manifest["kind"] == "ClusterRole" and name != "prewarm":
+            rows.update({(name, right.resource): right.verbs for right in rights([manifest])})
+    if rows.keys() != _SWITCHED.keys():
+        raise ValueError(f"e2e/rights.py and the chart differ on {sorted(rows.keys() ^ _SWITCHED.keys())}")
+    lines = [
+        f"| `{_SWITCHED[key][0]}` | `{key[1]}` | {', '.join(verbs)} | {_SWITCHED[key][1]} |\n"
+        for key, verbs in sorted(rows.items())
+    ]
+    return "".join([_SWITCHED_INTRODUCTION, *lines, _CONCLUSION])
+
+
+_SWITCHED_INTRODUCTION = """
+## With values that are off by default
+
+An admission policy comes with each, and binds what is written there. With `steer.enabled` the Role names the ConfigMap
+`prewarm-steer`, too.
+
+| value | resource | verbs | why |
+| --- | --- | --- | --- |
+"""
 _CONCLUSION = """
-There is no right on Secrets or ServiceAccounts, none to write workloads, nodes, Services or PrewarmPolicies, none to
-change a pod, to enter one (`exec`, `attach`, `portforward`), or to act as somebody else.
+There is no right on Secrets or ServiceAccounts, none to write Services or PrewarmPolicies, by default none to write
+workloads or nodes, none to change a pod, to enter one (`exec`, `attach`, `portforward`), or to act as somebody else.
 """

@@ -65,8 +65,8 @@ def labels_wanted(
 ) -> Mapping[str, Mapping[str, str]]:
     """Labels by node, as they should be now.
 
-    A workload's first nodes are labelled once as many are warm as its next batch needs: fewer would be crowded. From
-    then on each is labelled as it becomes warm, and stays so while it is warm, until the demand is over.
+    A workload's first nodes are labelled once enough are warm that its next pods do not crowd them. From then on each
+    is labelled as it becomes warm, and stays so while it is warm, until the demand is over.
     """
     wanted: dict[str, dict[str, str]] = {}
     for one in steered:

@@ -44,7 +44,7 @@ class Steering(Struct, frozen=True):
     nodes: tuple[str, ...] = ()
     """To be labelled once they are warm, by name."""
     needed: int = 0
-    """So many of them have to be warm before the first is labelled: the next batch would crowd fewer."""
+    """So many of them have to be warm before the first is labelled: the next pods would crowd fewer."""
     label: str = ""
     """Key of the node label: one for each workload."""
     value: str = ""

@@ -1,13 +1,14 @@
 """Can a demand's pods be steered, and to which nodes? The set is as large as the batches need, and no larger."""
 
 from collections.abc import Callable, Collection
+from math import ceil
 
 from msgspec.structs import replace
 
 from prewarm.api.steer_label import entry_key, label_key, label_value
 from prewarm.model.image_caches import Policy
 from prewarm.model.nodes import pull_obstacle
-from prewarm.model.plans import Demand, SkipReason, Trigger
+from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steer, Steering, SteerState
 from prewarm.placement import Choice, ClusterArrays, ExpectedImage, reachable, steerable_nodes
@@ -20,6 +21,10 @@ STEERED_KINDS = frozenset(
 """Whose pods the scheduler places, and the admission policy knows by their owner."""
 _ORDER = (Trigger.WHAT_IF, Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.SCHEDULED, Trigger.SCALE_OUT)
 """A node carries one revision for a workload: of several demands, the first of these is steered."""
+
+
+TOGETHER_SECONDS = 5.0
+"""Pods that come within this time would be crowded on the few nodes that are labelled first."""
 
 
 def steered_first(demands: Collection[Demand]) -> Demand | None:
@@ -72,8 +77,13 @@ def steering(
         node.name for node in near.nodes if node.name in ours or node.labels.get(label) == value or is_warm(node.name)
     )
     nodes = steerable_nodes(demand, snapshot, first, Choice(among, liked), seed=seed, images=images, cluster=near)
-    coming = next((batch.pods for batch in demand.batches[first:] if batch.pods), 0)
-    return Steering(SteerState.STEERED, nodes, min(coming, len(nodes)), label, value)
+    return Steering(SteerState.STEERED, nodes, _needed(demand.batches[first:], len(nodes)), label, value)
+
+
+def _needed(later: tuple[Batch, ...], nodes: int) -> int:
+    """Half as many nodes as pods come at about the same time: two pods on a node are less harm than a cold start."""
+    soon = sum(batch.pods for batch in later if batch.needed_at < later[0].needed_at + TOGETHER_SECONDS)
+    return ceil(min(soon, nodes) / 2)
 
 
 def steered(demand: Demand, to: Steering, snapshot: ClusterSnapshot) -> Demand:

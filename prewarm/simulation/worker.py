@@ -298,7 +298,7 @@ class PodWorker:
         """Start the init container whose turn it is; whether all are done, so that the others may start."""
         for container in self.spec.init_containers:
             status = self.containers.now.get(container.name)
-            if status is None or self._restartable(container, status):
+            if status is None or self._restartable(container, status, init=True):
                 path = f"spec.initContainers{{{container.name}}}"
                 yield from self._start(container, path, volumes, init=True)
                 if not container.sidecar or container.name in self._problems:
@@ -307,10 +307,13 @@ class PodWorker:
                 return False
         return True
 
-    def _restartable(self, container: ContainerSpec, status: ContainerStatus) -> bool:
+    def _restartable(self, container: ContainerSpec, status: ContainerStatus, *, init: bool = False) -> bool:
+        """Whether a container that has ended starts again; an init container that succeeded never does."""
         if status.phase is not ContainerPhase.TERMINATED:
             return False
         policy = RestartPolicy.ALWAYS if container.sidecar else self.spec.restart_policy
+        if init and not container.sidecar and policy is RestartPolicy.ALWAYS:
+            policy = RestartPolicy.ON_FAILURE
         return policy is RestartPolicy.ALWAYS or (policy is RestartPolicy.ON_FAILURE and status.exit_code != 0)
 
     def _start(self, container: ContainerSpec, path: str, volumes: Volumes, *, init: bool) -> Steps:

@@ -191,6 +191,19 @@ def test_a_sidecar_starts_before_the_others_and_keeps_running() -> None:
     assert scene.statuses()[-1].status.phase == "Succeeded"
 
 
+def test_an_init_container_runs_once_and_again_only_if_it_failed() -> None:
+    scene = Scene()
+    init = ContainerSpec("migrate", IMAGE, run_seconds=1.0)
+    scene.fleet.pod_bound(replace(pod(), init_containers=(init,)))
+    scene.fleet.pod_bound(replace(pod("failing"), init_containers=(replace(init, exit_code=1),)))
+    scene.until(60)
+    started = [event.field_path for event in scene.events() if event.reason == "Started"]
+    assert started == ["spec.initContainers{migrate}", "spec.containers{app}"]
+    assert scene.statuses()[-1].status.phase == "Running"
+    again = {event.field_path for event in scene.events("failing") if event.reason in {"Started", "BackOff"}}
+    assert again == {"spec.initContainers{migrate}"}
+
+
 def test_layers_that_are_there_are_not_downloaded_again() -> None:
     scene = Scene()
     base = Layer("sha256:base", 40 * MB)

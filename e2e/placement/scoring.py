@@ -33,7 +33,7 @@ def coverage(run: Counter[str], ranked: Sequence[str], factor: float) -> float:
 
 def score(trial: Trial, *, replays: int = 32) -> Score:
     """Mean over the runs of a trial."""
-    found = place(trial.demand, trial.snapshot, replays=replays)
+    found = place(trial.demand, trial.snapshot, replays=replays, rivals=trial.rivals)
     ranked = [node.name for node in found.nodes]
     runs = trial.runs
     return Score(

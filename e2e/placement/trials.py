@@ -22,8 +22,10 @@ from prewarm.model.workloads import WorkloadKey
 
 T = TypeVar("T")
 _TOGETHER = 16
-_TIMEOUT_SECONDS = 60.0
-_POLL_SECONDS = 0.2
+_TIMEOUT_SECONDS, _TIMEOUT_SECONDS_A_NODE = 60.0, 0.3
+_POLL_SECONDS, _POLL_SECONDS_A_NODE = 0.2, 0.002
+"""Looking reads all nodes and pods, which the scheduler should not have to wait for."""
+_SEEN = (NODES, PODS, VOLUMES, VOLUME_CLAIMS)
 _RIVAL = "rival"
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -36,6 +38,8 @@ class Trial:
     demand: Demand
     runs: tuple[Counter[str], ...]
     old_nodes: frozenset[str]
+    rivals: tuple[Demand, ...] = ()
+    """What is known of workloads that change at the same moment."""
 
 
 async def run_trial(plane: ControlPlane, case: Case, *, runs: int = 3) -> Trial:
@@ -57,7 +61,7 @@ async def run_trial(plane: ControlPlane, case: Case, *, runs: int = 3) -> Trial:
                 await plane.stop_component(Component.KUBE_SCHEDULER)
                 await plane.start_component(Component.KUBE_SCHEDULER)
             old = frozenset(pod.node_name for pod in before.pods.values() if pod.labels.get("rev") == "1")
-            return Trial(before, cluster.demand(before), tuple(placed), old)
+            return Trial(before, cluster.demand(before), tuple(placed), old, cluster.rivals(before))
 
 
 class _Cluster:
@@ -107,11 +111,11 @@ class _Cluster:
 
     def demand(self, snapshot: ClusterSnapshot) -> Demand:
         """The same question to prewarm."""
-        key = WorkloadKey("ReplicaSet", NAMESPACE, f"web-{self._growing}")
-        found = snapshot.replica_sets[NAMESPACE, key.name]
-        images = found.template.shape.images
-        batches = (Batch(0.0, self._case.new),)
-        return Demand(key, found.uid, Trigger.ROLLOUT, "trial", images, found.template, batches)
+        return _demand(snapshot, f"web-{self._growing}", self._case.new)
+
+    def rivals(self, snapshot: ClusterSnapshot) -> tuple[Demand, ...]:
+        """What the other workload brings."""
+        return (_demand(snapshot, _RIVAL, self._case.rivals),) if self._case.rivals else ()
 
     async def _mark_old(self) -> None:
         """Pods of the first revision cost more to delete than those that a trial adds."""
@@ -143,12 +147,20 @@ class _Cluster:
                 raise
 
     async def _until(self, holds: Callable[[ClusterSnapshot], bool]) -> ClusterSnapshot:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
+        nodes = len(self._case.nodes)
+        async with asyncio.timeout(_TIMEOUT_SECONDS + nodes * _TIMEOUT_SECONDS_A_NODE):
             while True:
-                seen = await read_cluster(self._client, 0.0)
+                seen = await read_cluster(self._client, 0.0, only=_SEEN)
                 if holds(seen):
                     return seen
-                await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS + nodes * _POLL_SECONDS_A_NODE)
+
+
+def _demand(snapshot: ClusterSnapshot, name: str, pods: int) -> Demand:
+    found = snapshot.replica_sets[NAMESPACE, name]
+    images = found.template.shape.images
+    key = WorkloadKey("ReplicaSet", NAMESPACE, name)
+    return Demand(key, found.uid, Trigger.ROLLOUT, "trial", images, found.template, (Batch(0.0, pods),))
 
 
 async def _each(items: Iterable[T], do: Callable[[T], Awaitable[object]]) -> None:

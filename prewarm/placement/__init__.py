@@ -15,6 +15,7 @@ from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
+from prewarm.placement.rivals import in_time
 from prewarm.placement.steering import steerable_nodes
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ClusterArrays",
     "ExpectedImage",
     "cluster_arrays",
+    "in_time",
     "place",
     "place_both_ways",
     "place_in_turn",
@@ -38,12 +40,13 @@ def place(
     seed: int = 0,
     images: Mapping[str, ExpectedImage] | None = None,
     cluster: ClusterArrays | None = None,
+    rivals: Sequence[Demand] = (),
 ) -> Candidates:
     """Where a demand's pods will land, as the default scheduler of Kubernetes 1.36 would have it.
 
-    Not seen: volumes that are not bound yet, attach limits, preemption, and nodes that an autoscaler would add. Of
-    other schedulers and profiles only the filters are taken for known. What a snapshot does not show (node order,
-    start index, ties) is drawn anew for each replay, from `seed` alone.
+    Not seen: volumes that are not bound yet, and nodes that an autoscaler would add. Of other schedulers and profiles
+    only the filters are taken for known. What a snapshot does not show (node order, start index, ties) is drawn anew
+    for each replay, from `seed` alone.
 
     Args:
         demand: pods to come.
@@ -53,11 +56,12 @@ def place(
         images: images, as pod specs write them, that will be on more nodes than report them now.
         cluster: the snapshot's nodes, where several demands on one snapshot share them, or those that are
             `reachable`; without it, they are found out.
+        rivals: what other workloads bring meanwhile, as far as it is to be counted on (`in_time`).
     """
-    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
+    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot), rivals)
     if not arrays.count or not demand.pods:
         return Candidates(nodes=(), unplaced=demand.pods)
-    return summarize(_replays(demand, snapshot, arrays, replays, seed, images).run()[0], arrays)
+    return summarize(_replays(demand, snapshot, arrays, replays, seed, images, rivals=rivals).run()[0], arrays)
 
 
 def place_in_turn(
@@ -69,6 +73,7 @@ def place_in_turn(
     seed: int = 0,
     images: Mapping[str, ExpectedImage] | None = None,
     cluster: ClusterArrays | None = None,
+    rivals: Sequence[Demand] = (),
 ) -> tuple[Candidates, Candidates]:
     """What `place` says of a demand's first batches alone, and of all of it: mostly at the price of one call.
 
@@ -83,14 +88,18 @@ def place_in_turn(
         seed: the same.
         images: the same.
         cluster: the same.
+        rivals: the same.
     """
-    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
+    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot), rivals)
     head = replace(demand, batches=demand.batches[:first])
     if arrays.count and head.pods:
-        outcome = _replays(demand, snapshot, arrays, replays, seed, images).run(first)[0]
+        outcome = _replays(demand, snapshot, arrays, replays, seed, images, rivals=rivals).run(first)[0]
         if outcome.first is not None:
             return _alone(outcome, outcome.first, arrays), summarize(outcome, arrays)
-    both = (place(one, snapshot, replays=replays, seed=seed, images=images, cluster=arrays) for one in (head, demand))
+    both = (
+        place(one, snapshot, replays=replays, seed=seed, images=images, cluster=arrays, rivals=rivals)
+        for one in (head, demand)
+    )
     return next(both), next(both)
 
 
@@ -104,6 +113,7 @@ def place_both_ways(
     seed: int = 0,
     images: Mapping[str, ExpectedImage] | None = None,
     cluster: ClusterArrays | None = None,
+    rivals: Sequence[Demand] = (),
 ) -> tuple[Candidates, Candidates, Candidates]:
     """What `place_in_turn` says of a demand of whose old pods only some leave, and `place` of it: at one price.
 
@@ -118,19 +128,22 @@ def place_both_ways(
         seed: the same.
         images: the same.
         cluster: the same.
+        rivals: the same.
     """
-    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot))
+    arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot), rivals)
     fewer = replace(demand, leaving=demand.leaving[:leaving])
     pod = of_demand(demand, snapshot)
     if not arrays.count or not demand.pods or _rivals(fewer, snapshot, pod) != _rivals(demand, snapshot, pod):
-        apart = place_in_turn(fewer, snapshot, first, replays=replays, seed=seed, images=images, cluster=arrays)
-        return *apart, place(demand, snapshot, replays=replays, seed=seed, images=images, cluster=arrays)
+        apart = place_in_turn(
+            fewer, snapshot, first, replays=replays, seed=seed, images=images, cluster=arrays, rivals=rivals
+        )
+        return *apart, place(demand, snapshot, replays=replays, seed=seed, images=images, cluster=arrays, rivals=rivals)
     most = (len(fewer.leaving), len(demand.leaving))
-    some, every = _replays(demand, snapshot, arrays, replays, seed, images, most).run(first)
+    some, every = _replays(demand, snapshot, arrays, replays, seed, images, most, rivals).run(first)
     if some.first is not None:
         return _alone(some, some.first, arrays), summarize(some, arrays), summarize(every, arrays)
     head = replace(fewer, batches=demand.batches[:first])
-    alone = place(head, snapshot, replays=replays, seed=seed, images=images, cluster=arrays)
+    alone = place(head, snapshot, replays=replays, seed=seed, images=images, cluster=arrays, rivals=rivals)
     return alone, summarize(some, arrays), summarize(every, arrays)
 
 
@@ -151,8 +164,16 @@ def _replays(
     seed: int,
     images: Mapping[str, ExpectedImage] | None,
     most_leaving: Sequence[int] = (),
+    rivals: Sequence[Demand] = (),
 ) -> Replays:
     expected = {normalized_name(image): value for image, value in (images or {}).items()}
     return Replays(
-        demand, snapshot, cluster, rows=max(1, rows), seed=seed, expected=expected, most_leaving=most_leaving
+        demand,
+        snapshot,
+        cluster,
+        rows=max(1, rows),
+        seed=seed,
+        expected=expected,
+        most_leaving=most_leaving,
+        rivals=rivals,
     )

@@ -5,7 +5,7 @@ pod leaves them, and nothing that filters and scores count on them reaches the r
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from msgspec.structs import replace
@@ -21,8 +21,10 @@ from prewarm.placement.pod_affinity import PodAffinity
 from prewarm.placement.sampling import nodes_to_find
 
 
-def reachable(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays) -> ClusterArrays:
-    """The nodes that replays of a demand need columns for; all of them if the others have a say.
+def reachable(
+    demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays, others: Collection[Demand] = ()
+) -> ClusterArrays:
+    """The nodes that replays of a demand, and of others beside it, need columns for; all if the rest has a say.
 
     They do if the scheduler would sample (the others are part of its order), if a term of pod affinity is in force
     (its domains span pools) or a spread constraint counts pods on nodes that the pod may not use.
@@ -31,11 +33,12 @@ def reachable(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays)
     # Whoever leaves is no rival, but plays of a part of the demand let fewer leave.
     rivals = competitors(replace(demand, leaving=()), snapshot, pod)
     placed = [pod, *(rival for rival, _ in rivals)]
+    placed += [of_demand(other, snapshot) for other in others]
     mask: Mask = np.logical_or.reduce([_admitted(one, cluster) for one in placed])
     if not mask.any() or mask.sum() > nodes_to_find(cluster.count):
         return cluster
-    for name in _standing(demand, snapshot):
-        if name in cluster.column:
+    for one in (demand, *others):
+        for name in _standing(one, snapshot) & cluster.column.keys():
             mask[cluster.column[name]] = True
     if mask.all() or mask.sum() > nodes_to_find(cluster.count):
         return cluster

@@ -16,6 +16,7 @@ from prewarm.placement.image_locality import ExpectedImage
 from prewarm.placement.incoming import IncomingPod, PodView, of_demand
 from prewarm.placement.preemption import Gone
 from prewarm.placement.reach import rejected_elsewhere
+from prewarm.placement.rivals import TOGETHER_SECONDS, due
 from prewarm.placement.sampling import NodeSampling
 from prewarm.placement.scheduler import PodScheduler
 from prewarm.placement.volumes import Reach, reach
@@ -67,6 +68,27 @@ class _Waiting(Struct, frozen=True):
     """Of these pods alone."""
 
 
+class _Rival:
+    """Another workload whose pods come meanwhile."""
+
+    def __init__(self, demand: Demand, scheduler: PodScheduler, departures: Departures, rows: int) -> None:
+        self.demand = demand
+        self.scheduler = scheduler
+        self.departures = departures
+        self.waiting: Ints = np.zeros(rows, dtype=np.int64)
+        self.played = 0
+
+    def advance(self, now: float) -> Ints:
+        """Let the batches come that are due; gives how many old pods have gone by then."""
+        batches = self.demand.batches
+        until = due(batches, self.played, now)
+        for batch in batches[self.played : until]:
+            self.waiting += batch.pods
+        self.played = until
+        before = sum(batch.pods for batch in batches[: max(0, until - 1)])
+        return self.departures.expected(now, before)
+
+
 class Replays:
     """The state that all replays share, and the moves in it."""
 
@@ -81,10 +103,12 @@ class Replays:
         expected: Mapping[str, ExpectedImage],
         most_leaving: Sequence[int] = (),
         choice: Choice | None = None,
+        rivals: Sequence[Demand] = (),
     ) -> None:
         """`rows` replays for each of `most_leaving`, how many of the old pods may go; by default, all may.
 
-        All sets draw the same. `choice` restricts where the demand's pods may go, and what they like.
+        All sets draw the same. `choice` restricts where the demand's pods may go, and what they like; `rivals` are
+        pods of other workloads that come meanwhile.
         """
         copies = max(1, len(most_leaving))
         self._sets = [slice(number * rows, (number + 1) * rows) for number in range(copies)]
@@ -116,6 +140,8 @@ class Replays:
         self._departures = Departures(demand, snapshot, cluster, departures, rows, most_leaving)
         owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
         self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
+        self._rivals = [self._rival(other, (seed, 4 + number), copies) for number, other in enumerate(rivals)]
+        self._watching = [self._scheduler, *(rival.scheduler for rival in self._rivals)]
 
     def run(self, first: int = 0) -> list[Outcome]:
         """Competitors first, then the demand batch by batch, old pods leaving in between; an outcome for each set.
@@ -126,7 +152,7 @@ class Replays:
         demand, rows = self._demand, self._rows
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
         waiting = [_Waiting(np.zeros(len(rows), dtype=np.int64))]
-        self._leave(np.full(len(rows), demand.leaving_first))
+        self._leave(self._departures, np.full(len(rows), demand.leaving_first))
         own = self._own_volumes()
         attachable = self._attachable_by_any()
         rejected = [self._scheduler.rejections(rows.start, own, attachable) for rows in self._sets]
@@ -135,7 +161,8 @@ class Replays:
         before = 0
         kept: list[Ints | None] = [None] * len(self._sets)
         for number, batch in enumerate(demand.batches, 1):
-            self._leave(self._departures.expected(batch.needed_at, before))
+            self._play_rivals(batch.needed_at)
+            self._leave(self._departures, self._departures.expected(batch.needed_at, before))
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             self._scheduler.prefer(batch.prefers)
@@ -145,7 +172,7 @@ class Replays:
                 stuck = np.sum([some.pods for some in waiting], axis=0)
                 kept = [None if stuck[one].any() else counts[one].copy() for one in self._sets]
         if any(some.pods.any() for some in waiting) and not self._departures.all_gone:
-            self._leave(demand.leaving_first + counts.sum(axis=1))
+            self._leave(self._departures, demand.leaving_first + counts.sum(axis=1))
             self._place_all(waiting, counts)
         unplaced = np.sum([some.pods for some in waiting], axis=0)
         elsewhere = rejected_elsewhere(self._scheduler.pod, self._cluster)
@@ -156,6 +183,13 @@ class Replays:
 
     def _scheduler_of(self, pod: IncomingPod) -> PodScheduler:
         return PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected, self._leaving, self._gone)
+
+    def _rival(self, other: Demand, seed: tuple[int, int], copies: int) -> _Rival:
+        snapshot, cluster, rows = self._snapshot, self._cluster, len(self._rows)
+        random = np.random.default_rng(seed)
+        most = (len(other.leaving),) * copies
+        departures = Departures(other, snapshot, cluster, random, rows // copies, most)
+        return _Rival(other, self._scheduler_of(of_demand(other, snapshot)), departures, rows)
 
     def _own_volumes(self) -> Reach | None:
         """Where the volumes of any pod of the demand can be used; None if some pod has none of its own."""
@@ -197,9 +231,9 @@ class Replays:
     ) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
         claims = (*scheduler.pod.shape.volume_claims, *claims)
-        effect = scheduler.effect(scheduler.pod)
         likings = self._likings if scheduler is self._scheduler else self._ties
-        mine = None if scheduler is self._scheduler else self._scheduler.effect(scheduler.pod)
+        watching = self._watching if scheduler in self._watching else [*self._watching, scheduler]
+        effects = [(one, one.effect(scheduler.pod)) for one in watching]
         stuck = waiting <= 0
         cells = []
         while not stuck.all():
@@ -208,11 +242,10 @@ class Replays:
             self._make_room(scheduler, columns, placed, ~stuck & ~placed, here)
             rows, columns = self._rows[placed], columns[placed]
             self._occupy(scheduler.pod, claims, rows, columns, 1)
-            scheduler.observe(effect, rows, columns, 1)
-            scheduler.resources.refresh(rows, columns)
-            if mine is not None:
-                self._scheduler.observe(mine, rows, columns, 1)
-                self._scheduler.resources.refresh(rows, columns)
+            for one, effect in effects:
+                one.observe(effect, rows, columns, 1)
+                one.resources.refresh(rows, columns)
+            if len(watching) > len(self._watching):
                 self._history.append(_Landing(scheduler.pod, rows, columns, 1))
             if counts is not None:
                 counts[rows, columns] += 1
@@ -221,7 +254,31 @@ class Replays:
             cells.append((rows, columns))
             waiting -= placed
             stuck = ~placed | (waiting <= 0)
+            if counts is not None:
+                self._take_turns()
         return cells
+
+    def _play_rivals(self, now: float) -> None:
+        """Rivals' pods that came before a moment are placed; those of about that moment wait for their turn."""
+        for rival in self._rivals:
+            self._leave(rival.departures, rival.advance(now - TOGETHER_SECONDS))
+            self._place_rival(rival, rival.waiting)
+            self._leave(rival.departures, rival.advance(now + TOGETHER_SECONDS))
+            if rival.scheduler.pod.shape.priority > self._scheduler.pod.shape.priority:
+                self._place_rival(rival, rival.waiting)
+
+    def _take_turns(self) -> None:
+        """After each pod of ours comes one of each rival: controllers create theirs at the same time."""
+        for rival in self._rivals:
+            turn = np.minimum(rival.waiting, 1)
+            if turn.any() and rival.scheduler.pod.shape.priority >= self._scheduler.pod.shape.priority:
+                rival.waiting -= turn
+                self._place_rival(rival, turn)
+                rival.waiting += turn  # what found no node
+
+    def _place_rival(self, rival: _Rival, waiting: Ints) -> None:
+        for rows, columns in self._place(rival.scheduler, waiting):
+            rival.departures.landed(rows, columns)
 
     def _attachable(self, namespace: str, claims: tuple[str, ...], within: Mask | None) -> Mask | None:
         """`within` less the nodes that attach no more volumes."""
@@ -269,23 +326,25 @@ class Replays:
             for victim in victims:
                 self._occupy(victim, victim.shape.volume_claims, *cell, -1)
                 spread = victim.deleted_at is None
-                for one in {id(scheduler): scheduler, id(self._scheduler): self._scheduler}.values():
+                for one in {id(one): one for one in (*self._watching, scheduler)}.values():
                     one.observe(one.effect(victim), *cell, -1, spread=spread)
                 self._history.append(_Landing(victim, *cell, -1, spread))
             columns[row], placed[row] = column, True
 
-    def _leave(self, numbers: Ints) -> None:
+    def _leave(self, departures: Departures, numbers: Ints) -> None:
         """Old pods go, until as many have gone in each replay as `numbers` says."""
         cells = []
-        for departed in self._departures.leave(numbers):
+        for departed in departures.leave(numbers):
             pod, rows, columns = departed.pod, departed.rows, departed.columns
             self._occupy(pod, pod.shape.volume_claims, rows, columns, -1)
             spread = pod.deleted_at is None
-            self._scheduler.observe(self._scheduler.effect(pod), rows, columns, -1, spread=spread)
+            for one in self._watching:
+                one.observe(one.effect(pod), rows, columns, -1, spread=spread)
             self._history.append(_Landing(pod, rows, columns, -1, spread))
             cells.append((rows, columns))
         if cells:
-            self._scheduler.resources.refresh(*map(np.concatenate, zip(*cells, strict=True)))
+            for one in self._watching:
+                one.resources.refresh(*map(np.concatenate, zip(*cells, strict=True)))
 
     def _report_images(self, landed: list[tuple[float, Ints, Ints]], now: float) -> list[tuple[float, Ints, Ints]]:
         """Nodes where pods landed long enough ago list the images now; gives back the others."""

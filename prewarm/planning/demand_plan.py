@@ -53,6 +53,7 @@ def plan_demand(
     pulls: Done,
     seed: int,
     unsteerable: SteerState | None = None,
+    rivals: tuple[Demand, ...] = (),
 ) -> DemandPlan:
     """Choose the nodes to warm for one demand; every candidate that is not pulled on carries a reason.
 
@@ -75,7 +76,7 @@ def plan_demand(
     )
     is_steered = to is not None and to.state is SteerState.STEERED
     coming = steered(demand, to, snapshot) if to is not None and is_steered else demand
-    where = landing(coming, snapshot, history, done, cluster, seed)
+    where = landing(coming, snapshot, history, done, cluster, seed, rivals)
     prospects = _prospects(demand, where, needs, done, snapshot, warmth)
     limits = Limits(
         policy.coverage,

@@ -39,31 +39,60 @@ class _Play:
     """Replays of one demand on one snapshot, which draw the same."""
 
     def __init__(
-        self, snapshot: ClusterSnapshot, cluster: ClusterArrays, images: Mapping[str, ExpectedImage], seed: int
+        self,
+        snapshot: ClusterSnapshot,
+        cluster: ClusterArrays,
+        images: Mapping[str, ExpectedImage],
+        seed: int,
+        rivals: tuple[Demand, ...],
     ) -> None:
         self._snapshot = snapshot
         self._cluster = cluster
         self._images = images
         self._seed = seed
+        self._rivals = rivals
 
     def __call__(self, demand: Demand) -> Candidates:
-        return place(demand, self._snapshot, seed=self._seed, images=self._images, cluster=self._cluster)
+        return place(
+            demand, self._snapshot, seed=self._seed, images=self._images, cluster=self._cluster, rivals=self._rivals
+        )
 
     def in_turn(self, demand: Demand, first: int) -> tuple[Candidates, Candidates]:
         """The first batches alone, and all."""
-        return place_in_turn(demand, self._snapshot, first, seed=self._seed, images=self._images, cluster=self._cluster)
+        return place_in_turn(
+            demand,
+            self._snapshot,
+            first,
+            seed=self._seed,
+            images=self._images,
+            cluster=self._cluster,
+            rivals=self._rivals,
+        )
 
     def both_ways(self, demand: Demand, first: int, leaving: int) -> tuple[Candidates, Candidates, Candidates]:
         """The first batches alone, and all, if only so many old pods leave; and all if every one does."""
         return place_both_ways(
-            demand, self._snapshot, first, leaving, seed=self._seed, images=self._images, cluster=self._cluster
+            demand,
+            self._snapshot,
+            first,
+            leaving,
+            seed=self._seed,
+            images=self._images,
+            cluster=self._cluster,
+            rivals=self._rivals,
         )
 
 
 def landing(
-    demand: Demand, snapshot: ClusterSnapshot, history: History, done: Underway, cluster: ClusterArrays, seed: int
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    history: History,
+    done: Underway,
+    cluster: ClusterArrays,
+    seed: int,
+    rivals: tuple[Demand, ...] = (),
 ) -> Landing:
-    """Replay a demand.
+    """Replay a demand, and what others (`rivals`) bring meanwhile.
 
     Where a pod that comes at once lands, it pulls the image itself: nodes that it is certain to take are of no use.
     While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
@@ -79,8 +108,8 @@ def landing(
     settled = not imminent and not _being_scheduled(demand, snapshot)
     if not demand.pods:
         return Landing(Candidates(()), {}, {}, 0, settled)
-    near = reachable(demand, snapshot, cluster)
-    play = _Play(snapshot, near, expected_images(demand, snapshot, history, done), seed)
+    near = reachable(demand, snapshot, cluster, rivals)
+    play = _Play(snapshot, near, expected_images(demand, snapshot, history, done), seed, rivals)
     if not later:
         return Landing(play(demand), {}, {}, 0, settled)
     if settled:

@@ -12,6 +12,7 @@ from prewarm.model.workloads import WorkloadKey
 from prewarm.placement import ClusterArrays, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.planning.kept import plan_kept
+from prewarm.planning.rolling import Rolling
 from prewarm.planning.steering import steered_first
 from prewarm.planning.underway import Done
 from prewarm.presence import WarmthMemory, warmth
@@ -39,6 +40,7 @@ def plan(
     heat = warmth(snapshot, memory)
     cluster: ClusterArrays | None = None
     pulls = Done(snapshot)
+    rolling = Rolling(snapshot, history)
     entries: list[DemandPlan] = []
     skips: list[Skip] = []
     problems: list[Problem] = []
@@ -77,6 +79,7 @@ def plan(
                     pulls=pulls,
                     seed=seed,
                     unsteerable=unsteerable or (None if demand is first else SteerState.OTHER_DEMAND),
+                    rivals=rolling.beside(demand),
                 )
             )
         replaced = previous_demands(snapshot, key, wishes.policy, wishes.excluded)

@@ -106,7 +106,7 @@ class Purge:
         pods = purge_pods.pods_of(snapshot, self._settings.namespace)
         self._readings = tuple(purge_pods.read(pods[key], self._now) for key in sorted(pods))
         for cache in snapshot.image_caches.values():
-            if purge_rounds.is_removable(cache):
+            if purge_rounds.asked(cache).is_removable:
                 self.intents.append(
                     RemoveAnnotation(IMAGE_CACHES, cache.namespace, cache.name, ANNOTATION_PURGE, "", cache.uid)
                 )
@@ -136,7 +136,7 @@ class Purge:
             return ()
         caches = self._snapshot.image_caches.values()
         return {
-            cache.uid for cache in caches if purge_rounds.is_purged(cache) or purge_rounds.request_of(cache) is not None
+            cache.uid for cache in caches if purge_rounds.is_purged(cache) or purge_rounds.asked(cache).mark is not None
         }
 
     @property

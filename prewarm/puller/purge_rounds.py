@@ -5,9 +5,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from prewarm.api.image_cache_status import MAX_REQUEST
 from prewarm.model.image_caches import DeletionPolicy, ImageCache, ImageCacheStatus
-from prewarm.puller.refresh import EMPTY
+from prewarm.puller.requests import Ask
 
 
 class RoundKind(StrEnum):
@@ -63,23 +62,9 @@ def is_purged(cache: ImageCache) -> bool:
     return status.requested_at is None or status.requested_at <= status.purged_at
 
 
-def request_of(cache: ImageCache) -> str | None:
-    """What is to be recorded of a purge that is asked for and was not begun yet; None if none is."""
-    if cache.purge_request is None:
-        return None
-    mark = cache.purge_request[:MAX_REQUEST] or EMPTY
-    return None if mark == cache.status.purge_handled else mark
-
-
-def handled_of(cache: ImageCache) -> str:
-    """What the status says of the last request: an empty one is forgotten once the annotation is gone."""
-    handled = cache.status.purge_handled
-    return "" if handled == EMPTY and cache.purge_request is None else handled
-
-
-def is_removable(cache: ImageCache) -> bool:
-    """Whether the annotation is empty and was acted on: then it goes, so that it can be set again."""
-    return cache.purge_request == "" and cache.status.purge_handled == EMPTY
+def asked(cache: ImageCache) -> Ask:
+    """The purge that its annotation asks for."""
+    return Ask(cache.purge_request, cache.status.purge_handled)
 
 
 def purge_begins(status: ImageCacheStatus, now: float) -> float:

@@ -9,7 +9,7 @@ from prewarm.model.image_caches import Condition, DeletionPolicy, ImageCache, Im
 from prewarm.model.intents import IMAGE_CACHES, RecordEvent
 from prewarm.puller.purge import Purge, Tally
 from prewarm.puller.purge_memory import PurgeMemory
-from prewarm.puller.purge_rounds import handled_of, is_purged, purge_begins, request_of
+from prewarm.puller.purge_rounds import asked, is_purged, purge_begins
 
 PURGED = "Purged"
 _OFF = "removing images is switched off (setting purge): they stay until the kubelet needs the space"
@@ -46,8 +46,8 @@ class PurgeStatus:
         """A cache's status with what became of purges and removals."""
         tally = self._purge.tallies.get(cache.uid)
         before = cache.status
-        status = replace(status, purge_handled=handled_of(cache), purged_at=None, purged_generation=0)
-        mark = request_of(cache)
+        status = replace(status, purge_handled=asked(cache).recorded, purged_at=None, purged_generation=0)
+        mark = asked(cache).mark
         if mark is not None:
             status = replace(status, purge_handled=mark)
             if self._enabled:

@@ -26,7 +26,7 @@ from prewarm.puller.purge_status import PurgeStatus, event_of, event_of_deleted
 from prewarm.puller.quota import Headroom
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.records import Records
-from prewarm.puller.refresh import Request, is_removable, request_of
+from prewarm.puller.refresh import Request, asked
 from prewarm.puller.retention import Retention
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.standing import Standing
@@ -185,7 +185,7 @@ def _tell(
 def _request(standing: Standing, memory: PullerMemory, now: float) -> Request | None:
     """A refresh that is asked for: it begins once the status shows that it was heeded, so that none is repeated."""
     cache = standing.cache
-    mark = request_of(cache)
+    mark = asked(cache).mark
     if mark is None or cache.error:
         return None
     return Request(mark, memory.refreshes.begun_at(cache, mark, now))
@@ -196,12 +196,12 @@ def _follow_up(standing: Standing, memory: PullerMemory, now: float) -> Iterator
     cache = standing.cache
     if cache.deleted_at is not None:
         return
-    if is_removable(cache) and memory.is_new(
+    if asked(cache).is_removable and memory.is_new(
         "Refresh", cache.namespace, cache.name, (cache.uid, cache.status.requested_at), now
     ):
         yield RemoveAnnotation(IMAGE_CACHES, cache.namespace, cache.name, ANNOTATION_REFRESH, uid=cache.uid)
     deletion = deletion_at(cache, standing.course) if standing.course is not None else None
-    over = deletion is not None and deletion <= now and request_of(cache) is None
+    over = deletion is not None and deletion <= now and asked(cache).mark is None
     if over and memory.is_new("Deletion", cache.namespace, cache.name, cache.uid, now):
         yield Delete(IMAGE_CACHES, cache.namespace, cache.name, cache.uid)
 

@@ -14,17 +14,15 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 from msgspec import Struct
 
-from prewarm.api.image_cache_status import MAX_REQUEST
 from prewarm.model.image_caches import ImageCache, Schedule
 from prewarm.model.images import PullPolicy, parse_reference
+from prewarm.puller.requests import Ask
 from prewarm.puller.times import FUTURE_SECONDS, believed
 
 SHORTEST_SECONDS = 10.0
 """Intervals below this one are taken for it: every refresh may cost a pod on every node."""
 SPREAD = 0.1
 """Part of the interval by which an ImageCache is faster or slower than others, so that they do not stay together."""
-EMPTY = "<empty>"
-"""What is recorded of an empty request between acting on it and its removal."""
 
 
 class Refresh(Struct, frozen=True):
@@ -98,23 +96,9 @@ def times_of(schedule: Schedule, now: float) -> tuple[float | None, float | None
     )
 
 
-def request_of(cache: ImageCache) -> str | None:
-    """What is to be recorded of a refresh that is asked for and was not begun yet; None if none is."""
-    if cache.refresh_request is None:
-        return None
-    mark = cache.refresh_request[:MAX_REQUEST] or EMPTY
-    return None if mark == cache.status.refresh_handled else mark
-
-
-def handled_of(cache: ImageCache) -> str:
-    """What the status says of the last request: an empty one is forgotten once the annotation is gone."""
-    handled = cache.status.refresh_handled
-    return "" if handled == EMPTY and cache.refresh_request is None else handled
-
-
-def is_removable(cache: ImageCache) -> bool:
-    """Whether the annotation is empty and was acted on: then it goes, so that it can be set again."""
-    return cache.refresh_request == "" and cache.status.refresh_handled == EMPTY
+def asked(cache: ImageCache) -> Ask:
+    """The refresh that its annotation asks for."""
+    return Ask(cache.refresh_request, cache.status.refresh_handled)
 
 
 @lru_cache(maxsize=4096)
@@ -144,7 +128,7 @@ class Refreshes:
 
     def of(self, cache: ImageCache, now: float) -> Refresh:
         """The same as `refresh_of`."""
-        if cache.uid in self._requests and request_of(cache) is None:
+        if cache.uid in self._requests and asked(cache).mark is None:
             del self._requests[cache.uid]
         requested = _believed(cache, now)
         given = (cache.created_at, cache.schedule, cache.refresh_seconds, cache.completion, requested)

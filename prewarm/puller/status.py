@@ -11,7 +11,7 @@ from prewarm.model.intents import IMAGE_CACHES, RecordEvent
 from prewarm.puller.lifecycle import FINISHED, Course, Tally, course_of, finished, started_at
 from prewarm.puller.notes import NOTES
 from prewarm.puller.pairs import Pair, PairState
-from prewarm.puller.refresh import Request, handled_of
+from prewarm.puller.refresh import Request, asked
 from prewarm.puller.standing import Standing
 
 READY = "Ready"
@@ -108,7 +108,7 @@ def _refreshed_at(
 def _noted(cache: ImageCache, status: ImageCacheStatus, request: Request | None, now: float) -> ImageCacheStatus:
     """The status with what became of the last request; one that is heeded begins a new run."""
     if request is None:
-        return replace(status, refresh_handled=handled_of(cache))
+        return replace(status, refresh_handled=asked(cache).recorded)
     conditions = status.conditions
     if any(condition.type == FINISHED and condition.status for condition in conditions):
         # Until the nodes were looked at again, nothing else is known; who waits has to see that.

@@ -8,16 +8,14 @@ from msgspec.structs import replace
 from prewarm.model.image_caches import Completion, ImageCache, ImageCacheStatus, Schedule
 from prewarm.model.images import PullPolicy
 from prewarm.puller.refresh import (
-    EMPTY,
     SHORTEST_SECONDS,
     Refreshes,
+    asked,
     asks_again,
-    handled_of,
-    is_removable,
     refresh_of,
-    request_of,
     times_of,
 )
+from prewarm.puller.requests import EMPTY
 from prewarm.puller.times import FUTURE_SECONDS
 
 CREATED = 1_000_000.0
@@ -89,25 +87,25 @@ def test_schedule_follows_the_clocks_of_its_zone(cron: str, now: str, last: str,
 
 
 def test_requests_count_once_for_each_value() -> None:
-    asked = replace(CACHE, refresh_request="2026-01-01")
-    assert request_of(asked) == "2026-01-01"
-    heeded = replace(asked, status=ImageCacheStatus(refresh_handled="2026-01-01", requested_at=CREATED + 60.0))
-    assert request_of(heeded) is None
+    new = replace(CACHE, refresh_request="2026-01-01")
+    assert asked(new).mark == "2026-01-01"
+    heeded = replace(new, status=ImageCacheStatus(refresh_handled="2026-01-01", requested_at=CREATED + 60.0))
+    assert asked(heeded).mark is None
     assert refresh_of(heeded, CREATED + 61.0).anew_at == CREATED + 60.0
-    assert request_of(replace(heeded, refresh_request="again")) == "again"
-    assert handled_of(replace(heeded, refresh_request=None)) == "2026-01-01"
+    assert asked(replace(heeded, refresh_request="again")).mark == "again"
+    assert asked(replace(heeded, refresh_request=None)).recorded == "2026-01-01"
 
 
 def test_empty_request_is_removed_and_can_come_again() -> None:
-    asked = replace(CACHE, refresh_request="")
-    assert request_of(asked) == EMPTY
-    assert not is_removable(asked)
-    heeded = replace(asked, status=ImageCacheStatus(refresh_handled=EMPTY))
-    assert request_of(heeded) is None
-    assert is_removable(heeded)
+    new = replace(CACHE, refresh_request="")
+    assert asked(new).mark == EMPTY
+    assert not asked(new).is_removable
+    heeded = replace(new, status=ImageCacheStatus(refresh_handled=EMPTY))
+    assert asked(heeded).mark is None
+    assert asked(heeded).is_removable
     removed = replace(heeded, refresh_request=None)
-    assert handled_of(removed) == ""
-    assert request_of(replace(removed, status=ImageCacheStatus(), refresh_request="")) == EMPTY
+    assert asked(removed).recorded == ""
+    assert asked(replace(removed, status=ImageCacheStatus(), refresh_request="")).mark == EMPTY
 
 
 def test_request_of_a_clock_that_was_wrong_is_not_believed() -> None:

@@ -1,7 +1,6 @@
 """Requests are repeated where that is harmless, and errors say what the server said."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,22 +11,10 @@ from prewarm.cluster.live import read_cluster
 from prewarm.model.intents import CONFIG_MAPS, PODS, Manifest
 from tests.support.fake_api_server import FakeApiServer, Hang, Refuse, Send
 from tests.support.manifests import pod
-from tests.support.mirroring import QUICK, connected
+from tests.support.mirroring import QUICK
 
 UNAVAILABLE = Refuse(503, "ServiceUnavailable", "try later")
 CONFIG: Manifest = {"metadata": {"name": "a"}, "data": {}}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: FakeApiServer) -> AsyncIterator[Client]:
-    async with connected(server) as client:
-        yield client
 
 
 async def test_transient_errors_are_tried_again(server: FakeApiServer, client: Client) -> None:

@@ -20,12 +20,6 @@ QUICK = Timings(
 )
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as running:
-        yield running
-
-
 @asynccontextmanager
 async def emulator(server: FakeApiServer, *, registries: Registries | None = None) -> AsyncIterator[Emulator]:
     plan = NodePlan(count=2, bandwidth=1e9, timings=QUICK)

@@ -1,9 +1,7 @@
 """Kinds of other projects come and go with their CRDs, at any time, and nobody waits for them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from structlog.testing import capture_logs
 
 from prewarm.model.intents import (
@@ -24,12 +22,6 @@ from tests.support.mirroring import mirroring, reflector, until
 
 FOREIGN = {"clonesets", "statefulsets", "daemonsets"}
 ALL_FOREIGN = {f"{plural}.apps.kruise.io" for plural in FOREIGN} | {"rollouts", "canaries"}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as server:
-        yield server
 
 
 def workload(resource: Resource, name: str = "web", **spec: object) -> dict[str, Any]:

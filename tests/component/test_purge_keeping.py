@@ -1,16 +1,11 @@
 """Pulls wait until it is stored that their images are to be purged; not for ever, and without haste."""
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from prewarm.cluster.client import Client
 from prewarm.controller.persistence import Persistence
 from prewarm.controller.purge_keeping import AGAIN_SECONDS, PATIENCE_SECONDS, PurgeKeeping
 from prewarm.model.intents import CONFIG_MAPS
 from prewarm.puller import MAX_REMEMBERED, RememberedCache, decode_remembered
 from tests.support.fake_api_server import FakeApiServer, Refuse
-from tests.support.mirroring import connected
 
 NAMESPACE = "prewarm-system"
 OLD, NEW = (RememberedCache(f"uid-{name}", "shop", name) for name in ("old", "new"))
@@ -24,18 +19,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: FakeApiServer) -> AsyncIterator[Client]:
-    async with connected(server) as client:
-        yield client
 
 
 def stored(server: FakeApiServer) -> tuple[RememberedCache, ...]:

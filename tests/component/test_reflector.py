@@ -1,7 +1,6 @@
 """The mirror stays true to the server through everything that a server and a network do."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from prewarm.model.snapshot import ClusterSnapshot
 from tests.support.fake_api_server import Cut, FakeApiServer, Refuse, Send, Stall
 from tests.support.manifests import node, pod
 from tests.support.mirroring import mirroring, reflector, until
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as server:
-        yield server
 
 
 def names(snapshot: ClusterSnapshot) -> set[str]:

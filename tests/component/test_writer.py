@@ -1,7 +1,7 @@
 """What becomes of intents, whatever the server answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,18 +25,6 @@ from tests.support.fake_api_server import FakeApiServer, Garble, Refuse
 from tests.support.mirroring import connected
 
 UNAVAILABLE = Refuse(503, "ServiceUnavailable", "try later")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: FakeApiServer) -> AsyncIterator[Client]:
-    async with connected(server) as client:
-        yield client
 
 
 def create(name: str) -> Create:

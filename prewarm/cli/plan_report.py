@@ -85,6 +85,15 @@ def _demand(entry: DemandPlan, known: Warmth, snapshot: ClusterSnapshot) -> Json
         "neededAt": needed_at(entry),
         "predictability": round(candidates.predictability, 4),
         "unplaced": candidates.unplaced,
+        "newNodes": [
+            {
+                "group": f"{group.label}={group.group}",
+                "nodes": group.nodes,
+                "podsEach": group.pods_each,
+                "starting": list(group.starting),
+            }
+            for group in entry.new_nodes
+        ],
         "nodes": [
             {
                 "name": node.name,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from prewarm.cli.output import console, table
 from prewarm.cli.plan_report import is_present, labelled_nodes
-from prewarm.model.plans import DemandPlan, Plan
+from prewarm.model.plans import DemandPlan, NewNodes, Plan
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import STATE_WORDS, Steering, SteerState
 from prewarm.presence import Warmth, warmth
@@ -49,12 +49,20 @@ def _print_demand(entry: DemandPlan, snapshot: ClusterSnapshot, known: Warmth) -
     )
     if candidates.unplaced:
         out.print(f"  {candidates.unplaced} pods find no node", markup=False)
+    for group in entry.new_nodes:
+        out.print(f"  {_new_nodes(group)}", markup=False)
     if entry.steering is not None:
         out.print(f"  {_steering(entry.steering, snapshot)}", markup=False)
     _print_nodes(entry, known)
     reasons = [(reason.value, str(number)) for reason, number in candidates.rejected]
     if reasons:
         out.print(table("Rejected nodes", ("REASON", ">NODES"), reasons))
+
+
+def _new_nodes(group: NewNodes) -> str:
+    starting = f"; starting now: {', '.join(group.starting)}" if group.starting else ""
+    number = f"{group.nodes} at {group.pods_each} pods each"
+    return f"new nodes of {group.label}={group.group} would take them, {number}{starting}"
 
 
 def _steering(to: Steering, snapshot: ClusterSnapshot) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from prewarm.cluster.changes import Changes
+from prewarm.model.nodes import Node
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
+from prewarm.placement import JOINING_SECONDS
 
 PROGRESS_GAP_SECONDS = 0.2
 PROGRESS_SHARE = 0.2
@@ -40,6 +42,7 @@ class Pace:
         self._resync_at = 0.0
         self._intentions: dict[WorkloadKey, _Intention] = {}
         self._active: set[WorkloadKey] = set()
+        self._expecting: set[WorkloadKey] = set()
         self._progressed: set[WorkloadKey] = set()
         self._progress_at = 0.0
         self._surroundings = False
@@ -67,6 +70,9 @@ class Pace:
             return Due(None, fresh)
         urgent = self._note(changes.workloads, snapshot)
         self._progressed |= changes.workloads - urgent
+        if any(_joins(snapshot.nodes.get(name), snapshot.taken_at) for name in changes.nodes):
+            # Pods that fit nowhere will be there as soon as the node takes pods: it should be warm by then.
+            self._progressed |= self._expecting
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
         # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
         wanted = urgent | {key for key, at in self._later.items() if at <= snapshot.taken_at}
@@ -82,6 +88,8 @@ class Pace:
         """Take note of a plan and of what it cost."""
         needed = {entry.demand.workload for entry in plan.demands}
         self._active = needed if due.workloads is None else (self._active - due.workloads) | needed
+        expecting = {entry.demand.workload for entry in plan.demands if entry.new_nodes}
+        self._expecting = expecting if due.workloads is None else (self._expecting - due.workloads) | expecting
         for key in tuple(self._later) if due.workloads is None else due.workloads:
             self._later.pop(key, None)
         self._later.update(plan.later)
@@ -111,6 +119,11 @@ class Pace:
             else:
                 self._intentions[key] = intention
         return frozenset(fresh)
+
+
+def _joins(node: Node | None, now: float) -> bool:
+    """Whether a node came just now: it may be one that pods are waiting for."""
+    return node is not None and node.created_at > now - JOINING_SECONDS
 
 
 def _intention(workload: Workload) -> _Intention:

@@ -131,6 +131,21 @@ class Candidates(Struct, frozen=True):
     """Pods that found no node in the replay."""
 
 
+class NewNodes(Struct, frozen=True):
+    """Nodes of a group that would take pods which fit nowhere, if somebody adds them."""
+
+    label: str
+    """By which the group's nodes are known, as karpenter.sh/nodepool."""
+    group: str
+    """Its value."""
+    pods_each: int
+    """Pods that one takes."""
+    nodes: int
+    """How many are needed if they all are of this group."""
+    starting: tuple[str, ...] = ()
+    """Nodes of the group that joined just now and take no pods yet: they are warmed first."""
+
+
 class SkipReason(StrEnum):
     """Why a candidate node or an image is not pulled."""
 
@@ -209,6 +224,8 @@ class DemandPlan(Struct, frozen=True):
     skips: tuple[Skip, ...] = ()
     shadow: bool = False
     """Planned and accounted, but not to be delivered (policy mode Shadow)."""
+    new_nodes: tuple[NewNodes, ...] = ()
+    """Where pods that find no node would fit."""
     steering: Steering | None = None
     """Where its pods are steered, or why they are not; None where the policy does not ask for it."""
     hold_seconds: float | None = None

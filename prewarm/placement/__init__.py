@@ -13,17 +13,20 @@ from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.competitors import competitors
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
+from prewarm.placement.new_nodes import JOINING_SECONDS, new_nodes
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
 from prewarm.placement.rivals import in_time
 from prewarm.placement.steering import steerable_nodes
 
 __all__ = [
+    "JOINING_SECONDS",
     "Choice",
     "ClusterArrays",
     "ExpectedImage",
     "cluster_arrays",
     "in_time",
+    "new_nodes",
     "place",
     "place_both_ways",
     "place_in_turn",
@@ -44,9 +47,9 @@ def place(
 ) -> Candidates:
     """Where a demand's pods will land, as the default scheduler of Kubernetes 1.36 would have it.
 
-    Not seen: volumes that are not bound yet, and nodes that an autoscaler would add. Of other schedulers and profiles
-    only the filters are taken for known. What a snapshot does not show (node order, start index, ties) is drawn anew
-    for each replay, from `seed` alone.
+    Not seen: volumes that are not bound yet; for nodes that an autoscaler would add, see `new_nodes`. Of other
+    schedulers and profiles only the filters are taken for known. What a snapshot does not show (node order, start
+    index, ties) is drawn anew for each replay, from `seed` alone.
 
     Args:
         demand: pods to come.

@@ -116,6 +116,7 @@ def plan_demand(
             *(Skip(SkipReason.TOO_LATE, demand.workload, node=node) for node in late),
         ),
         shadow=policy.mode is PolicyMode.SHADOW,
+        new_nodes=where.new_nodes,
         steering=to,
         hold_seconds=policy.hold_seconds or None,
     )

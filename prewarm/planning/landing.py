@@ -4,12 +4,22 @@ from collections.abc import Mapping
 from itertools import takewhile
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.demand import pods_of_revision
 from prewarm.history import DEFAULT_PULL_SECONDS, History
-from prewarm.model.plans import Batch, CandidateNode, Candidates, Demand, RejectReason
+from prewarm.model.plans import Batch, CandidateNode, Candidates, Demand, NewNodes, RejectReason
+from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement import ClusterArrays, ExpectedImage, place, place_both_ways, place_in_turn, reachable
+from prewarm.placement import (
+    ClusterArrays,
+    ExpectedImage,
+    new_nodes,
+    place,
+    place_both_ways,
+    place_in_turn,
+    reachable,
+)
 from prewarm.planning.underway import Underway
 
 IMMINENT_SECONDS = 1.0
@@ -33,6 +43,8 @@ class Landing(Struct, frozen=True):
     """Pods that a pull can help."""
     settled: bool
     """Whether no pods of the demand are coming at once or being scheduled just now."""
+    new_nodes: tuple[NewNodes, ...] = ()
+    """Where pods that fit nowhere would fit."""
 
 
 class _Play:
@@ -98,6 +110,20 @@ def landing(
     While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
     a new one): certain are only nodes that some pod takes either way. Whichever it is, its image is not pulled in vain.
     """
+    where = _on_nodes(demand, snapshot, history, done, cluster, seed, rivals)
+    return where if demand.is_fixed or demand.template.shape.node_name else _with_new_nodes(where, demand, snapshot)
+
+
+def _on_nodes(
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    history: History,
+    done: Underway,
+    cluster: ClusterArrays,
+    seed: int,
+    rivals: tuple[Demand, ...],
+) -> Landing:
+    """On the nodes as they are."""
     if demand.is_fixed:
         return _fixed(demand, snapshot)
     named = demand.template.shape.node_name
@@ -124,6 +150,38 @@ def landing(
     least = _probabilities(fewer_gone)
     certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
     return Landing(candidates, _after(candidates, first), certain, later, settled)
+
+
+def _with_new_nodes(where: Landing, demand: Demand, snapshot: ClusterSnapshot) -> Landing:
+    """Pods that fit nowhere, and those that wait in vain already, will be on the nodes that are starting up now.
+
+    A pull there is ahead of them: until a node is ready and has lost the taints of its start, no pod is bound to it.
+    """
+    stuck = where.candidates.unplaced + sum(_waits_in_vain(pod, snapshot) for pod in pods_of_revision(demand, snapshot))
+    if not stuck:
+        return where
+    expected = new_nodes(demand, snapshot, stuck)
+    known = {node.name for node in where.candidates.nodes}
+    fresh = [name for group in expected for name in group.starting[: group.nodes] if name not in known]
+    certain = dict.fromkeys(fresh, 1.0)
+    nodes = tuple(CandidateNode(name, 1.0) for name in fresh)
+    return replace(
+        where,
+        candidates=replace(where.candidates, nodes=(*nodes, *where.candidates.nodes)),
+        chances={**where.chances, **certain},
+        certain={**where.certain, **certain},
+        later=where.later + len(fresh),
+        new_nodes=expected,
+    )
+
+
+def _waits_in_vain(pod: Pod, snapshot: ClusterSnapshot) -> bool:
+    return (
+        not pod.node_name
+        and not pod.shape.gated
+        and pod.deleted_at is None
+        and snapshot.taken_at - pod.created_at >= SCHEDULING_SECONDS
+    )
 
 
 def _named(demand: Demand, node: str, snapshot: ClusterSnapshot) -> Landing:

@@ -136,6 +136,23 @@ def test_what_if_it_had_more_replicas(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {node["name"] for node in demand["nodes"]} == {"node-3", "node-4", "node-5"}
 
 
+def test_pods_without_room_name_the_nodes_that_would_take_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grouped = json.loads(json.dumps(snapshot()))
+    for item in grouped["items"]:
+        if item["kind"] == "Node":
+            item["metadata"]["labels"]["karpenter.sh/nodepool"] = "general"
+    many = ("--workload", WEB, "--replicas", "60")
+    found = json.loads(ask(tmp_path, capsys, *many, "--output", "json", content=grouped))
+    (entry,) = found["demands"]
+    (group,) = entry["newNodes"]
+    assert entry["unplaced"] > 0
+    assert group["group"] == "karpenter.sh/nodepool=general"
+    assert group["nodes"] * group["podsEach"] >= entry["unplaced"]
+    assert "new nodes of karpenter.sh/nodepool=general" in ask(tmp_path, capsys, *many, content=grouped)
+
+
 def test_without_a_workload_only_covered_ones_are_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(ask(tmp_path, capsys, "--output", "json"))
     assert answer == {"demands": [], "imageCaches": [], "skipped": []}

@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from prewarm.cluster.changes import Changes
 from prewarm.controller.pacing import PROGRESS_SHARE, SURROUNDINGS_SHARE, Due, Pace
-from prewarm.model.plans import Candidates, Demand, DemandPlan, Plan, Trigger
+from prewarm.model.nodes import Node
+from prewarm.model.plans import Candidates, Demand, DemandPlan, NewNodes, Plan, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload
 from tests.support.clusters import WEB, cluster, deployment, template
@@ -70,6 +71,17 @@ def test_the_rest_of_the_cluster_concerns_only_plans_that_could_change() -> None
     at = busy.wake_at()
     assert took / at <= SURROUNDINGS_SHARE + 1e-9
     assert busy.due(Changes(), snapshot(), at).workloads == frozenset({WEB})
+
+
+def test_a_node_that_joins_is_looked_at_soon_if_pods_wait_for_one() -> None:
+    took = 1.0
+    waiting = needed(V1)
+    group = NewNodes("karpenter.sh/nodepool", "general", 1, 1)
+    waiting = replace(waiting, demands=(replace(waiting.demands[0], new_nodes=(group,)),))
+    pace = started(took=took, plan=waiting)
+    joined = replace(snapshot(), taken_at=1000.0, nodes={"node-a": Node("node-a", created_at=999.0)})
+    assert not pace.due(Changes(nodes=frozenset({"node-a"})), joined, took + 0.1)
+    assert pace.due(Changes(), joined, took * (1 / PROGRESS_SHARE)).workloads == frozenset({WEB})
 
 
 def test_a_policy_may_cover_anything() -> None:

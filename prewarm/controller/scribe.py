@@ -63,7 +63,8 @@ class Scribe:
 def _rank(intent: Intent) -> int:
     """What goes first; those of one rank keep their order."""
     match intent:
-        case Apply(subresource="status"):
+        case Apply(subresource="status") | LabelNode():
+            # The next pods go where labels are.
             return 0
         case Delete():
             return 2

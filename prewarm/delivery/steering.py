@@ -40,7 +40,7 @@ def steered_by(plan: Plan) -> Mapping[WorkloadKey, Steered]:
     found: dict[WorkloadKey, Steered] = {}
     for entry in plan.demands:
         to = entry.steering
-        if to is not None and to.state is SteerState.STEERED and to.nodes and not entry.shadow:
+        if to is not None and to.state is SteerState.STEERED and not entry.shadow:
             found[entry.demand.workload] = _steered(entry, to)
     return dict(sorted(found.items())[:MAX_ENTRIES])
 

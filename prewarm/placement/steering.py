@@ -6,6 +6,7 @@ import numpy as np
 
 from prewarm.model.plans import Demand
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement.arrays import Ints
 from prewarm.placement.cluster_arrays import ClusterArrays
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.replay import Choice, Replays
@@ -20,8 +21,8 @@ def steerable_nodes(
     seed: int,
     images: Mapping[str, ExpectedImage],
     cluster: ClusterArrays,
-) -> tuple[str, ...]:
-    """The nodes that the pods of all but the first batches take in one replay, by name.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The nodes that the pods of all but the first batches take in one replay, and those that any pod takes, by name.
 
     One replay is one answer to where the scheduler puts them, with its filters, spread, zones and room; that another
     answer is as likely does not matter to pods that can be steered to this one.
@@ -29,16 +30,21 @@ def steerable_nodes(
     Args:
         demand: pods to come; what its batches prefer is left out.
         snapshot: the cluster now.
-        first: number of batches whose pods come too soon to be steered.
+        first: number of batches that are told apart.
         choice: nodes that may be chosen, and those that are liked.
         seed: fixes what is drawn.
         images: images that will be on more nodes than report them now.
         cluster: the nodes that pods of the demand can reach.
     """
     if not cluster.count or not demand.pods:
-        return ()
+        return (), ()
     expected = {normalized_name(image): value for image, value in images.items()}
     replay = Replays(demand, snapshot, cluster, rows=1, seed=seed, expected=expected, choice=choice)
     outcome = replay.run(first)[0]
-    later = outcome.counts[0] if outcome.first is None else outcome.counts[0] - outcome.first[0]
-    return tuple(cluster.names[column] for column in np.flatnonzero(later > 0))
+    counts = outcome.counts[0]
+    later = counts if outcome.first is None else counts - outcome.first[0]
+    return _names(later, cluster), _names(counts, cluster)
+
+
+def _names(counts: Ints, cluster: ClusterArrays) -> tuple[str, ...]:
+    return cluster.names_at(np.flatnonzero(counts > 0))

@@ -16,7 +16,7 @@ from prewarm.model.steering import SteerState
 from prewarm.placement import ClusterArrays
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
 from prewarm.planning.selection import Limits, Prospect, is_unpredictable, new_nodes_allowed, select
-from prewarm.planning.steering import narrowed, select_steered, steered, steering
+from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
 
@@ -83,16 +83,19 @@ def plan_demand(
         new_nodes_allowed(where.later, policy.max_overprovision, len(done.idle)),
         sure=None if where.settled else max(0, ceil(where.later / 2) - len(done.idle)),
     )
-    largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
-    unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
-        demand.template.shape.foreign_scheduler and not demand.is_fixed and len(where.candidates.nodes) > 1
-    )
+    if to is not None and is_steered:
+        unpredictable = is_outweighed(coming, where.chances)
+    else:
+        largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
+        unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
+            demand.template.shape.foreign_scheduler and not demand.is_fixed and len(where.candidates.nodes) > 1
+        )
     withheld = (
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )
     if to is not None and is_steered:
-        selection = select_steered(prospects, to.nodes, withheld)
-        to = narrowed(to, selection.chosen, withheld)
+        selection = select_steered(prospects, to.nodes, where.later, withheld)
+        to = unless_withheld(to, withheld)
     else:
         selection = select(prospects, limits, withheld=withheld)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]

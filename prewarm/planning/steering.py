@@ -1,6 +1,6 @@
 """Can a demand's pods be steered, and to which nodes? The set is as large as the batches need, and no larger."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from math import ceil
 
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steer, Steering, SteerState
 from prewarm.placement import Choice, ClusterArrays, ExpectedImage, reachable, steerable_nodes
 from prewarm.planning.landing import coming_at_once
-from prewarm.planning.selection import UNLIKELY, Prospect, Selection, settled
+from prewarm.planning.selection import UNLIKELY, UNPREDICTABLE, Prospect, Selection, settled
 
 STEERED_KINDS = frozenset(
     {"Deployment", "ReplicaSet", "StatefulSet", "Rollout", "CloneSet", "AdvancedStatefulSet", "CronJob", "Job"}
@@ -73,11 +73,15 @@ def steering(
     first = len(coming_at_once(demand, snapshot.taken_at))
     near = reachable(demand, snapshot, cluster)
     among = frozenset(node.name for node in near.nodes if pull_obstacle(node) is None)
-    liked = frozenset(
-        node.name for node in near.nodes if node.name in ours or node.labels.get(label) == value or is_warm(node.name)
+    warm = frozenset(name for name in among if is_warm(name))
+    liked = frozenset(node.name for node in near.nodes if node.labels.get(label) == value) | warm | frozenset(ours)
+    later, every = steerable_nodes(
+        demand, snapshot, first, Choice(among, liked), seed=seed, images=images, cluster=near
     )
-    nodes = steerable_nodes(demand, snapshot, first, Choice(among, liked), seed=seed, images=images, cluster=near)
-    return Steering(SteerState.STEERED, nodes, _needed(demand.batches[first:], len(nodes)), label, value)
+    nodes = tuple(sorted({*later, *warm.intersection(every)}))
+    return Steering(
+        SteerState.STEERED, nodes, _needed(demand.batches[first:] or demand.batches, len(nodes)), label, value
+    )
 
 
 def _needed(later: tuple[Batch, ...], nodes: int) -> int:
@@ -87,42 +91,65 @@ def _needed(later: tuple[Batch, ...], nodes: int) -> int:
 
 
 def steered(demand: Demand, to: Steering, snapshot: ClusterSnapshot) -> Demand:
-    """The demand with what the admission policy adds to the pods that come later."""
+    """The demand with what the admission policy adds to its pods: those that come at once meet the labels of now."""
     first = len(coming_at_once(demand, snapshot.taken_at))
-    labelled = (name for name, node in snapshot.nodes.items() if node.labels.get(to.label) == to.value)
+    labelled = tuple(sorted(name for name, node in snapshot.nodes.items() if node.labels.get(to.label) == to.value))
     nodes = tuple(sorted({*to.nodes, *labelled}))
-    batches = (*demand.batches[:first], *(replace(batch, prefers=nodes) for batch in demand.batches[first:]))
+    batches = (
+        *(replace(batch, prefers=labelled) for batch in demand.batches[:first]),
+        *(replace(batch, prefers=nodes) for batch in demand.batches[first:]),
+    )
     return replace(demand, batches=batches)
 
 
-def narrowed(to: Steering, chosen: Collection[str], withheld: SkipReason | None) -> Steering:
-    """What is left of it once the nodes to warm are chosen."""
-    nodes = tuple(name for name in to.nodes if name in chosen)
-    if withheld is not None and not nodes:
-        outweighed = withheld is SkipReason.UNPREDICTABLE
-        return Steering(SteerState.OUTWEIGHED if outweighed else SteerState.WITHHELD)
-    return replace(to, nodes=nodes, needed=min(to.needed, len(nodes)))
+def is_outweighed(demand: Demand, chances: Mapping[str, float]) -> bool:
+    """Whether most pods of a steered demand land elsewhere for all that.
+
+    Judged by where they land, not by how far replays agree: the last pod has many warm nodes to choose from.
+    """
+    preferred = {name for batch in demand.batches for name in batch.prefers}
+    caught = sum(chance for name, chance in chances.items() if name in preferred)
+    return caught < UNPREDICTABLE * sum(chances.values())
 
 
-def select_steered(prospects: list[Prospect], nodes: Collection[str], withheld: SkipReason | None) -> Selection:
-    """The nodes that pods are steered to, and those where we pulled already."""
+def unless_withheld(to: Steering, withheld: SkipReason | None) -> Steering:
+    """What is left of it where nothing new is pulled."""
+    if withheld is None:
+        return to
+    return Steering(SteerState.OUTWEIGHED if withheld is SkipReason.UNPREDICTABLE else SteerState.WITHHELD)
+
+
+def select_steered(
+    prospects: list[Prospect], nodes: Collection[str], pods: int, withheld: SkipReason | None
+) -> Selection:
+    """The nodes that pods are steered to, and those where we pulled already.
+
+    No more are added than pods can use: those that are warm for us and wait for their pod come first.
+
+    Args:
+        prospects: nodes where pods may land, and those where we pulled.
+        nodes: to which the pods are steered.
+        pods: that a pull can help.
+        withheld: why nothing new is pulled.
+    """
+    waiting = sum(one.ours and not one.pod_pulls and one.probability >= UNLIKELY for one in prospects)
     chosen: set[str] = set()
     reasons: dict[str, SkipReason] = {}
-    for prospect in prospects:
-        name, wanted = prospect.name, prospect.name in nodes and prospect.probability >= UNLIKELY
+    added = 0
+    for prospect in sorted(prospects, key=lambda one: (-one.probability, one.name)):
         why = settled(prospect)
         if why is not None:
-            reasons[name] = why
-            if prospect.ours or (wanted and why is SkipReason.ALREADY_PRESENT):
-                chosen.add(name)
-        elif prospect.ours:
-            chosen.add(name)
-        elif name not in nodes:
-            reasons[name] = SkipReason.STEERED_ELSEWHERE
-        elif not wanted:
-            reasons[name] = SkipReason.UNLIKELY
-        elif withheld is not None:
-            reasons[name] = withheld
-        else:
-            chosen.add(name)
+            reasons[prospect.name] = why
+        wanted = prospect.name in nodes and prospect.probability >= UNLIKELY
+        if prospect.ours or (wanted and why is SkipReason.ALREADY_PRESENT):
+            chosen.add(prospect.name)
+        elif why is None and prospect.name not in nodes:
+            reasons[prospect.name] = SkipReason.STEERED_ELSEWHERE
+        elif why is None and (withheld is not None or not wanted):
+            reasons[prospect.name] = withheld or SkipReason.UNLIKELY
+        elif why is None and added >= pods - waiting:
+            reasons[prospect.name] = SkipReason.BEYOND_OVERPROVISION
+        elif why is None:
+            chosen.add(prospect.name)
+            added += 1
     return Selection(frozenset(chosen), reasons)

@@ -1,6 +1,6 @@
 """Clusters and workloads from seeds: what one trial starts from."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -28,6 +28,7 @@ class Case:
         feature: what is special about the workload.
         volumes: PersistentVolume manifests; each is kept for the claim of its name.
         rivals: pods of another workload that is scaled at the same moment.
+        classes: PriorityClass manifests.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     feature: str = "plain"
     volumes: tuple[Object, ...] = ()
     rivals: int = 0
+    classes: tuple[Object, ...] = ()
 
 
 def node(name: str, random: Random, *, zones: int, equal: bool = False) -> Object:
@@ -90,6 +92,55 @@ def background(names: list[str], random: Random, per_node: float) -> Iterator[Ob
                 "containers": [{"name": "main", "image": "example.com/other:1", "resources": {"requests": requests}}],
             },
         }
+
+
+_LEAST, _MOST = 1, 40
+"""Priorities of the pods that fill a cluster; those that come have a higher one."""
+
+
+def _filling(made: Iterable[Object], random: Random) -> Iterator[Object]:
+    """Pods of many priorities that leave no room anywhere: each of four takes a quarter of a node."""
+    for node_made in made:
+        name, cores = _name(node_made), _cores(node_made)
+        for index in range(4):
+            requests: dict[str, Json] = {"cpu": f"{cores * 250 - 20}m", "memory": "64Mi"}
+            yield {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": f"filling-{name}-{index}", "labels": {"app": "filling"}},
+                "spec": {
+                    "nodeName": name,
+                    "priorityClassName": f"priority-{random.randint(_LEAST, _MOST)}",
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [
+                        {"name": "main", "image": "example.com/other:1", "resources": {"requests": requests}}
+                    ],
+                },
+            }
+
+
+def _name(manifest: Object) -> str:
+    metadata = manifest["metadata"]
+    assert isinstance(metadata, dict)
+    return str(metadata["name"])
+
+
+def _cores(manifest: Object) -> int:
+    status = manifest["status"]
+    assert isinstance(status, dict)
+    return int(status["allocatable"]["cpu"])
+
+
+def _classes() -> tuple[Object, ...]:
+    return tuple(
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": f"priority-{value}"},
+            "value": value,
+        }
+        for value in range(_LEAST, _MOST + 2)
+    )
 
 
 def _spread(key: str, skew: int, when: str) -> Object:
@@ -156,12 +207,14 @@ FEATURES: Mapping[str, Callable[[], Object]] = {
     "bound volume": _claim,
     "competition": dict,
     "gpu": dict,
+    "preemption": lambda: {"priorityClassName": f"priority-{_MOST + 1}"},
     "affinity to zone": lambda: _affinity("podAffinity", required=False, key="topology.kubernetes.io/zone"),
 }
 
 
 _FEW = frozenset({"gpu", "hard anti-affinity"})
 """Of these only a part of the nodes can take a pod, or one each: more would not fit on some clusters."""
+_PREEMPTION = "preemption"
 
 
 def cases_from_seed(seed: int, count: int, sizes: Sequence[int]) -> list[Case]:
@@ -198,6 +251,8 @@ def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool 
     requests = {"cpu": "250m", "memory": "512Mi"}
     if feature == "gpu":
         requests["example.com/gpu"] = "1"
+    full = feature == _PREEMPTION
+    load = _filling(made, random) if full else background(names, random, 3.0)
     how = ("scale-out" if scale_out else "rollout") + (", equal nodes" if equal else "")
     return Case(
         name=f"{feature}, {nodes} nodes, {how}, seed {seed}",
@@ -205,7 +260,8 @@ def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool 
         volumes=(_volume(zone="zone-0"),) if feature == "bound volume" else (),
         rivals=new if feature == "competition" else 0,
         nodes=made,
-        background=() if equal else tuple(background(names, random, 3.0)),
+        background=() if equal else tuple(load),
+        classes=_classes() if full else (),
         old=new,
         new=new if not scale_out else max(1, new // 2),
         scale_out=scale_out,

@@ -14,7 +14,17 @@ from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError
 from prewarm.cluster.live import read_cluster
-from prewarm.model.intents import NODES, PODS, REPLICA_SETS, SERVICES, VOLUME_CLAIMS, VOLUMES, Json, Resource
+from prewarm.model.intents import (
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    REPLICA_SETS,
+    SERVICES,
+    VOLUME_CLAIMS,
+    VOLUMES,
+    Json,
+    Resource,
+)
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
@@ -76,7 +86,8 @@ class _Cluster:
         try:
             await _each(case.nodes, lambda node: self._client.create(NODES, "", node))
             await self._until(lambda seen: all(seen.nodes[name].ready for name in _names(case.nodes)))
-            await _each(case.background, lambda pod: self._client.create(PODS, NAMESPACE, pod))
+            await _each(case.classes, lambda one: self._client.create(PRIORITY_CLASSES, "", one))
+            await self._fill()
             if case.service:
                 await self._client.create(SERVICES, NAMESPACE, _service())
             for volume in case.volumes:
@@ -108,6 +119,9 @@ class _Cluster:
         await self._scale(_RIVAL, 0)
         await self._scale(f"web-{self._growing}", wanted)
         await self._until(lambda seen: _numbers(seen, self._growing) == (wanted, 0))
+        if self._case.classes:
+            # Some of them made room.
+            await self._fill()
 
     def demand(self, snapshot: ClusterSnapshot) -> Demand:
         """The same question to prewarm."""
@@ -123,6 +137,12 @@ class _Cluster:
         patch: Object = {"metadata": {"annotations": {_DELETION_COST: "100"}}}
         await _each(pods, lambda pod: self._client.merge_patch(PODS, NAMESPACE, pod.name, patch))
 
+    async def _fill(self) -> None:
+        """Create the background pods that are not there."""
+        there = {pod.name for pod in (await read_cluster(self._client, 0.0, only=_SEEN)).pods.values()}
+        missing = [pod for pod in self._case.background if _names([pod])[0] not in there]
+        await _each(missing, lambda pod: self._client.create(PODS, NAMESPACE, pod))
+
     async def _scale(self, name: str, replicas: int) -> None:
         patch: Object = {"spec": {"replicas": replicas}}
         await self._client.merge_patch(REPLICA_SETS, NAMESPACE, name, patch)
@@ -134,6 +154,7 @@ class _Cluster:
         left = await read_cluster(self._client, 0.0)
         await _each(left.pods.values(), lambda pod: self._delete(PODS, pod.namespace, pod.name))
         await _each(_names(self._case.nodes), lambda name: self._delete(NODES, "", name))
+        await _each(_names(self._case.classes), lambda name: self._delete(PRIORITY_CLASSES, "", name))
         for name in _names(self._case.volumes):
             await self._delete(VOLUME_CLAIMS, NAMESPACE, name)
             await self._delete(VOLUMES, "", name)

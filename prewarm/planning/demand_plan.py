@@ -12,10 +12,10 @@ from prewarm.model.nodes import pull_identity, pull_obstacle
 from prewarm.model.plans import Demand, DemandPlan, PlannedNode, Skip, SkipReason, Trigger
 from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.steering import SteerState
+from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
-from prewarm.planning.selection import Limits, Prospect, is_unpredictable, new_nodes_allowed, select
+from prewarm.planning.selection import Limits, Prospect, Selection, is_unpredictable, new_nodes_allowed, select
 from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
@@ -74,30 +74,10 @@ def plan_demand(
         seed=seed,
         obstacle=unsteerable,
     )
-    is_steered = to is not None and to.state is SteerState.STEERED
-    coming = steered(demand, to, snapshot) if to is not None and is_steered else demand
+    coming = steered(demand, to, snapshot) if to is not None else demand
     where = landing(coming, snapshot, history, done, cluster, seed, rivals)
     prospects = _prospects(demand, where, needs, done, snapshot, warmth)
-    limits = Limits(
-        policy.coverage,
-        new_nodes_allowed(where.later, policy.max_overprovision, len(done.idle)),
-        sure=None if where.settled else max(0, ceil(where.later / 2) - len(done.idle)),
-    )
-    if to is not None and is_steered:
-        unpredictable = is_outweighed(coming, where.chances)
-    else:
-        largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
-        unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
-            demand.template.shape.foreign_scheduler and not demand.is_fixed and len(where.candidates.nodes) > 1
-        )
-    withheld = (
-        demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
-    )
-    if to is not None and is_steered:
-        selection = select_steered(prospects, to.nodes, where.later, withheld)
-        to = unless_withheld(to, withheld)
-    else:
-        selection = select(prospects, limits, withheld=withheld)
+    selection, to = _choose(coming, to, policy, snapshot, where, prospects, len(done.idle))
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)
     turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
@@ -123,6 +103,40 @@ def plan_demand(
         steering=to,
         hold_seconds=policy.hold_seconds or None,
     )
+
+
+def _choose(
+    demand: Demand,
+    to: Steering | None,
+    policy: Policy,
+    snapshot: ClusterSnapshot,
+    where: Landing,
+    prospects: list[Prospect],
+    idle: int,
+) -> tuple[Selection, Steering | None]:
+    """The nodes to warm, and what becomes of the steering.
+
+    `idle`: nodes where we pulled and nothing has used it yet.
+    """
+    is_steered = to is not None and to.state is SteerState.STEERED
+    if is_steered:
+        unpredictable = is_outweighed(demand, where.chances)
+    else:
+        largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
+        unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
+            demand.template.shape.foreign_scheduler and not demand.is_fixed and len(where.candidates.nodes) > 1
+        )
+    withheld = (
+        demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
+    )
+    if to is not None and is_steered:
+        return select_steered(prospects, to.nodes, where.later, withheld), unless_withheld(to, withheld)
+    limits = Limits(
+        policy.coverage,
+        new_nodes_allowed(where.later, policy.max_overprovision, idle),
+        sure=None if where.settled else max(0, ceil(where.later / 2) - idle),
+    )
+    return select(prospects, limits, withheld=withheld), to
 
 
 def _withheld(demand: Demand, policy: Policy, snapshot: ClusterSnapshot) -> SkipReason | None:

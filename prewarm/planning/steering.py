@@ -91,7 +91,9 @@ def _needed(later: tuple[Batch, ...], nodes: int) -> int:
 
 
 def steered(demand: Demand, to: Steering, snapshot: ClusterSnapshot) -> Demand:
-    """The demand with what the admission policy adds to its pods: those that come at once meet the labels of now."""
+    """The demand with what the admission policy adds to its pods, if it does: those at once meet the labels of now."""
+    if to.state is not SteerState.STEERED:
+        return demand
     first = len(coming_at_once(demand, snapshot.taken_at))
     labelled = tuple(sorted(name for name, node in snapshot.nodes.items() if node.labels.get(to.label) == to.value))
     nodes = tuple(sorted({*to.nodes, *labelled}))

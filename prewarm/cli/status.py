@@ -53,7 +53,7 @@ def _target(text: str | None, namespace: str | None) -> "Target":
     if not (len(parts) in {2, 3} and all(parts)):
         raise usage(f"{text!r}: write NAMESPACE/NAME of an ImageCache, KIND/NAMESPACE/NAME of a workload or node/NAME")
     if len(parts) == 2:
-        return Target(node=parts[1]) if parts[0] in _NODE_WORDS else Target(namespace=parts[0], cache=parts[1])
+        return Target(node=parts[1]) if parts[0].lower() in _NODE_WORDS else Target(namespace=parts[0], cache=parts[1])
     if parts[0].lower() in _CACHE_WORDS:
         return Target(namespace=parts[1], cache=parts[2])
     workload = parse_workload(text)

@@ -23,7 +23,7 @@ _BAR = 30
 _FORMS = {
     None: "as the controller is set (Container, unless told otherwise)",
     PullerForm.CONTAINER: "Container: a static binary runs in each image",
-    PullerForm.VOLUME: "Volume where the node can, else Container",
+    PullerForm.VOLUME: "Volume: each image is mounted",
 }
 
 
@@ -33,7 +33,9 @@ def view(target: Target, seen: Seen) -> "RenderableType":
         return _node_view(target.node, seen)
     if target.cache:
         if not seen.caches:
-            return f"ImageCache {target.namespace}/{target.cache} is gone."
+            from rich.text import Text
+
+            return Text(f"There is no ImageCache {target.namespace}/{target.cache}.")
         return _cache_view(seen.caches[0], seen.at)
     return _caches_view(seen.caches, seen.at)
 
@@ -98,7 +100,7 @@ def _course(cache: ImageCache, now: float) -> list[str]:
     if wanted > 0:
         done = _BAR * status.succeeded // wanted
         lines.append(f"progress: [{'#' * done}{'.' * (_BAR - done)}] {status.succeeded} of {wanted}")
-    lines.append(f"puller: {_FORMS[cache.puller_form]}")
+    lines.append(f"puller: {_form(cache)}")
     if cache.completion != Completion():
         lines.append(f"completion: {_completion(cache.completion)}")
     if cache.schedule is not None:
@@ -108,6 +110,30 @@ def _course(cache: ImageCache, now: float) -> list[str]:
     if status.refreshed_at is not None:
         lines.append(f"last refresh: {_ago(status.refreshed_at, now)} ago")
     return lines
+
+
+def _used_form(cache: ImageCache) -> PullerForm | None:
+    """The form that the controller pulls in on the cache's nodes; None if it is not known, or not the same on all."""
+    if not cache.status.observed_generation:
+        return None
+    note = next((condition for condition in cache.status.conditions if condition.type == "VolumeForm"), None)
+    if note is None:
+        # Without the condition nothing is to be mounted: neither the cache nor the controller's setting asks for it.
+        return None if cache.puller_form is PullerForm.VOLUME else PullerForm.CONTAINER
+    if note.status:
+        return PullerForm.VOLUME
+    return PullerForm.CONTAINER if note.reason == "Nowhere" else None
+
+
+def _form(cache: ImageCache) -> str:
+    """In which form images are pulled, and which one is asked for where that is another."""
+    used, asked = _used_form(cache), cache.puller_form
+    if used is None:
+        seen = cache.status.observed_generation and asked is not PullerForm.CONTAINER
+        return "Volume where the node can, else Container" if seen or asked is PullerForm.VOLUME else _FORMS[asked]
+    if asked is None:
+        return f"{_FORMS[used]}; as the controller is set"
+    return _FORMS[used] if used is asked else f"{_FORMS[used]}; {asked.value} is asked for, and no node can"
 
 
 def _completion(completion: Completion) -> str:
@@ -221,6 +247,7 @@ def _cache_data(cache: ImageCache) -> dict[str, Json]:
         "images": [image for entry in cache.lists for image in entry.images],
         "nodes": [name for entry in cache.lists for name in entry.node_names or ()],
         "pullerForm": None if cache.puller_form is None else cache.puller_form.value,
+        "pullerFormUsed": None if (used := _used_form(cache)) is None else used.value,
         "status": encode_status(cache.status),
     }
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from prewarm.api.names import ANNOTATION_POLICY
 from prewarm.cli.asks import ImagesOnNodes, WorkloadAhead
 from prewarm.cli.errors import CommandError, usage
-from prewarm.delivery.planned_cache import PRIORITIES, planned_cache
+from prewarm.delivery.planned_cache import PRIORITIES, planned_cache, short_kind
 from prewarm.demand import coverage, what_if
 from prewarm.history import History
 from prewarm.model.image_caches import Completion, ImageCache, ImageList, Policy, PolicyMode
@@ -25,7 +25,8 @@ KEPT_SECONDS = 86_400
 """How long the ImageCache stays after its end, to be looked at; then it goes by itself, and the images stay."""
 _ONCE = Completion(once=True, ttl_seconds=KEPT_SECONDS)
 _POLICY = "prewarm-warm"
-_SHORT = {"Deployment": "deploy", "StatefulSet": "sts", "DaemonSet": "ds"}
+_MAX_NAME = 63
+"""So that names can stand in labels and host names too."""
 
 
 class Nothing(Struct, frozen=True):
@@ -69,7 +70,7 @@ def workload_cache(wanted: WorkloadAhead, snapshot: ClusterSnapshot, history: Hi
     cache = planned_cache(entry, snapshot.workloads[key].api_version)
     if cache is None:
         return Nothing(f"{key} has no images that could be pulled ahead")
-    name = wanted.name or f"warm-{_SHORT[key.kind]}-{key.name}"[:63].rstrip("-.")
+    name = wanted.name or _short_name(f"warm-{short_kind(key.kind)}-{key.name}")
     priority = PRIORITIES[Trigger.ROLLOUT]
     return replace(cache, name=name, planned=False, needed_by=None, priority=priority, completion=_ONCE)
 
@@ -95,10 +96,20 @@ def _covering(snapshot: ClusterSnapshot, key: WorkloadKey, share: float) -> Clus
     )
 
 
+def _short_name(name: str) -> str:
+    """The name, its end replaced by a digest if it is too long: two workloads must not share an ImageCache."""
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 9].rstrip('-.')}-{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def images_cache(wanted: ImagesOnNodes) -> ImageCache:
     """The ImageCache for plain images; equal questions have equal names."""
-    asked = "\n".join((*wanted.images, *(wanted.node_names or ()), *(f"{k}={v}" for k, v in wanted.node_selector)))
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    selector = (f"{key}={value}" for key, value in wanted.node_selector)
+    credentials = (f"as {name}" for name in (wanted.service_account, *sorted(wanted.pull_secrets)) if name)
+    digest = _digest("\n".join((*wanted.images, *(wanted.node_names or ()), *selector, *credentials)))
     return ImageCache(
         namespace=wanted.namespace,
         name=wanted.name or f"warm-{digest}",

@@ -44,9 +44,13 @@ def cache_key(demand: Demand) -> ObjectKey:
     key = demand.workload
     parts = (str(key), demand.workload_uid, demand.revision, demand.trigger.value)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-    kind = _SHORT_KINDS.get(key.kind, key.kind.lower()[:6])
     name = key.name[:_MAX_WORKLOAD_NAME].rstrip("-.")
-    return (key.namespace, f"prewarm-{kind}-{name}-{digest}")
+    return (key.namespace, f"prewarm-{short_kind(key.kind)}-{name}-{digest}")
+
+
+def short_kind(kind: str) -> str:
+    """A workload's kind within a name, as kubectl shortens it where it does."""
+    return _SHORT_KINDS.get(kind, kind.lower()[:6])
 
 
 def planned_cache(entry: DemandPlan, api_version: str, kept: Iterable[str] = ()) -> ImageCache | None:

@@ -70,4 +70,4 @@ def _volume_form(standing: Standing, snapshot: ClusterSnapshot) -> Condition:
         f"{cannot} of {len(names)} nodes cannot mount images (it takes kubelet 1.35 and containerd 2.1 or CRI-O 1.33): "
         "there the images are pulled in form Container"
     )
-    return Condition(VOLUME_FORM, False, "NotEverywhere", said, 0.0)
+    return Condition(VOLUME_FORM, False, "NotEverywhere" if cannot < len(names) else "Nowhere", said, 0.0)

@@ -1,36 +1,31 @@
 """From a snapshot to everything that is to be written so that ImageCaches come true."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from prewarm.api.image_cache_status import status_manifest
-from prewarm.api.names import ANNOTATION_REFRESH
 from prewarm.history import History
-from prewarm.model.image_caches import Condition
-from prewarm.model.intents import IMAGE_CACHES, Apply, Create, Delete, Intent, RemoveAnnotation
+from prewarm.model.intents import Create, Intent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence import warmth
 from prewarm.puller.admission import Admission, Admitted
 from prewarm.puller.hold import Holds
-from prewarm.puller.lifecycle import deletion_at, wake_at
+from prewarm.puller.lifecycle import wake_at
 from prewarm.puller.memory import PullerMemory
-from prewarm.puller.notes import listen, notes_on
+from prewarm.puller.notes import listen
 from prewarm.puller.outcome import GRACE_SECONDS
 from prewarm.puller.pairs import Pairs, PairState
 from prewarm.puller.pods import create
 from prewarm.puller.purge import Purge
 from prewarm.puller.purge_memory import RememberedCache
-from prewarm.puller.purge_status import PurgeStatus, event_of, event_of_deleted
+from prewarm.puller.purge_status import event_of_deleted
 from prewarm.puller.quota import Headroom
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.records import Records
-from prewarm.puller.refresh import Request, asked
 from prewarm.puller.retention import Retention
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.standing import Standing
-from prewarm.puller.status import event_for, status_of, verdict
+from prewarm.puller.telling import Telling
 from prewarm.puller.work import Work
 
 
@@ -49,10 +44,7 @@ class PullerDecision(Struct, frozen=True):
 
 
 def reconcile(
-    snapshot: ClusterSnapshot,
-    settings: PullerSettings,
-    history: History,
-    memory: PullerMemory | None = None,
+    snapshot: ClusterSnapshot, settings: PullerSettings, history: History, memory: PullerMemory | None = None
 ) -> PullerDecision:
     """Decide on pods to create and delete, NodeImage records and ImageCache status to write, Events to record.
 
@@ -95,22 +87,17 @@ def reconcile(
     memory.held_nodes = frozenset(holds.images) | memory.held_nodes.intersection(records.unrecorded)
     intents.extend(records.deletions(memory))
     intents.extend(_purged(purge, records, memory, snapshot.taken_at))
+    telling = Telling(snapshot, settings, memory, admitted, purge, headroom, admission.waiting_for_quota)
+    intents.extend(telling.tell(standings))
     wake_times = [
         *_wake_times(snapshot, standings, admitted, work),
         *_course_times(standings, memory, snapshot),
         *memory.wake_times(),
         *retention.wake_times,
         *holds.wake_times,
+        *telling.wake_times,
         *(at for at in (purge.wake_at, memory.deferral.wake_at) if at is not None),
     ]
-    purges = PurgeStatus(purge, memory.purge, enabled=settings.purge.enabled)
-    for standing in standings:
-        intents.extend(_follow_up(standing, memory, snapshot.taken_at))
-        describe = partial(notes_on, standing, snapshot, headroom, memory.hearsay, admission.waiting_for_quota)
-        written, again_at = _tell(standing, admitted, settings, memory, purges, snapshot.taken_at, describe)
-        intents.extend(written)
-        if again_at is not None:
-            wake_times.append(again_at)
     return PullerDecision(
         tuple(intents), min(wake_times, default=None), work.total, admitted.withheld, purge.remembered
     )
@@ -135,75 +122,6 @@ def _purged(purge: Purge, records: Records, memory: PullerMemory, now: float) ->
             yield intent
     for tally in purge.ended:
         yield event_of_deleted(tally)
-
-
-def _tell(
-    standing: Standing,
-    admitted: Admitted,
-    settings: PullerSettings,
-    memory: PullerMemory,
-    purges: PurgeStatus,
-    now: float,
-    describe: Callable[[], Sequence[Condition]],
-) -> tuple[list[Intent], float | None]:
-    """Status and Event of one cache if they changed; counts alone wait for the interval, until the time returned."""
-    cache = standing.cache
-    ordered = {
-        (order.node, image) for order in admitted.orders if order.cache_uid == cache.uid for image in order.images
-    }
-    known, course = standing.told, standing.course
-    # Of a run that goes on, time alone may change the verdict.
-    right = not ordered and known is not None and known[0] == standing.revision and known[1] is cache
-    right = right and (not cache.completion.once or (course is not None and course.finished_at is not None))
-    right = right and standing.told_of_purge == purges.told(cache)
-    if cache.deleted_at is not None or right:
-        return [], None
-    standing.told_of_purge = purges.told(cache)
-    status = purges.amend(cache, status_of(standing, ordered, now, _request(standing, memory, now), describe()), now)
-    if status == cache.status:
-        standing.told = None if ordered else (standing.revision, cache)
-        return [], None
-    changed = verdict(status) != verdict(cache.status)
-    last = memory.written_at("Status", cache.namespace, cache.name)
-    if not changed and last is not None and last + settings.status_interval > now:
-        return [], last + settings.status_interval
-    if not memory.is_new("Status", cache.namespace, cache.name, status, now):
-        return [], None
-    intents: list[Intent] = [
-        Apply(IMAGE_CACHES, cache.namespace, cache.name, status_manifest(cache, status), subresource="status")
-    ]
-    event = event_for(cache, status)
-    # The status that says so may not be visible yet, and its counts go on changing.
-    if event is not None and memory.is_new("Event", cache.namespace, cache.name, event.reason, now):
-        intents.append(event)
-    purged = event_of(cache, status)
-    if purged is not None and memory.is_new("PurgeEvent", cache.namespace, cache.name, purged.reason, now):
-        intents.append(purged)
-    return intents, None
-
-
-def _request(standing: Standing, memory: PullerMemory, now: float) -> Request | None:
-    """A refresh that is asked for: it begins once the status shows that it was heeded, so that none is repeated."""
-    cache = standing.cache
-    mark = asked(cache).mark
-    if mark is None or cache.error:
-        return None
-    return Request(mark, memory.refreshes.begun_at(cache, mark, now))
-
-
-def _follow_up(standing: Standing, memory: PullerMemory, now: float) -> Iterator[Intent]:
-    """Remove an empty request that was heeded, and an ImageCache whose time after its end is over."""
-    cache = standing.cache
-    if cache.deleted_at is not None:
-        return
-    if asked(cache).is_removable and memory.is_new(
-        "Refresh", cache.namespace, cache.name, (cache.uid, cache.status.requested_at), now
-    ):
-        yield RemoveAnnotation(IMAGE_CACHES, cache.namespace, cache.name, ANNOTATION_REFRESH, uid=cache.uid)
-    deletion = deletion_at(cache, standing.course) if standing.course is not None else None
-    over = deletion is not None and deletion <= now and asked(cache).mark is None
-    if over and memory.is_new("Deletion", cache.namespace, cache.name, cache.uid, now):
-        yield Delete(IMAGE_CACHES, cache.namespace, cache.name, cache.uid)
 
 
 def _course_times(standings: Sequence[Standing], memory: PullerMemory, snapshot: ClusterSnapshot) -> Iterator[float]:

@@ -96,7 +96,7 @@ def test_one_cache_shows_its_failures_in_the_kubelets_words() -> None:
     assert "Ready: no (PullsFailed) 1 of 2 there, since 5m" in printed
     assert "on 2 nodes: n1, n2" in printed
     assert "progress: [###############...............] 1 of 2" in printed
-    assert "puller: as the controller is set" in printed
+    assert "puller: Container: a static binary runs in each image; as the controller is set" in printed
 
 
 def test_one_cache_shows_when_it_is_looked_after() -> None:
@@ -130,7 +130,7 @@ def test_one_cache_names_its_nodes_in_words() -> None:
 
 
 def test_a_cache_that_goes_while_it_is_watched() -> None:
-    assert shown(ONE) == "ImageCache shop/warm-web is gone.\n"
+    assert shown(ONE) == "There is no ImageCache shop/warm-web.\n"
     assert data(ONE, Seen((), None, NOW)) is None
 
 
@@ -161,3 +161,40 @@ def test_an_image_is_held_until_the_record_says(until: float, shown_for: str, to
     row = next(line for line in shown(NODE, node=node).splitlines() if "web:v2" in line)
     assert row.split()[3] == shown_for
     assert told(NODE, node=node)["images"][0]["heldUntil"] == told_as
+
+
+@pytest.mark.parametrize(
+    ("asked", "note", "says", "used"),
+    [
+        (None, None, "Container: a static binary runs in each image; as the controller is set", "Container"),
+        (None, (True, "Mounted"), "Volume: each image is mounted; as the controller is set", "Volume"),
+        (None, (False, "NotEverywhere"), "Volume where the node can, else Container", None),
+        (PullerForm.CONTAINER, None, "Container: a static binary runs in each image", "Container"),
+        (PullerForm.VOLUME, (True, "Mounted"), "Volume: each image is mounted", "Volume"),
+        (PullerForm.VOLUME, (False, "NotEverywhere"), "Volume where the node can, else Container", None),
+        (
+            PullerForm.VOLUME,
+            (False, "Nowhere"),
+            "Container: a static binary runs in each image; Volume is asked for, and no node can",
+            "Container",
+        ),
+    ],
+)
+def test_the_form_in_use_is_told_where_another_is_asked_for(
+    asked: PullerForm | None, note: tuple[bool, str] | None, says: str, used: str | None
+) -> None:
+    notes = () if note is None else (Condition("VolumeForm", note[0], note[1], "", NOW),)
+    status = replace(CACHE.status, conditions=(*CACHE.status.conditions, *notes))
+    cache = replace(CACHE, puller_form=asked, status=status)
+    assert f"puller: {says}\n" in shown(ONE, cache).replace(" \n", "\n")
+    assert told(ONE, cache)["pullerFormUsed"] == used
+
+
+def test_a_cache_that_nobody_looked_at_tells_what_is_asked_for() -> None:
+    unseen = replace(CACHE, status=ImageCacheStatus())
+    assert "puller: as the controller is set" in shown(ONE, unseen)
+    assert told(ONE, unseen)["pullerFormUsed"] is None
+
+
+def test_a_cache_that_is_not_there_is_said_in_plain_words() -> None:
+    assert "There is no ImageCache shop/[/bold]." in shown(Target("shop", "[/bold]"))

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 import pytest
+from msgspec.structs import replace
 
 from prewarm.api.image_cache import decode_image_cache, image_cache_manifest
 from prewarm.cli.asks import ImagesOnNodes, WorkloadAhead
 from prewarm.cli.errors import CommandError, ExitCode
 from prewarm.cli.warming import Nothing, Progress, images_cache, progress, verdict, workload_cache
+from prewarm.demand.what_if import PREDICTED_KINDS
 from prewarm.history import History
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, PullFailure
 from prewarm.model.nodes import NodeImageStatus
@@ -93,12 +95,46 @@ def test_a_workload_that_is_not_there_is_wrong_usage() -> None:
     assert raised.value.code is ExitCode.USAGE
 
 
+def test_workloads_with_long_names_that_begin_alike_have_caches_of_their_own() -> None:
+    def named(name: str) -> ImageCache:
+        found = shop()
+        key = replace(WEB, name=name)
+        (workload,) = found.workloads.values()
+        found = replace(found, workloads={key: replace(workload, key=key)})
+        cache = workload_cache(replace(ahead(), workload=key), found, History())
+        assert isinstance(cache, ImageCache)
+        assert len(cache.name) <= 63
+        assert decode_image_cache(image_cache_manifest(cache)).error == ""
+        return cache
+
+    assert named("web").name == "warm-deploy-web"
+    assert named("w" * 60 + "-blue").name != named("w" * 60 + "-green").name
+
+
+@pytest.mark.parametrize("kind", PREDICTED_KINDS)
+def test_any_kind_whose_next_pods_are_predicted_can_be_warmed(kind: str) -> None:
+    key = replace(WEB, kind=kind)
+    found = shop()
+    (workload,) = found.workloads.values()
+    found = replace(found, workloads={key: replace(workload, key=key)})
+    try:
+        made = workload_cache(replace(ahead(), workload=key), found, History())
+    except CommandError:
+        return
+    assert isinstance(made, Nothing) or made.name.startswith("warm-")
+
+
 def test_equal_questions_about_images_have_one_name() -> None:
     def asked(*images: str, nodes: tuple[str, ...] | None = None) -> ImageCache:
         return images_cache(ImagesOnNodes("shop", images, nodes, (("pool", "web"),), (), ""))
 
     assert asked("a:1").name == asked("a:1").name
     assert len({asked("a:1").name, asked("b:1").name, asked("a:1", nodes=("n",)).name}) == 3
+    names = {
+        images_cache(ImagesOnNodes("shop", ("a:1",), None, (), secrets, account)).name
+        for secrets, account in [((), ""), (("one",), ""), (("two",), ""), ((), "puller")]
+    }
+    assert len(names) == 4, "who pulls as somebody else does not change what others asked for"
     assert decode_image_cache(image_cache_manifest(asked("a:1", nodes=("n",)))).error == ""
 
 

@@ -11,6 +11,9 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 from prewarm.placement import JOINING_SECONDS
 
+URGENT_SECONDS = 0.1
+"""For about so long changed intentions are planned in one look. Those of fifty workloads that change together would
+keep the first one's pulls waiting for the last one's plan, and the event loop from renewing the lease."""
 PROGRESS_GAP_SECONDS = 0.2
 PROGRESS_SHARE = 0.2
 """Most of one processor that following rollouts may take."""
@@ -28,6 +31,8 @@ class Due(Struct, frozen=True):
     """None = all."""
     urgent: frozenset[WorkloadKey] = frozenset()
     """Those among them whose owners asked for something new."""
+    waiting: frozenset[WorkloadKey] = frozenset()
+    """Others whose owners did: they come in the next looks."""
 
     def __bool__(self) -> bool:
         return self.workloads is None or bool(self.workloads)
@@ -41,6 +46,9 @@ class Pace:
         self._everything = True
         self._resync_at = 0.0
         self._intentions: dict[WorkloadKey, _Intention] = {}
+        self._urgent: dict[WorkloadKey, None] = {}
+        """Changed intentions that were not planned yet, in the order in which they were seen."""
+        self._seconds_each = 0.0
         self._active: set[WorkloadKey] = set()
         self._expecting: set[WorkloadKey] = set()
         self._progressed: set[WorkloadKey] = set()
@@ -67,13 +75,18 @@ class Pace:
             self._everything, self._resync_at = False, now + self._resync
             self._progressed.clear()
             self._surroundings = False
+            fresh |= self._urgent.keys()
+            self._urgent.clear()
             return Due(None, fresh)
-        urgent = self._note(changes.workloads, snapshot)
-        self._progressed |= changes.workloads - urgent
+        self._urgent.update(dict.fromkeys(sorted(self._note(changes.workloads, snapshot))))
+        self._progressed |= changes.workloads - self._urgent.keys()
         if any(_joins(snapshot.nodes.get(name), snapshot.taken_at) for name in changes.nodes):
             # Pods that fit nowhere will be there as soon as the node takes pods: it should be warm by then.
             self._progressed |= self._expecting
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
+        urgent = self._next_urgent()
+        if self._urgent:
+            return Due(urgent, urgent, frozenset(self._urgent))
         # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
         wanted = urgent | {key for key, at in self._later.items() if at <= snapshot.taken_at}
         if self._progressed and now >= self._progress_at:
@@ -94,6 +107,8 @@ class Pace:
             self._later.pop(key, None)
         self._later.update(plan.later)
         took = ended - started
+        if due.workloads:
+            self._seconds_each = took / len(due.workloads)
         self._progress_at = ended + max(PROGRESS_GAP_SECONDS, took * (1 / PROGRESS_SHARE - 1))
         self._surroundings_at = ended + max(SURROUNDINGS_GAP_SECONDS, took * (1 / SURROUNDINGS_SHARE - 1))
 
@@ -104,7 +119,17 @@ class Pace:
             times.append(self._progress_at)
         if self._surroundings:
             times.append(self._surroundings_at)
-        return 0.0 if self._everything else min(times)
+        return 0.0 if self._everything or self._urgent else min(times)
+
+    def _next_urgent(self) -> frozenset[WorkloadKey]:
+        """As many changed intentions as the time for one look allows, those seen first; at least one."""
+        most = len(self._urgent)
+        if self._seconds_each > 0:
+            most = max(1, int(URGENT_SECONDS / self._seconds_each))
+        chosen = list(self._urgent)[:most]
+        for key in chosen:
+            del self._urgent[key]
+        return frozenset(chosen)
 
     def _note(self, keys: Collection[WorkloadKey], snapshot: ClusterSnapshot) -> frozenset[WorkloadKey]:
         """Remember what the owners of these workloads want; those who want something else than before."""

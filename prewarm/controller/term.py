@@ -32,7 +32,7 @@ from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import SteerState
-from prewarm.model.workloads import KubeletEvent
+from prewarm.model.workloads import KubeletEvent, WorkloadKey
 from prewarm.planning import plan
 from prewarm.presence import WarmthMemory, warmth
 from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings, reconcile
@@ -117,6 +117,7 @@ class Term:
         self._steersman = Steersman(settings.namespace, unsteerable)
         self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
         self._reactions: dict[str, float] = {}
+        self._seen_at: dict[WorkloadKey, float] = {}
         self._uncounted: list[ContainerStart] = []
         self._unweighed: list[ByteVerdict] = []
         self._wasted_at = 0.0
@@ -216,7 +217,9 @@ class Term:
         self._pace.planned(due, made, ended - spent, ended)
         self._reporter.planned(made)
         needed = {entry.demand.workload for entry in made.demands}
-        self._reactions = {str(key): seen_at for key in due.urgent & needed}
+        seen = {key: self._seen_at.pop(key, seen_at) for key in due.urgent}
+        self._seen_at.update(dict.fromkeys(due.waiting - self._seen_at.keys(), seen_at))
+        self._reactions = {str(key): at for key, at in seen.items() if key in needed}
         delivered = deliver(made, snapshot, memory=self._delivery_memory)
         results = await self._services.execution.execute(delivered)
         for result in results:

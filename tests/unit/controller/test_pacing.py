@@ -3,11 +3,11 @@
 from msgspec.structs import replace
 
 from prewarm.cluster.changes import Changes
-from prewarm.controller.pacing import PROGRESS_SHARE, SURROUNDINGS_SHARE, Due, Pace
+from prewarm.controller.pacing import PROGRESS_SHARE, SURROUNDINGS_SHARE, URGENT_SECONDS, Due, Pace
 from prewarm.model.nodes import Node
 from prewarm.model.plans import Candidates, Demand, DemandPlan, NewNodes, Plan, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.workloads import Workload
+from prewarm.model.workloads import Workload, WorkloadKey
 from tests.support.clusters import WEB, cluster, deployment, template
 
 RESYNC = 300.0
@@ -43,6 +43,29 @@ def test_a_changed_template_is_planned_at_once_however_long_planning_takes() -> 
     pace = started(took=10.0)
     due = pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 10.0)
     assert due == Due(frozenset({WEB}), frozenset({WEB}))
+
+
+def test_many_changed_templates_are_planned_a_few_at_a_time_each_once() -> None:
+    keys = [WorkloadKey("Deployment", "shop", f"web-{number}") for number in range(7)]
+    before = cluster(workloads=[replace(V1, key=key) for key in keys])
+    pace = Pace(RESYNC)
+    pace.planned(pace.due(Changes(), before, 0.0), Plan(), 0.0, 0.0)
+    pace.planned(Due(frozenset({keys[0]})), Plan(), 1.0, 1.0 + URGENT_SECONDS / 3.5)
+    after = cluster(workloads=[replace(V2, key=key) for key in keys])
+    looks = [pace.due(Changes(workloads=frozenset(keys)), after, 2.0)]
+    while looks[-1].waiting:
+        assert pace.wake_at() == 0.0
+        looks.append(pace.due(Changes(), after, 2.0))
+    planned = [key for due in looks for key in due.urgent]
+    assert [len(due.urgent) for due in looks] == [3, 3, 1]
+    assert sorted(planned) == keys
+    assert not pace.due(Changes(), after, 2.0)
+
+
+def test_a_plan_that_takes_longer_than_a_look_may_is_made_all_the_same() -> None:
+    pace = started(took=0.0)
+    pace.planned(Due(frozenset({WEB})), Plan(), 1.0, 1.0 + 5 * URGENT_SECONDS)
+    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 2.0).urgent == {WEB}
 
 
 def test_an_annotation_is_an_intention_too() -> None:

@@ -161,3 +161,16 @@ def test_labels_are_there_while_it_rolls_and_gone_at_its_end(runs: list[Run]) ->
     for run in runs:
         assert run.labelled >= (REPLICAS - BURST) / 2
         assert labels(run.player) == []
+
+
+def test_what_is_held_until_the_labels_are_on_starts_warm_altogether() -> None:
+    run = Run(prepared(5))
+    run.player.workload = replace(run.player.workload, paused=True)
+    run.replan()
+    run.player.settle()
+    run.replan()
+    assert run.labelled == REPLICAS
+    run.player.workload = replace(run.player.workload, paused=False)
+    run.play()
+    assert Counter(outcome for _, outcome, _ in run.player.starts) == {"prewarmed": REPLICAS}
+    assert labels(run.player) == []

@@ -16,7 +16,7 @@ import yaml
 
 from prewarm.cli.app import execute
 from prewarm.cli.errors import ExitCode
-from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, NODE_IMAGES, NODES, PODS
+from prewarm.model.intents import CONFIG_MAPS, DEPLOYMENTS, IMAGE_CACHES, NODE_IMAGES, NODES, PODS, POLICIES
 from tests.support.fake_api_server import FakeApiServer, Refuse
 
 IMAGE = "registry.test/base:v1"
@@ -256,3 +256,57 @@ async def test_plans_go_on_without_memory(
     printed = capsys.readouterr()
     assert "Nothing to prewarm" in printed.out
     assert ("you may not get configmaps" in printed.err) is told
+
+
+async def test_steering_labels_go_from_all_nodes_and_no_other_label_does(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, labels in (("n1", {"steer.prewarm.dev/1": "a", "zone": "x"}), ("n2", {"zone": "x"})):
+        shell.server.put(NODES, {"metadata": {"name": name, "uid": f"uid-{name}", "labels": labels}})
+    assert await shell.run("remove-labels") == 0
+    assert capsys.readouterr().out == "labels taken off 1 node\n"
+    assert {key[1]: node["metadata"]["labels"] for key, node in shell.server.objects(NODES).items()} == {
+        "n1": {"zone": "x"},
+        "n2": {"zone": "x"},
+    }
+    assert shell.server.count("patch", NODES) == 1
+
+
+async def test_labels_that_may_not_be_removed_are_named(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.server.put(NODES, {"metadata": {"name": "n1", "labels": {"steer.prewarm.dev/1": "a"}}})
+    shell.server.fail_next("patch", NODES, Refuse(403, "Forbidden", "you may not patch nodes"))
+    assert await shell.run("remove-labels") == ExitCode.FAILED
+    assert "n1: you may not patch nodes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("entries", "state"), [(True, "Steered"), (False, "SwitchedOff")])
+async def test_plan_says_whether_the_controller_steers(
+    entries: bool, state: str, shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if entries:
+        shell.server.put(CONFIG_MAPS, {"metadata": {"name": "prewarm-steer", "namespace": "prewarm-system"}})
+    spec = {"placement": {"steer": "Prefer"}}
+    shell.server.put(POLICIES, {"metadata": {"name": "default", "uid": "p"}, "spec": spec})
+    status = {
+        "allocatable": {"cpu": "8", "memory": "32Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"},
+    }
+    for number in range(4):
+        name = f"n{number}"
+        metadata = {"name": name, "uid": f"uid-{name}", "labels": {"kubernetes.io/hostname": name}}
+        shell.server.put(NODES, {"metadata": metadata, "status": status})
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "image": IMAGE}]},
+    }
+    deployment = {"replicas": 2, "paused": True, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    annotations = {"prewarm.dev/enabled": "true"}
+    metadata = {"name": "web", "namespace": "shop", "uid": "w", "annotations": annotations, "generation": 1}
+    shell.server.put(DEPLOYMENTS, {"metadata": metadata, "spec": deployment})
+    assert await shell.run("plan", "--output", "json") == 0
+    (demand,) = json.loads(capsys.readouterr().out)["demands"]
+    assert demand["steering"]["state"] == state
+    assert len(demand["steering"].get("nodes", [])) == (2 if entries else 0)
+    assert await shell.run("plan") == 0
+    assert ("steered to 2 nodes" in capsys.readouterr().out) is entries

@@ -13,11 +13,13 @@ from prewarm.model.intents import (
     CONFIG_MAPS,
     EVENTS,
     IMAGE_CACHES,
+    NODES,
     PODS,
     Apply,
     Create,
     Delete,
     Intent,
+    LabelNode,
     RecordEvent,
     RemoveAnnotation,
 )
@@ -60,6 +62,9 @@ CASES: list[tuple[Intent, str, Refuse, WriteOutcome]] = [
     (apply("a", "x"), "patch", Refuse(404, "NotFound", "namespace"), WriteOutcome.REFUSED),
     (RemoveAnnotation(PODS, "shop", "a", "b"), "patch", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
     (RemoveAnnotation(PODS, "shop", "a", "b"), "patch", Refuse(403, "Forbidden", "no"), WriteOutcome.REFUSED),
+    (LabelNode("n1", (("a", "b"),)), "patch", Refuse(404, "NotFound", "gone"), WriteOutcome.GONE),
+    (LabelNode("n1", (("a", "b"),), "u"), "patch", Refuse(409, "Conflict", "Precondition failed"), WriteOutcome.GONE),
+    (LabelNode("n1", (("a", "b"),)), "patch", Refuse(403, "Forbidden", "no"), WriteOutcome.REFUSED),
 ]
 
 
@@ -201,3 +206,13 @@ async def test_a_removal_whose_answer_got_lost_is_done_and_repeats_when_it_was_n
     (again,) = await Writer(client).execute([removal])
     assert (made.outcome, again.outcome) == (WriteOutcome.APPLIED, WriteOutcome.GONE)
     assert again.done
+
+
+async def test_labels_of_ours_are_set_and_removed_and_all_others_stay(server: FakeApiServer, client: Client) -> None:
+    """Twice the same changes nothing more: what is there may be set, what is not may be removed."""
+    server.put(NODES, {"metadata": {"name": "n1", "uid": "u", "labels": {"zone": "a", "ours/old": "1"}}})
+    change = LabelNode("n1", (("ours/new", "2"), ("ours/old", None), ("ours/never", None)), "u")
+    for _ in range(2):
+        (result,) = await Writer(client).execute([change])
+        assert result.outcome is WriteOutcome.APPLIED
+        assert server.objects(NODES)["", "n1"]["metadata"]["labels"] == {"zone": "a", "ours/new": "2"}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from prewarm.api.steer_label import label_key, label_value
+from prewarm.delivery import GateReason, decide_gates
 from prewarm.delivery.steering import after, entries, label_changes, labels_wanted, steered_by
 from prewarm.history import History
 from prewarm.model.image_caches import Policy, PolicyMode
@@ -15,7 +16,7 @@ from prewarm.model.steering import Steer
 from prewarm.model.workloads import WorkloadKey
 from prewarm.planning import plan
 from prewarm.presence import warmth
-from tests.support.clusters import WEB, cluster, deployment, node, template
+from tests.support.clusters import ENABLED, WEB, cluster, deployment, node, template
 
 IMAGE = "registry.test/web:v2"
 PREFER = Policy("default", steer=Steer.PREFER)
@@ -108,3 +109,14 @@ def test_entries_name_the_workload_as_the_policy_finds_it() -> None:
     written = entries(steered.values(), "prewarm-system", 1_000_000.0)
     assert (written.namespace, written.name) == ("prewarm-system", "prewarm-steer")
     assert written.manifest["data"] == {"deployment.shop.web": f"{KEY} {VALUE} 1970-01-12T13:46:40Z"}
+
+
+def test_a_held_rollout_waits_for_its_labels_and_not_beyond_its_time() -> None:
+    held = {**ENABLED, "prewarm.dev/gate": "5m", "prewarm.dev/gate-held": "1970-01-01T00:16:00Z"}
+    workload = deployment(template(IMAGE), replicas=4, paused=True, annotations=held)
+    of = replace(warm(snapshot(), *(f"n{number}" for number in range(8))), workloads={WEB: workload})
+    made = plan(of, History())
+    assert [one.reason for one in decide_gates(of, made).opened] == [GateReason.NOTHING_TO_PULL]
+    assert not decide_gates(of, made, unready={WEB}).opened
+    late = replace(of, taken_at=960.0 + 300.0)
+    assert [one.reason for one in decide_gates(late, made, unready={WEB}).opened] == [GateReason.TIMEOUT]

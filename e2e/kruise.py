@@ -73,9 +73,10 @@ class KruisePlayer:
         self.spec = copy.deepcopy(dict(spec))
         self._number = 0
         self._uid = ""
+        self._wanted: dict[str, Mapping[str, Any]] = {}
 
     async def create(self, pods: Sequence[Mapping[str, Any]]) -> None:
-        """Create the workload with its pods (name and perhaps nodeName of each), and wait until all are ready."""
+        """Create the workload with its pods (name and what is its own of its spec), and wait until all are ready."""
         await self.declare()
         await self.start(pods)
 
@@ -91,6 +92,7 @@ class KruisePlayer:
     async def start(self, pods: Sequence[Mapping[str, Any]]) -> None:
         """Create the pods of a workload that is there."""
         await self._report(len(pods), updated=len(pods))
+        self._wanted = {str(pod["name"]): pod for pod in pods}
         for pod in pods:
             await self.lane.apply(self._pod(pod))
         await eventually(self._all_ready)
@@ -116,6 +118,15 @@ class KruisePlayer:
             done += len(batch)
         await self._report(len(await self.pods()), updated=done)
 
+    async def recreate(self, order: Order) -> None:
+        """Delete pods in order and create each anew, ready before the next goes."""
+        names = [str(pod["metadata"]["name"]) for pod in order(await self.pods())]
+        for done, name in enumerate(names, 1):
+            await self._kubectl("delete", f"pod/{name}")
+            await self.lane.apply(self._pod(self._wanted[name]))
+            await eventually(self._all_ready)
+            await self._report(len(names), updated=done)
+
     async def pods(self) -> list[Object]:
         """The workload's pods by name."""
         found = (await self.lane.get("pods", "-l", "app=shop"))["items"]
@@ -140,7 +151,7 @@ class KruisePlayer:
         template = copy.deepcopy(self.spec["template"])
         metadata = {**template["metadata"], "name": wanted["name"], "ownerReferences": [self._owner()]}
         metadata["labels"] = {**metadata["labels"], REVISION_LABEL: self._revision}
-        extra = {"nodeName": wanted["nodeName"]} if "nodeName" in wanted else {}
+        extra = {name: value for name, value in wanted.items() if name != "name"}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**template["spec"], **extra}}
 
     async def _revise(self, *, pre_downloads: bool = False) -> None:

@@ -9,7 +9,16 @@ import pytest
 from e2e import kruise
 from e2e.cluster.selection import Cluster
 from e2e.kruise import KruisePlayer, Object
-from e2e.lane import Lane, LanePlan, eventually, outcomes, pod_template, running
+from e2e.lane import (
+    Lane,
+    LanePlan,
+    claim_template,
+    eventually,
+    local_volume,
+    outcomes,
+    pod_template,
+    running,
+)
 from e2e.manifests import install_definitions
 
 PLAN = LanePlan(nodes=12, prefix="kruise", image_bytes=100_000_000)
@@ -83,6 +92,56 @@ async def test_ordinals_below_the_partition_stay_cold(lane: Lane) -> None:
 
     assert after.get("hit_prewarmed", 0) >= replicas - partition - 1, after
     assert len(lane.downloads("v2")) == replicas - partition
+
+
+async def test_recreated_pods_with_volumes_are_warmed_for_on_their_nodes(lane: Lane) -> None:
+    """Claims of claim templates, which OpenKruise's controller makes and pods name, decide about the nodes."""
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    controller = await lane.controller()
+    nodes = sorted(lane.emulator.fleet.nodes)[-3:]
+    rolling = {"podUpdatePolicy": "ReCreate"}
+    strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    template = claim_template("data")
+    player = KruisePlayer(
+        lane, "StatefulSet", spec(replicas=len(nodes), updateStrategy=strategy, volumeClaimTemplates=[template])
+    )
+    pods = []
+    for ordinal, node in enumerate(nodes):
+        claim = f"data-shop-{ordinal}"
+        await lane.apply(local_volume(lane.namespace, claim, node))
+        metadata = {"name": claim}
+        await lane.apply({**template, "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata})
+        volume = {"name": "data", "persistentVolumeClaim": {"claimName": claim}}
+        pods.append({"name": f"shop-{ordinal}", "volumes": [volume]})
+    await player.create(pods)
+    await outcomes(controller, len(nodes))
+    await player.change("v2")
+    await player.recreate(from_the_last)
+    after = await outcomes(controller, 2 * len(nodes))
+
+    assert after.get("hit_prewarmed", 0) >= 1, after
+    assert lane.downloads("v2") == dict.fromkeys(nodes, 1)
+
+
+async def test_all_pods_of_a_single_batch_are_warm_if_it_is_paused_first(lane: Lane) -> None:
+    """Few replicas in a single batch, which OpenKruise does not pre-download for."""
+    await asyncio.to_thread(kruise.install, lane.cluster)
+    controller = await lane.controller()
+    strategy = {"type": "InPlaceOnly", "maxUnavailable": "100%", "paused": True}
+    player = KruisePlayer(lane, "CloneSet", spec(replicas=2, updateStrategy=strategy))
+    await player.create([{"name": f"shop-{number}"} for number in range(2)])
+    await outcomes(controller, 2)
+    await player.change("v2")
+
+    async def warm() -> bool:
+        return len(lane.downloads("v2")) == 2
+
+    await eventually(warm)
+    await player.update(in_turn, together=2)
+    after = await outcomes(controller, 4)
+
+    assert after.get("hit_prewarmed", 0) == 2, after
+    assert lane.cold_starts("v2") == 0
 
 
 async def test_an_advanced_daemon_set_is_warm_on_every_node_before_its_pod_is_touched(lane: Lane) -> None:

@@ -99,3 +99,44 @@ async def test_a_daemon_set_that_waits_for_people_is_warmed_ahead(lane: Lane) ->
     after = await outcomes(controller, 2 * PLAN.nodes)
     assert after.get("hit_prewarmed", 0) == PLAN.nodes, after
     assert lane.cold_starts("v2") == 0
+
+
+async def test_surging_daemon_pods_find_their_image_from_the_second_batch_on(lane: Lane) -> None:
+    controller = await lane.controller()
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}}
+    await lane.apply(workload("DaemonSet", "v1", updateStrategy=strategy))
+    await lane.rolled_out("daemonset/shop")
+    before = await outcomes(controller, PLAN.nodes)
+    await change(lane, "daemonset", "v2")
+    await lane.rolled_out("daemonset/shop")
+    after = await outcomes(controller, 2 * PLAN.nodes)
+    hits = after.get("hit_prewarmed", 0) - before.get("hit_prewarmed", 0)
+
+    assert hits >= PLAN.nodes - 3, after
+    assert lane.downloads("v2") == dict.fromkeys(lane.emulator.fleet.nodes, 1)
+
+
+async def test_a_stateful_set_that_waits_for_people_is_warmed_ahead(lane: Lane) -> None:
+    """Each pod keeps to a node of its own, so all of them are needed."""
+    controller = await lane.controller()
+    await lane.kubectl("cordon", *sorted(lane.emulator.fleet.nodes)[3:])
+    fields = {"replicas": 3, "serviceName": "shop", "updateStrategy": {"type": "OnDelete"}}
+    manifest = workload("StatefulSet", "v1", **fields)
+    spec = manifest["spec"]
+    assert isinstance(spec, dict)
+    rule = {"labelSelector": spec["selector"], "topologyKey": "kubernetes.io/hostname"}
+    spec["template"]["spec"]["affinity"] = {
+        "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}
+    }
+    await lane.apply(manifest)
+    before = await outcomes(controller, 3)
+    await change(lane, "statefulset", "v2")
+
+    async def warm() -> bool:
+        return len(lane.downloads("v2")) == 3
+
+    await eventually(warm)
+    await lane.kubectl("delete", "pods", "-l", "app=shop", "--wait=false")
+    after = await outcomes(controller, 6)
+    assert after.get("hit_prewarmed", 0) - before.get("hit_prewarmed", 0) == 3, after
+    assert lane.cold_starts("v2") == 0

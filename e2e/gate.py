@@ -20,7 +20,8 @@ def install(cluster: Cluster, namespace: str) -> None:
     They stay as long as tests need them: an API server (1.36.3) that loses its last binding with a parameter does not
     find the parameter of the next one.
     """
-    cluster.kubectl("create", "namespace", namespace)
+    own = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    cluster.kubectl("apply", "-f", "-", manifest=json.dumps(own))
     for policy in _policies():
         binding = {
             "apiVersion": policy["apiVersion"],

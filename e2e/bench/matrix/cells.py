@@ -50,6 +50,20 @@ class Mode(StrEnum):
 
     NONE = "none"
     GATE = "gate"
+    """Changes are held until images are there."""
+    STEER = "steer"
+    """New pods prefer warm nodes."""
+    BOTH = "gate+steer"
+
+    @property
+    def gated(self) -> bool:
+        """Whether the gate is asked for."""
+        return self in {Mode.GATE, Mode.BOTH}
+
+    @property
+    def steered(self) -> bool:
+        """Whether steering is asked for."""
+        return self in {Mode.STEER, Mode.BOTH}
 
 
 class Cell(Struct, frozen=True, order=True):
@@ -64,13 +78,13 @@ class Cell(Struct, frozen=True, order=True):
 
     @property
     def exists(self) -> bool:
-        """Whether the mode can be had for the strategy."""
-        return self.mode is Mode.NONE or self.strategy.gated
+        """Whether the mode can be had for the strategy, and is of any use to it."""
+        return (self.strategy.gated or not self.mode.gated) and not (self.strategy.fixed and self.mode.steered)
 
     @property
     def predictable(self) -> bool:
-        """Whether the landing can be known: on equal, empty nodes the scheduler does not repeat its choice."""
-        return self.strategy.fixed or self.shape is not Shape.EQUAL
+        """Whether the landing can be known: on equal, empty nodes alone the scheduler does not repeat itself."""
+        return self.strategy.fixed or self.mode.steered or self.shape is not Shape.EQUAL
 
     @property
     def later_goal(self) -> float | None:
@@ -82,7 +96,7 @@ class Cell(Struct, frozen=True, order=True):
     @property
     def all_goal(self) -> float | None:
         """Prewarm hit ratio to reach for all pods; None where none is set."""
-        return 0.99 if self.mode is Mode.GATE and self.predictable else None
+        return 0.99 if self.mode.gated and self.predictable else None
 
 
 WASTE_GOAL = 0.15

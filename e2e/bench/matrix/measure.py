@@ -1,6 +1,7 @@
 """Runs the cells, some side by side: each in a namespace and on nodes of its own, all on one control plane."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -9,13 +10,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from e2e import gate, kruise
+from e2e import gate, kruise, steer
 from e2e.argo import argo_controller
-from e2e.bench.matrix.cells import Cell, Mode, Strategy
+from e2e.bench.matrix.cells import Cell, Strategy
 from e2e.bench.matrix.ground import IMAGE_BYTES, fill, lane_plan
 from e2e.bench.matrix.orders import Orders
 from e2e.bench.matrix.witness import KubeletAccount, Seen, kubelets_say
-from e2e.bench.matrix.workloads import NAME, manifest, workload_of
+from e2e.bench.matrix.workloads import NAME, manifest, steer_policy, workload_of
 from e2e.cluster import binaries
 from e2e.cluster.binaries import ArgoRollouts
 from e2e.cluster.components import Component, ControlPlaneOptions
@@ -41,6 +42,7 @@ OPTIONS = ControlPlaneOptions(
 """So that nodes stay Ready on a busy machine."""
 SETTINGS = {
     "PREWARM_NAMESPACE": SYSTEM,
+    "PREWARM_STEER": "true",
     "PREWARM_CLUSTER_PULLS": "1000",
     "PREWARM_REGISTRY_PULLS": "1000",
 }
@@ -85,7 +87,9 @@ async def ground(cells: Sequence[Cell], seed: int) -> AsyncIterator[Ground]:
         await asyncio.to_thread(install_definitions, cluster)
         if any(cell.strategy is Strategy.IN_PLACE for cell in cells):
             await asyncio.to_thread(kruise.install, cluster)
+        await asyncio.to_thread(steer.install, cluster, SYSTEM)
         await asyncio.to_thread(gate.install, cluster, SYSTEM)
+        await asyncio.to_thread(cluster.kubectl, "apply", "-f", "-", manifest=json.dumps(steer_policy()))
         connection = Connection.load(cluster.kubeconfig, cluster.context)
         client = await stack.enter_async_context(Client(connection, field_manager="matrix"))
         registries = Registries(convention=Catalog({REPOSITORY: IMAGE_BYTES}))
@@ -123,7 +127,7 @@ async def run_cell(shared: Ground, cell: Cell) -> CellResult:
         await stack.enter_async_context(orders.noted())
         workload = workload_of(cell, lane)
         await workload.create(_tag(old))
-        if cell.mode is Mode.GATE:
+        if cell.mode.gated:
             probe = manifest(cell, lane, "probe")
             await asyncio.to_thread(gate.await_enforced, shared.cluster, namespace, probe)
         await workload.change(_tag(new))

@@ -3,12 +3,13 @@
 import json
 from typing import Protocol
 
-from e2e.bench.matrix.cells import Cell, Mode, Strategy
+from e2e.bench.matrix.cells import Cell, Strategy
 from e2e.kruise import KruisePlayer
 from e2e.lane import REPOSITORY, Lane, claim_template, local_volume, pod_template
-from prewarm.api.names import ANNOTATION_ENABLED, ANNOTATION_GATE, TRUE
+from prewarm.api.names import ANNOTATION_ENABLED, ANNOTATION_GATE, ANNOTATION_POLICY, TRUE
 
 NAME = "shop"
+STEER_POLICY = "matrix-steer"
 STARTUP_SECONDS = 4.0
 """From a container's start to its readiness."""
 _SELECTOR = {"matchLabels": {"app": NAME}}
@@ -58,7 +59,19 @@ def replicas(cell: Cell) -> int:
 
 def annotations(cell: Cell) -> dict[str, str]:
     """What opts the workload in."""
-    return {ANNOTATION_ENABLED: TRUE} | ({ANNOTATION_GATE: "5m"} if cell.mode is Mode.GATE else {})
+    gate = {ANNOTATION_GATE: "5m"} if cell.mode.gated else {}
+    steer = {ANNOTATION_POLICY: STEER_POLICY} if cell.mode.steered else {}
+    return {ANNOTATION_ENABLED: TRUE, **gate, **steer}
+
+
+def steer_policy() -> dict[str, object]:
+    """A policy that steers."""
+    return {
+        "apiVersion": "prewarm.dev/v1alpha1",
+        "kind": "PrewarmPolicy",
+        "metadata": {"name": STEER_POLICY},
+        "spec": {"placement": {"steer": "Prefer"}},
+    }
 
 
 def manifest(cell: Cell, lane: Lane, tag: str) -> dict[str, object]:

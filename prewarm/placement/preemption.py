@@ -9,6 +9,7 @@ from math import inf
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
@@ -21,6 +22,9 @@ _LEAST_CANDIDATES, _CANDIDATES_PERCENT = 100, 10
 """DefaultPreemptionArgs: the dry run ends after so many candidates, on a cluster of more nodes."""
 _PRIORITY_OFFSET = 2**31
 """Added to each priority before they are summed, so that fewer pods of negative priority are not the worse choice."""
+
+
+Ranks = NDArray[np.float64]
 
 
 class Victims(Struct, frozen=True):
@@ -47,6 +51,10 @@ class Gone:
         column_pods = self._by_column.setdefault(column, {})
         for pod in pods:
             column_pods.setdefault(pod.key, np.zeros(self._rows, dtype=np.bool_))[row] = True
+
+    def concerns(self, column: int) -> bool:
+        """Whether any pod of the node is gone in any replay."""
+        return column in self._by_column
 
     def left(self, row: int, column: int, pods: Sequence[Pod]) -> Mask:
         """Which of a node's pods are still there."""
@@ -81,6 +89,22 @@ class Preemption:
         self._amounts: dict[int, Ints] = {}
         self._known: dict[tuple[int, bytes, bytes], Victims] = {}
         self._most = max(_LEAST_CANDIDATES, cluster.whole.count * _CANDIDATES_PERCENT // 100)
+        self._ranks: Ranks = np.full((len(_NONE.rank), *resources.fits.shape), inf)
+        self._look_at(resources.unlike_the_first() & np.isin(np.arange(cluster.count), list(self._pods)))
+
+    def _look_at(self, apart: Mask) -> None:
+        """Rank all nodes: most replays agree on most of them, the others are looked at cell by cell."""
+        for column in self._pods:
+            alike = ~apart[:, column] if not self._gone.concerns(column) else np.zeros(len(apart), dtype=np.bool_)
+            if alike.any():
+                first = int(alike.argmax())
+                self._ranks[:, alike, column] = np.array(self._victims(first, column).rank)[:, np.newaxis]
+            self._update([(int(row), column) for row in np.flatnonzero(~alike)])
+        self._resources.changed[:] = False
+
+    def _update(self, cells: Iterable[tuple[int, int]]) -> None:
+        for row, column in cells:
+            self._ranks[:, row, column] = self._victims(row, column).rank
 
     def make_room(self, short: Mask, admitted: Mask, random: np.random.Generator) -> list[tuple[int, int, list[Pod]]]:
         """For each replay in `short` the column that is cleared, and of whom; those that nothing helps are left out.
@@ -88,37 +112,37 @@ class Preemption:
         Args:
             short: replays in which a pod fits nowhere.
             admitted: where it passes all filters that no victim changes.
-            random: draws where the search begins, and between equals: the scheduler goes by a map's order.
+            random: draws which nodes are looked at, and between equals: the scheduler goes by a map's order.
         """
+        if not self._pods:
+            return []
+        changed = self._resources.changed
+        self._update((row, column) for row, column in np.argwhere(changed).tolist() if column in self._pods)
+        changed[:] = False
+        rows = np.flatnonzero(short)
+        ranks = self._ranks[:, rows]
+        best = self._best(ranks, admitted[rows] & np.isfinite(ranks[0]), random)
         found = []
-        for row in np.flatnonzero(short).tolist():
-            columns = [column for column in np.flatnonzero(admitted[row]).tolist() if column in self._pods]
-            if len(columns) > self._most:
-                columns = random.permutation(columns).tolist()
-            chosen = self._best(row, columns, random)
-            if chosen is not None:
-                column, victims = chosen
-                pods = self._pods[column]
-                going = [pods[member] for member in victims.members]
-                self._gone.add(row, column, going)
-                found.append((row, column, going))
+        for row, column in zip(rows[best >= 0].tolist(), best[best >= 0].tolist(), strict=True):
+            going = [self._pods[column][member] for member in self._victims(row, column).members]
+            self._gone.add(row, column, going)
+            found.append((row, column, going))
         return found
 
-    def _best(self, row: int, columns: Sequence[int], random: np.random.Generator) -> tuple[int, Victims] | None:
-        candidates: list[tuple[int, Victims]] = []
-        unviolated = False
-        for column in columns:
-            victims = self._victims(row, column)
-            if victims.members:
-                candidates.append((column, victims))
-                unviolated = unviolated or victims.rank[0] == 0
-                if unviolated and len(candidates) >= self._most:
-                    break
-        if not candidates:
-            return None
-        lowest = min(victims.rank for _, victims in candidates)
-        equal = [candidate for candidate in candidates if candidate[1].rank == lowest]
-        return equal[int(random.integers(len(equal)))] if len(equal) > 1 else equal[0]
+    def _best(self, ranks: Ranks, candidates: Mask, random: np.random.Generator) -> Ints:
+        """The column with the lowest rank in each row, of those that are looked at; -1 where there is none."""
+        luck = random.random(candidates.shape)
+        if int(candidates.sum(axis=1).max(initial=0)) > self._most:
+            order = np.argsort(np.where(candidates, luck, 2.0), axis=1)[:, : self._most]
+            looked_at = np.zeros_like(candidates)
+            np.put_along_axis(looked_at, order, True, axis=1)
+            candidates = candidates & looked_at
+        some = candidates.any(axis=1)
+        for rank in ranks:
+            values = np.where(candidates, rank, inf)
+            candidates = candidates & (values == values.min(axis=1, keepdims=True, initial=inf))
+        chosen: Ints = np.where(some, np.where(candidates, luck + 1, 0.0).argmax(axis=1), -1)
+        return chosen
 
     def _victims(self, row: int, column: int) -> Victims:
         """The smallest set of a node's pods by the scheduler's way of finding one (SelectVictimsOnNode)."""

@@ -51,14 +51,18 @@ class ResourceFit:
         self._amounts: Ints = np.stack((cluster.milli_cpu, cluster.memory))
         self._requested: Ints = np.array((shape.requests.milli_cpu, shape.requests.memory), dtype=np.int64)
         self._scored: Ints = np.array((shape.scoring_milli_cpu, shape.scoring_memory), dtype=np.int64)
+        self._wanted: Ints = np.array(self.given_back(shape), dtype=np.int64)
         every = slice(None)
         self.fits: Mask = self._fits(every, every)
         self.score: Scores = self._score(every, every)
+        self.changed: Mask = np.zeros(self.fits.shape, dtype=np.bool_)
+        """Cells that were refreshed; whoever looks may clear it."""
 
     def refresh(self, rows: Ints, columns: Ints) -> None:
         """Look again at the cells whose usage has changed."""
         self.fits[rows, columns] = self._fits(rows, columns)
         self.score[rows, columns] = self._score(rows, columns)
+        self.changed[rows, columns] = True
 
     def _shortages(self, rows: Ints | slice, columns: Ints | slice) -> list[tuple[RejectReason, Mask]]:
         """Per resource, in the order in which the plugin looks, where it does not suffice.
@@ -98,6 +102,16 @@ class ResourceFit:
             score += balanced_allocation(usage[:2], self._requested.reshape(each), capacity)
         return score.astype(np.float32)
 
+    def unlike_the_first(self) -> Mask:
+        """Cells in which pods take something else than in the first replay."""
+        every = slice(None)
+        table = self._usage.at(every, every)
+        differs: Mask = (table != table[:, :1]).any(axis=0)
+        for name in self._capacity:
+            taken = self._usage.extended(name)
+            differs |= taken != taken[:1]
+        return differs
+
     def room(self, row: int, column: int) -> tuple[Ints, Ints]:
         """What is free in one cell, and what the pod asks for, of all that it asks for: pod slots first."""
         cluster, cell = self._cluster, self._usage.at(row, column)
@@ -105,7 +119,7 @@ class ResourceFit:
         free = [cluster.max_pods[column] - cell[5]]
         free += [capacities[index][column] - cell[index] for index in self._asked]
         free += [held[column] - self._usage.extended(name)[row, column] for name, held in self._capacity.items()]
-        return np.array(free, dtype=np.int64), np.array(self.given_back(self._shape), dtype=np.int64)
+        return np.array(free, dtype=np.int64), self._wanted
 
     def given_back(self, shape: PodShape) -> tuple[int, ...]:
         """What a pod of some shape takes of all that this one asks for."""

@@ -5,16 +5,16 @@ first puller pod's ADDED. So the watch's own delay, which both have, falls out. 
 controller needs: on the same Deployment event this process creates a pod itself at once, and waits for its ADDED.
 
 Two Deployments are changed in turn. One runs in a pool of nodes of its own, as many do: there the planner knows nodes
-before the first burst has landed, and the time is its own. The other may run on all nodes: there it waits on purpose
-until the burst has landed, so the time holds the scheduler's, too; and where even then no node is likelier than the
-others, nothing is pulled.
+before the first burst has landed. The other may run on all nodes: if none of them is likely enough before the burst has
+landed, the time holds the scheduler's, too; and where even then no node is likelier than the others, nothing is pulled.
 """
 
 import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -136,6 +136,30 @@ class Reactions(Struct, frozen=True):
     baseline: list[float]
     missed: int
     """Changes after which no puller pod came in time."""
+    use: "Use"
+
+
+class Use(Struct, frozen=True):
+    """What became of the pulls of some changes. The first half of a rollout's pods is its first burst."""
+
+    pulls: int = 0
+    """Nodes on which an image was pulled."""
+    used: int = 0
+    """Of those, nodes that a pod with the image was bound to."""
+    later: int = 0
+    """Pods that came after the first burst."""
+    hit: int = 0
+    """Of those, pods that came to one of those nodes, or to one that had taken such a pod before."""
+
+    def plus(self, pulled: Collection[str], bound: Sequence[str]) -> "Use":
+        """With one more change, given its nodes with pulls and those of its pods, in the order in which they came."""
+        later = bound[REPLICAS // 2 :]
+        return Use(
+            self.pulls + len(pulled),
+            self.used + len(set(pulled).intersection(bound)),
+            self.later + len(later),
+            self.hit + sum(node in pulled or node in bound[:at] for at, node in enumerate(later, REPLICAS // 2)),
+        )
 
 
 class Stopwatch:
@@ -146,6 +170,10 @@ class Stopwatch:
         self._waiting: dict[str, asyncio.Future[float]] = {}
         self._playing: set[asyncio.Task[None]] = set()
         self._played: set[str] = set()
+        self.pulled: defaultdict[str, set[str]] = defaultdict(set)
+        """Nodes with puller pods, by image."""
+        self.bound: defaultdict[str, list[str]] = defaultdict(list)
+        """Nodes of pods, by image, in the order in which they were bound."""
 
     def expect(self, what: str) -> "asyncio.Future[float]":
         """When something will be seen first, by the monotonic clock."""
@@ -173,9 +201,12 @@ class Stopwatch:
                 self._seen(f"pod {pod.metadata.name}")
                 for container in (pod.spec.containers or ()) if puller else ():
                     self._seen(f"puller {container.image}")
+                    self.pulled[container.image].add(pod.spec.node_name)
             bound = bool(pod.spec.node_name) and pod.status.phase == "Pending" and event.type != "DELETED"
             if bound and labels.get("app") != "background" and pod.metadata.uid not in self._played:
                 self._played.add(pod.metadata.uid)
+                if not puller:
+                    self.bound[pod.spec.containers[0].image if pod.spec.containers else ""].append(pod.spec.node_name)
                 task = asyncio.create_task(self._play(pod, puller=puller), name="play a kubelet")
                 self._playing.add(task)
                 task.add_done_callback(self._playing.discard)
@@ -300,6 +331,7 @@ async def _changes(
     reactions: list[float] = []
     baseline: list[float] = []
     missed = 0
+    use = Use()
     await client.create(DEPLOYMENTS, NAMESPACE, _deployment(name, selector))
     await _until_rolled_out(client, name)
     for number in track(range(changes), description=f"template changes of {name}", console=console):
@@ -314,7 +346,8 @@ async def _changes(
         except TimeoutError:
             missed += 1
         await _until_rolled_out(client, name)
-    return Reactions(reactions, baseline, missed)
+        use = use.plus(stopwatch.pulled[image], stopwatch.bound[image])
+    return Reactions(reactions, baseline, missed, use)
 
 
 async def _least(client: KubeletClient, stopwatch: Stopwatch, name: str) -> float:
@@ -394,10 +427,14 @@ def report(result: Result, console: Console) -> bool:
     console.print(table)
     console.print(
         f"In a pool of its own ({POOL_NODES} nodes) nodes are known before the first burst has landed; "
-        f"{result.pooled.missed} changes without a puller pod. On all nodes prewarm waits until the burst has landed, "
-        "so as not to pull where its pods do; "
+        f"{result.pooled.missed} changes without a puller pod. On all nodes few are likely enough then; "
         f"{result.free.missed} changes without a puller pod in {TIMEOUT_SECONDS:.0f} s (no node was likely enough)."
     )
+    for name, use in (("in the pool", result.pooled.use), ("on all nodes", result.free.use)):
+        console.print(
+            f"{name}: {use.pulls} pulls, {_percent(use.used, use.pulls)} on nodes that took a pod; "
+            f"{_percent(use.hit, use.later)} of the pods after the first burst came where a pull or a pod had been"
+        )
     console.print(
         f"mean inside of the controller, from seeing the change to ordering the pull: {1000 * result.inside:.0f} ms; "
         f"mean plan: {1000 * result.planning:.0f} ms"
@@ -419,6 +456,10 @@ def report(result: Result, console: Console) -> bool:
         f"{'reached' if reached else 'missed'}"
     )
     return reached
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
 def main(

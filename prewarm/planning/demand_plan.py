@@ -76,8 +76,11 @@ def plan_demand(
     )
     coming = steered(demand, to, snapshot) if to is not None else demand
     where = landing(coming, snapshot, history, done, cluster, seed, rivals)
-    prospects = _prospects(demand, where, needs, done, snapshot, warmth)
-    selection, to = _choose(coming, to, policy, snapshot, where, prospects, len(done.idle))
+    occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
+    prospects = _prospects(where, needs, done, snapshot, warmth, occupied)
+    # Where a pod of the revision is bound, a pull is used though no container has started yet.
+    idle = len(done.idle - occupied)
+    selection, to = _choose(coming, to, policy, snapshot, where, prospects, idle)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)
     turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
@@ -134,7 +137,7 @@ def _choose(
     limits = Limits(
         policy.coverage,
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
-        sure=None if where.settled else max(0, ceil(where.later / 2) - idle),
+        early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
     return select(prospects, limits, withheld=withheld), to
 
@@ -175,12 +178,19 @@ def _needs(demand: Demand) -> tuple[Needs, tuple[Skip, ...]]:
 
 
 def _prospects(
-    demand: Demand, where: Landing, needs: Needs, done: Underway, snapshot: ClusterSnapshot, warmth: Warmth
+    where: Landing,
+    needs: Needs,
+    done: Underway,
+    snapshot: ClusterSnapshot,
+    warmth: Warmth,
+    occupied: frozenset[str],
 ) -> list[Prospect]:
-    """Nodes where pods may land in time, and those where we pulled; none if nothing of the demand can be pulled."""
+    """Nodes where pods may land in time, and those where we pulled; none if nothing of the demand can be pulled.
+
+    `occupied` are nodes with a pod of the revision.
+    """
     if not needs.images:
         return []
-    occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     names = [name for name in {**where.chances, **dict.fromkeys(sorted(done.ours))} if name in snapshot.nodes]
     return [
         Prospect(

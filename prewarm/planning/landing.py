@@ -26,6 +26,10 @@ IMMINENT_SECONDS = 1.0
 """Pods that come within this time are on their nodes before a puller pod could be: nothing is pulled for them."""
 SCHEDULING_SECONDS = 5.0
 """A pod without a node for longer than this is not about to get one."""
+REPLAYS, EARLY_REPLAYS = 32, 16
+"""Courses of events that are played; the second number while pods are just being scheduled, on more than WIDE nodes:
+there a replay takes longer, and once they have landed nodes are chosen again."""
+WIDE = 256
 REPORT_SECONDS = 20.0
 """From an image's arrival until its node lists it, by which the scheduler scores: 2 to 38 s on real kubelets."""
 
@@ -88,6 +92,7 @@ class _Play:
             self._snapshot,
             first,
             leaving,
+            replays=EARLY_REPLAYS if self._cluster.count > WIDE else REPLAYS,
             seed=self._seed,
             images=self._images,
             cluster=self._cluster,

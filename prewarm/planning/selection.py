@@ -8,8 +8,9 @@ from msgspec import Struct
 from prewarm.model.nodes import NodeState
 from prewarm.model.plans import SkipReason
 
-SURE = 0.95
-"""A node that some pod takes with this probability is worth a pull before the first burst has landed."""
+EARLY_USED, EARLY_HELPED = 0.6, 0.3
+"""Before the first burst has landed, a node is worth a pull if some pod takes it with the first probability, and with
+the second one that the pull can help. A plan that knows where the burst landed goes down to less likely nodes."""
 LIKELY = 0.5
 """A node more likely used than not is worth its pull, even beyond coverage."""
 UNLIKELY = 0.05
@@ -53,8 +54,8 @@ class Limits(Struct, frozen=True):
     """Share of the expected landings to catch."""
     nodes: int
     """Nodes that may newly be warmed."""
-    sure: int | None = None
-    """While pods are just being scheduled: so many nodes at most, and only SURE ones; None = all is settled."""
+    early: int | None = None
+    """While pods are just being scheduled: so many nodes at most, and only likely ones; None = all is settled."""
 
 
 class Selection(Struct, frozen=True):
@@ -109,7 +110,7 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
             reasons[prospect.name] = withheld
         elif prospect.probability < UNLIKELY:
             reasons[prospect.name] = SkipReason.UNLIKELY
-        elif limits.sure is not None and not (_is_sure(prospect) and added < limits.sure):
+        elif limits.early is not None and not (_is_likely_early(prospect) and added < limits.early):
             reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:
             reasons[prospect.name] = SkipReason.BEYOND_COVERAGE
@@ -127,9 +128,9 @@ def _worth_listing(prospect: Prospect) -> bool:
     return prospect.probability >= UNLIKELY and prospect.obstacle is None
 
 
-def _is_sure(prospect: Prospect) -> bool:
-    """Whether some pod lands there almost surely, and more likely than not one that a pull can help."""
-    return prospect.certain >= SURE and prospect.probability >= LIKELY
+def _is_likely_early(prospect: Prospect) -> bool:
+    """Whether a pull is worth it however what is just being decided turns out."""
+    return prospect.certain >= EARLY_USED and prospect.probability >= EARLY_HELPED
 
 
 def settled(prospect: Prospect) -> SkipReason | None:

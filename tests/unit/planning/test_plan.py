@@ -180,6 +180,13 @@ def test_a_replan_keeps_what_was_pulled_and_adds_no_more_than_allowed() -> None:
     assert sum(bool(entry.missing) for entry in after.nodes) + len(pulled) <= 5
 
 
+def test_a_pull_where_a_pod_of_the_revision_is_bound_leaves_room_for_another() -> None:
+    """The first burst took the node: the pull pays off, though no container has used it yet."""
+    without = chosen(planned(rolling(bound=True)))
+    pulled = replace(rolling(bound=True), node_images={"n0": present("n0", IMAGE)})
+    assert set(chosen(planned(pulled))) == {*without, "n0"}
+
+
 def test_pulls_under_way_elsewhere_count_against_overprovision() -> None:
     records = {f"x{i}": present(f"x{i}", IMAGE) for i in range(3)}
     idle = [node(f"x{i}", cpu=1, memory=1) for i in range(3)]

@@ -64,12 +64,12 @@ def test_where_a_pod_of_the_revision_pulls_nothing_is_pulled() -> None:
     assert found.reasons == {"n": SkipReason.PULLED_BY_POD, "n0": SkipReason.BEYOND_COVERAGE}
 
 
-def test_before_the_burst_has_landed_only_certain_nodes_are_taken() -> None:
+def test_before_the_burst_has_landed_only_nodes_likely_either_way_are_taken() -> None:
     nodes = [Prospect("sure", 1.0, MISSING, certain=1.0), Prospect("depends", 1.0, MISSING, certain=0.5)]
-    found = select(nodes, Limits(1.0, 5, sure=5))
+    found = select(nodes, Limits(1.0, 5, early=5))
     assert found.chosen == {"sure"}
     assert found.reasons == {"depends": SkipReason.UNSETTLED}
-    assert select(prospects(1.0, 1.0, 1.0), Limits(1.0, 5, sure=2)).chosen == {"n0", "n1"}
+    assert select(prospects(1.0, 1.0, 1.0), Limits(1.0, 5, early=2)).chosen == {"n0", "n1"}
 
 
 def test_an_unpredictable_demand_warms_nothing_new() -> None:

@@ -190,6 +190,8 @@ def parse_time(value: object) -> float | None:
 
 def one_line(text: str, limit: int) -> str:
     """Text of others (kubelet, server, registry) as one printable line of at most `limit` characters."""
+    if len(text) <= limit and text.isprintable() and "  " not in text and text == text.strip():
+        return text
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 

@@ -76,13 +76,22 @@ _LEAVING_TAINTS = frozenset(
 _CONTROL_PLANE_TAINTS = frozenset({"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"})
 
 
+def is_answering(node: Node) -> bool:
+    """Whether its kubelet may be expected to go on with what it was given."""
+    return node.ready and not _is_leaving(node)
+
+
+def _is_leaving(node: Node) -> bool:
+    return node.deleted_at is not None or any(taint.key in _LEAVING_TAINTS for taint in node.taints)
+
+
 def pull_obstacle(node: Node, tolerations: tuple[Toleration, ...] = ()) -> NodeState | None:
     """Why nothing should be pulled on the node now; None if pulling is fine.
 
     NoSchedule taints do not count (the pods that come may tolerate them), except those of control-plane nodes;
     NoExecute taints would end the puller pod at once. `tolerations` lift such taints.
     """
-    if node.deleted_at is not None or any(taint.key in _LEAVING_TAINTS for taint in node.taints):
+    if _is_leaving(node):
         return NodeState.LEAVING
     if not node.ready:
         return NodeState.NOT_READY

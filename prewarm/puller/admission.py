@@ -1,6 +1,7 @@
 """Which of the wanted pulls may start now? The one place where budgets, rates and slots are kept."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -61,7 +62,9 @@ class Admission:
         pairs: Pairs,
         refusals: Iterable[Refusal] = (),
         headroom: Headroom | None = None,
+        under_way: int = 0,
     ) -> None:
+        """`under_way`: creates that wait for the server's answer."""
         self._snapshot = snapshot
         self._settings = settings
         self._history = history
@@ -73,9 +76,11 @@ class Admission:
         }
         self._silent = silent_registries(snapshot.node_images, snapshot.taken_at)
         self._orders: list[Order] = []
+        self._under_way = under_way
         self._withheld: dict[WithheldReason, int] = {}
         self._look_again_at: float | None = None
         self._busy: dict[str, float | None] = {}
+        self._small: dict[str, bool] = {}
         self._headroom = headroom if headroom is not None else Headroom(snapshot)
         self._short_of_quota = self._headroom.refused
         self.waiting_for_quota: set[str] = set()
@@ -90,32 +95,49 @@ class Admission:
 
     def _admit_cache(self, standing: Standing) -> None:
         now = self._snapshot.taken_at
-        cache = standing.cache
         due = [pair for pair in standing.open_pairs() if pair.is_due(now)]
-        if not due:
-            return
         # What is there can wait for what is not.
-        due.sort(key=lambda pair: pair.there)
-        at_once = nodes_at_once(cache, standing.nodes)
-        small = self._small_by_node(due)
+        due.sort(key=attrgetter("there"))
+        at_once = nodes_at_once(standing.cache, standing.nodes)
         taken: set[tuple[str, str]] = set()
-        for pair in due:
-            if (pair.node, pair.image) in taken:
-                continue
-            if len(self._orders) >= self._settings.orders_at_once:
-                self._look_again(now)
-                return
-            watched = pair.attempts > 0 or not standing.sound[pair.image]
-            reason = self._obstacle(cache, pair, at_once, containers=1 + watched)
-            if reason is not None:
-                self._withheld[reason] = self._withheld.get(reason, 0) + 1
-                continue
-            images = self._together(cache, pair, small.get(pair.node, ()))
-            watched = pair.attempts > 0 or not all(standing.sound[image] for image in images)
-            if not self._fits_quota(cache, len(images) + watched):
-                continue
-            taken.update((pair.node, image) for image in images)
-            self._order(standing, pair, images, watched=watched)
+        # Pulls on one node share its line and its disk: a second one begins where no idle node is left to begin with.
+        for most in range(1, self._settings.node_pulls + 1):
+            later: list[Pair] = []
+            for number, pair in enumerate(due):
+                if (pair.node, pair.image) in taken:
+                    continue
+                if self._under_way + len(self._orders) >= self._settings.orders_at_once:
+                    self._look_again(now)
+                    return
+                if self._work.total >= self._settings.cluster_pulls:
+                    rest = sum((other.node, other.image) not in taken for other in (*due[number:], *later))
+                    self._withhold(WithheldReason.BUDGET, rest)
+                    return
+                if self._work.on_node(pair.node) >= most:
+                    later.append(pair)
+                else:
+                    taken.update((pair.node, image) for image in self._try(standing, pair, at_once))
+            due = later
+        self._withhold(WithheldReason.NODE_BUSY, len(due))
+
+    def _try(self, standing: Standing, pair: Pair, at_once: int) -> tuple[str, ...]:
+        """Order a pair that is due if it fits, maybe with others; images that need not be tried again now."""
+        cache = standing.cache
+        watched = pair.attempts > 0 or not standing.sound[pair.image]
+        reason = self._obstacle(cache, pair, at_once, containers=1 + watched)
+        if reason is not None:
+            self._withhold(reason)
+            return ()
+        images = self._together(standing, pair)
+        watched = pair.attempts > 0 or not all(standing.sound[image] for image in images)
+        if not self._fits_quota(cache, len(images) + watched):
+            return ()
+        self._order(standing, pair, images, watched=watched)
+        return images
+
+    def _withhold(self, reason: WithheldReason, pairs: int = 1) -> None:
+        if pairs:
+            self._withheld[reason] = self._withheld.get(reason, 0) + pairs
 
     def _order(self, standing: Standing, pair: Pair, images: tuple[str, ...], *, watched: bool) -> None:
         cache, course = standing.cache, standing.course
@@ -135,19 +157,15 @@ class Admission:
         )
         if order.key in self._work.pods:
             # The pod of this very attempt still stands, its evidence already void: it is removed first.
-            self._withheld[WithheldReason.NODE_BUSY] = self._withheld.get(WithheldReason.NODE_BUSY, 0) + 1
+            self._withhold(WithheldReason.NODE_BUSY)
             return
         self._work.add(order)
         self._headroom.take(order)
         self._orders.append(order)
 
     def _obstacle(self, cache: ImageCache, pair: Pair, at_once: int, containers: int) -> WithheldReason | None:
-        """Why a pair that is due does not start in a pod of its own; checks that concern everything come first."""
-        work, settings = self._work, self._settings
-        if work.total >= settings.cluster_pulls:
-            return WithheldReason.BUDGET
-        if work.on_node(pair.node) >= settings.node_pulls:
-            return WithheldReason.NODE_BUSY
+        """Why a pair that is due does not start in a pod of its own, though cluster and node have places for it."""
+        work = self._work
         if work.is_active_anywhere(pair.node, pair.image):
             return WithheldReason.NODE_BUSY
         reason = self._registry_obstacle(pair)
@@ -168,8 +186,7 @@ class Admission:
         elif self._headroom.allows(cache, containers):
             return True
         self.waiting_for_quota.add(cache.uid)
-        reason = WithheldReason.QUOTA_HEADROOM
-        self._withheld[reason] = self._withheld.get(reason, 0) + 1
+        self._withhold(WithheldReason.QUOTA_HEADROOM)
         return False
 
     def _registry_obstacle(self, pair: Pair) -> WithheldReason | None:
@@ -224,25 +241,23 @@ class Admission:
             memory += requests["memory"] * count
         return not (0 < allocatable.milli_cpu < cpu or 0 < allocatable.memory < memory)
 
-    def _small_by_node(self, due: Sequence[Pair]) -> Mapping[str, Sequence[Pair]]:
-        """Due pairs whose image is known to take a moment only, by node."""
-        seconds: dict[str, float | None] = {}
-        small: dict[str, list[Pair]] = {}
-        for pair in due:
-            if pair.image not in seconds:
-                seconds[pair.image] = self._history.pull_seconds(pair.image)
-            estimate = seconds[pair.image]
-            if estimate is not None and estimate <= self._settings.small_seconds:
-                small.setdefault(pair.node, []).append(pair)
-        return small
+    def _is_small(self, image: str) -> bool:
+        """Whether pulling an image is known to take a moment only."""
+        known = self._small.get(image)
+        if known is None:
+            estimate = self._history.pull_seconds(image)
+            known = self._small[image] = estimate is not None and estimate <= self._settings.small_seconds
+        return known
 
-    def _together(self, cache: ImageCache, pair: Pair, small: Sequence[Pair]) -> tuple[str, ...]:
+    def _together(self, standing: Standing, pair: Pair) -> tuple[str, ...]:
         """Images for one pod: the pair's, and if it is small, others on the same node that are as small and as new."""
-        if pair not in small:
+        if not self._is_small(pair.image):
             return (pair.image,)
+        cache, now = standing.cache, self._snapshot.taken_at
         images = [pair.image]
         chosen = {canonical(pair.image)}
-        for other in small:
+        others = [other for other in standing.open_on(pair.node) if other.is_due(now) and self._is_small(other.image)]
+        for other in sorted(others, key=attrgetter("there")):
             if len(images) >= self._settings.images_per_pod:
                 break
             key = (cache.uid, canonical(other.image))

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from prewarm.model.image_caches import DeletionPolicy
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.puller.outcome import PullState, Reading
+from prewarm.puller.outcome import Reading
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.work import Work
 
@@ -75,4 +75,4 @@ def _is_patient(reading: Reading, snapshot: ClusterSnapshot, work: Work) -> bool
         return False
     if cache is None or cache.deleted_at is not None or cache.deletion_policy is DeletionPolicy.PURGE:
         return False
-    return all(result.state is not PullState.FAILED for result in reading.results)
+    return not reading.failed

@@ -46,6 +46,10 @@ class Hearsay:
             caches = {cache.uid for cache in snapshot.image_caches.values()}
             self.altered = {uid: text for uid, text in self.altered.items() if uid in caches}
 
+    def order_of(self, key: ObjectKey) -> Order | None:
+        """As what a pod was ordered; None if that is not known."""
+        return self._orders.get(key)
+
     def missing_secret(self, pod: Pod) -> str:
         """What the kubelet said of secrets that it did not find for a pod; "" if nothing."""
         return self._secrets.get(pod.uid, "")

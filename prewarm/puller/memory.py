@@ -1,6 +1,7 @@
 """What was asked for and is not visible yet: the only thing that the puller knows beyond the snapshot."""
 
 from collections.abc import Collection, Iterator, Mapping
+from operator import is_
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from prewarm.puller.limits import LimitsMemory
 from prewarm.puller.pairs import Pairs
 from prewarm.puller.pods import Order
 from prewarm.puller.purge_memory import PurgeMemory
+from prewarm.puller.readings import Readings
 from prewarm.puller.refresh import Refreshes
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.standing import Changed, Standing
@@ -40,14 +42,20 @@ class _Observed(Struct, frozen=True):
     asked: frozenset[str]
     names: Mapping[str, tuple[str, ...]]
 
-    def equals(self, other: "_Observed") -> bool:
-        """Whether the node is as it was, `asked` aside: these values are never changed, only replaced."""
+    def speaks_of(
+        self,
+        node: Node,
+        record: NodeImages | None,
+        pods: Mapping[ObjectKey, Pod] | None,
+        pullers: tuple[Pod, ...],
+    ) -> bool:
+        """Whether the node is as it was: these values are never changed, only replaced."""
         return (
-            self.node is other.node
-            and self.record is other.record
-            and self.pods is other.pods
-            and len(self.pullers) == len(other.pullers)
-            and all(a is b for a, b in zip(self.pullers, other.pullers, strict=True))
+            self.node is node
+            and self.record is record
+            and self.pods is pods
+            and len(self.pullers) == len(pullers)
+            and all(map(is_, self.pullers, pullers))
         )
 
 
@@ -70,12 +78,14 @@ class PullerMemory:
         self.defaults = Defaults()
         self.limits = LimitsMemory()
         self._orders: dict[ObjectKey, Order] = {}
+        self._under_way: set[ObjectKey] = set()
         self._refusals: dict[ObjectKey, Refusal] = {}
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
         self.failed_at: dict[str, float] = {}
         self.refreshes = Refreshes()
         self.doubts = Doubts()
         self.hearsay = Hearsay()
+        self.readings = Readings()
         self.deferral = Deferral()
         self.held_nodes: frozenset[str] = frozenset()
         """Nodes on which something was held lately."""
@@ -90,6 +100,7 @@ class PullerMemory:
     def refused(self, namespace: str, name: str, message: str, at: float) -> None:
         """Tell that the API server did not take a puller pod (403, 404, 422 and the like), in the server's words."""
         self.purge.refused(namespace, name, message, at)
+        self._under_way.discard((namespace, name))
         order = self._orders.pop((namespace, name), None)
         if order is not None:
             before = self._refusals.get(order.key)
@@ -98,7 +109,25 @@ class PullerMemory:
     def lost(self, namespace: str, name: str) -> None:
         """Tell that a puller pod was not created, for no fault of its own (no connection, 5xx): it is ordered again."""
         self.purge.lost(namespace, name)
+        self._under_way.discard((namespace, name))
         self._orders.pop((namespace, name), None)
+
+    def sent(self, namespace: str, name: str) -> bool:
+        """Tell that a create waits for its answer: until `refused`, `lost` or `arrived` it counts, however long.
+
+        False if it is none of an image to be pulled.
+        """
+        if (namespace, name) not in self._orders:
+            return False
+        self._under_way.add((namespace, name))
+        return True
+
+    def arrived(self, namespace: str, name: str, at: float) -> None:
+        """Tell that a pod was created, or was there already; soon it is visible."""
+        self._under_way.discard((namespace, name))
+        order = self._orders.get((namespace, name))
+        if order is not None:
+            self._orders[order.key] = replace(order, ordered_at=at)
 
     def catch_up(self, snapshot: ClusterSnapshot) -> None:
         """Drop what the snapshot shows, what is overdue, and what nobody asks for any more.
@@ -122,8 +151,10 @@ class PullerMemory:
             key: order
             for key, order in self._orders.items()
             if key not in snapshot.puller_pods
-            and order.cache_uid in caches
-            and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS
+            and (
+                key in self._under_way
+                or (order.cache_uid in caches and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS)
+            )
         }
         self._refusals = {
             key: refusal if refusal.at <= now else replace(refusal, at=now)
@@ -145,6 +176,11 @@ class PullerMemory:
     def orders(self) -> tuple[Order, ...]:
         """Pods ordered and not seen yet."""
         return tuple(self._orders.values())
+
+    @property
+    def under_way(self) -> int:
+        """How many of them wait for the server's answer."""
+        return len(self._under_way)
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -184,6 +220,11 @@ class PullerMemory:
             record = snapshot.node_images.get(name)
             pods = snapshot.pods_by_node.get(name)
             before = self._observed.get(name)
+            same = before is not None and before.speaks_of(node, record, pods, known.pullers(name))
+            if same and same_question:
+                if name in self._unrecorded:
+                    observed.append(name)
+                continue
             same_pods = before is not None and before.pods is pods
             if asked.follows_pods and before is not None and not same_pods:
                 for namespace in _changed_namespaces(before.pods or {}, pods or {}):
@@ -202,7 +243,7 @@ class PullerMemory:
                 or before.names is not now.names
             ):
                 judged.add(name)
-            if before is None or name in self._unrecorded or not before.equals(now):
+            if before is None or name in self._unrecorded or not same:
                 observed.append(name)
             elif images is not before.asked and any(known.is_there(name, image) for image in images - before.asked):
                 # Newly asked for, and there: otherwise the record says no more than before.
@@ -238,7 +279,7 @@ class PullerMemory:
             snapshot: the cluster.
             pairs: judges on it.
             changed: nodes that changed since the last call.
-            restless: nodes on which pulls are under way, ordered or refused: time alone changes how they stand.
+            restless: nodes on which pods of ours moved, are ordered or were refused.
             courses: by uid, where every cache stands in its life.
         """
         restless, self._restless = {*restless, *self._restless}, frozenset(restless)

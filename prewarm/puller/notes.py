@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from prewarm.model.image_caches import Condition, PullerForm
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.puller.alterations import alterations
 from prewarm.puller.forms import mounts_images
 from prewarm.puller.hearsay import Hearsay
 from prewarm.puller.quota import Headroom
+from prewarm.puller.readings import Readings
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.standing import Standing
 from prewarm.puller.work import Work
@@ -19,15 +19,14 @@ NOTES = frozenset({PODS_ALTERED, VOLUME_FORM, QUOTA_LIMITED})
 _LONGEST = 240
 
 
-def listen(hearsay: Hearsay, snapshot: ClusterSnapshot, work: Work) -> None:
+def listen(hearsay: Hearsay, readings: Readings, work: Work) -> None:
     """Note what admission made of the pods that are there: with the pod the proof goes."""
     newest: dict[str, tuple[float, str]] = {}
     for reading in work.readings:
         pod = reading.pod
         if pod.owner is None:
             continue
-        raw = snapshot.puller_pods[pod.key]
-        said = "; ".join(alterations(pod) if raw is pod else dict.fromkeys((*alterations(pod), *alterations(raw))))
+        said = readings.altered(pod.key)
         known = newest.get(pod.owner.uid)
         if known is None or (known[0], known[1]) < (pod.created_at, said):
             newest[pod.owner.uid] = (pod.created_at, said)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from prewarm.model.images import canonical
+from prewarm.model.nodes import pull_identity
 from prewarm.model.pods import ContainerKind, ContainerPhase, ContainerStatus, Pod, PodPhase
 from prewarm.presence.evidence import mounts_its_images, proves_presence
 from prewarm.puller.alterations import is_ours, targets
@@ -43,11 +44,14 @@ class Reading(Struct, frozen=True):
     results: tuple[ImageResult, ...]
     begun: bool
     """Whether it may have begun to pull: from then on nothing stops it (neither deletion nor its deadline)."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether every image has its verdict: the pod has nothing more to do."""
-        return all(result.state is not PullState.PULLING for result in self.results)
+    settled: bool
+    """Whether every image has its verdict: the pod has nothing more to do."""
+    failed: bool
+    """Whether an image failed."""
+    pulling: tuple[str, ...] = ()
+    """Images without a verdict, canonical."""
+    identity: str = ""
+    """Under whose credentials it pulls."""
 
 
 _PULL_FAILURES = frozenset(
@@ -150,7 +154,21 @@ def read(pod: Pod, now: float, timeout_seconds: float, missing_secret: str = "")
     begun = helper is not None and helper.phase is ContainerPhase.TERMINATED
     # In form Volume nothing comes before the pulls but the sandbox.
     begun = begun or (mounted and (pod.sandbox_ready_at is not None or bool(pod.containers)))
-    return Reading(pod, tuple(results), begun or any(result.state is not PullState.PULLING for result in results))
+    pulling = tuple(canonical(result.image) for result in results if result.state is PullState.PULLING)
+    return Reading(
+        pod,
+        tuple(results),
+        begun=begun or len(pulling) < len(results),
+        settled=not pulling,
+        failed=any(result.state is PullState.FAILED for result in results),
+        pulling=pulling,
+        identity=pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets),
+    )
+
+
+def given_up_at(pod: Pod, timeout_seconds: float) -> float:
+    """After which time a pod without any verdict counts as failed."""
+    return pod.created_at + timeout_seconds + GRACE_SECONDS
 
 
 def _with_secret(result: ImageResult, missing_secret: str) -> ImageResult:
@@ -208,7 +226,7 @@ def _ended(
         return reason, f"{prefix}{said}"[:MAX_MESSAGE]
     if pod.phase is PodPhase.SUCCEEDED:
         return FailureReason.UNKNOWN, "the pod succeeded without a status for this image"
-    if now > pod.created_at + timeout_seconds + GRACE_SECONDS:
+    if now > given_up_at(pod, timeout_seconds):
         return FailureReason.DEADLINE, f"no verdict from the kubelet within {timeout_seconds:g} s"
     return None
 

@@ -61,19 +61,19 @@ def reconcile(
     snapshot = memory.limits.apply(memory.defaults.apply(snapshot, settings), history)
     memory.catch_up(snapshot)
     known = warmth(snapshot, memory.warmth)
-    work = Work(snapshot, memory.orders, memory.failed_at, memory.hearsay)
-    listen(memory.hearsay, snapshot, work)
+    work = Work(snapshot, memory.orders, memory.failed_at, memory.hearsay, memory.readings)
+    listen(memory.hearsay, memory.readings, work)
     headroom = Headroom(snapshot, memory.orders)
     courses = memory.courses(snapshot)
     pairs = Pairs(snapshot, known, work, memory.refusals, courses, memory.doubts)
     changed = memory.read_nodes(snapshot, known)
-    restless = {*work.nodes, *(refusal.order.node for refusal in memory.refusals)}
+    restless = {*work.moved, *(refusal.order.node for refusal in memory.refusals)}
     standings = memory.standings(snapshot, pairs, changed, restless, courses)
     retention = Retention(work, settings, snapshot.taken_at)
     holds = Holds(snapshot, settings, known, work, memory)
     kept = retention.kept | holds.kept
     purge = Purge(snapshot, settings.purge, memory.purge, standings, work, kept)
-    admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals, headroom)
+    admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals, headroom, memory.under_way)
     admitted = admission.admit(standing for standing in standings if standing.cache.uid not in purge.resting)
     intents = list(_ordered(admitted, memory, work, headroom, settings))
     resting = frozenset(uid for uid, course in courses.items() if course.rests)
@@ -151,6 +151,8 @@ def _wake_times(
         yield admitted.look_again_at
     for standing in standings:
         if standing.cache.suspend or (standing.course is not None and standing.course.rests):
+            continue
+        if not standing.counts[PairState.FAILED]:
             continue
         for pair in standing.open_pairs():
             if pair.state is PairState.FAILED and pair.due_at is not None and pair.due_at > now:

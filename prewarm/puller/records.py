@@ -6,20 +6,9 @@ from msgspec.structs import replace
 
 from prewarm.api.node_image import MAX_FAILED_PULLS, bounded_node_images, node_images_manifest
 from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete, Intent
-from prewarm.model.nodes import (
-    Evidence,
-    FailedPull,
-    Node,
-    NodeImages,
-    NodeState,
-    may_become,
-    pull_identity,
-    pull_obstacle,
-)
-from prewarm.model.pods import Pod
+from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, NodeState, may_become, pull_obstacle
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Warmth, forgotten, observe
-from prewarm.puller.alterations import targets
 from prewarm.puller.hold import HeldImages
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.outcome import Reading
@@ -116,22 +105,22 @@ class Records:
             return node.name not in self._unrecorded
         if reading.begun:
             return False
-        return not self._is_wanted(pod, node, memory)
+        return not self._is_wanted(reading, node, memory)
 
-    def _is_wanted(self, pod: Pod, node: Node, memory: PullerMemory) -> bool:
+    def _is_wanted(self, reading: Reading, node: Node, memory: PullerMemory) -> bool:
         """Whether a pod that has pulled nothing yet should: later nothing stops it.
 
         Where the node is cordoned, silent or the like, its pod would wait; a new one is ordered when the node returns.
         """
+        pod = reading.pod
         cache = self._work.caches.get(pod.owner.uid) if pod.owner is not None else None
         if pod.namespace in self._yielding:
             return False
         if cache is None or cache.uid in self._resting or obstacle(node, cache) is not None:
             return False
-        identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
-        if not may_become(identity, cache.namespace, cache.service_account, cache.pull_secrets):
+        if not may_become(reading.identity, cache.namespace, cache.service_account, cache.pull_secrets):
             return False
-        return any(memory.wants(cache.uid, node.name, image) for _, image, _ in targets(pod))
+        return any(memory.wants(cache.uid, node.name, result.image) for result in reading.results)
 
     def _blamed(self, reading: Reading, recorded: tuple[FailedPull, ...]) -> list[FailedPull]:
         """Failures of a pod that count as attempts: not those of a node in trouble, nor of a deleted cache."""

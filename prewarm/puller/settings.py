@@ -44,7 +44,7 @@ class PullerSettings(Struct, frozen=True):
     silent_registry_pulls: int = 1
     """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
     orders_at_once: int = 100
-    """Pods ordered in one look: their creates are awaited, and nothing else is decided meanwhile."""
+    """Pods ordered and not answered for at once: those that wait behind them may still be chosen otherwise."""
     busy_pulls: int = 50
     """With more puller pods at work than this, the records of finished ones, and so their deletion, wait some seconds:
     the API server's time goes to pulls first."""

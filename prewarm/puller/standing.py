@@ -1,7 +1,7 @@
 """How does a whole ImageCache stand? The pairs of all its nodes and their sums, kept up to date node by node."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -49,7 +49,10 @@ class Standing:
         self._by_node: dict[str, tuple[Pair, ...]] = {}
         self._meant: dict[str, tuple[int, ...]] = {}
         self._nodes_of_entry: Counter[int] = Counter()
-        self._open: set[str] = set()
+        self._open: dict[str, tuple[Pair, ...]] = {}
+        """By node, what is left to do there."""
+        self._open_in_order: list[str] | None = None
+        """Those nodes, None while their order is not known."""
         self._moves = any(asks_again(cache, image) for entry in cache.lists for image in entry.images)
         self._shared: dict[tuple[Pair, ...], tuple[Pair, ...]] = {}
 
@@ -90,7 +93,7 @@ class Standing:
             cache: the cache as it is now, with the same spec.
             pairs: judges on the present snapshot.
             changed: nodes that changed since the last call.
-            restless: nodes where pulls are under way: only what is left to do there may stand differently.
+            restless: nodes where pulls of ours moved: only what is left to do there may stand differently.
         """
         names = [*self._targets.candidates(changed.judged), *(name for name in restless if name in self._open)]
         if self._targets.follows_pods:
@@ -133,10 +136,17 @@ class Standing:
 
     def open_pairs(self) -> Iterator[Pair]:
         """Pairs with something left to do, in the order in which they are to be pulled."""
-        for name in sorted(self._open, key=self._targets.rank):
-            for pair in self._by_node[name]:
-                if pair.is_open:
-                    yield pair
+        for name in self._nodes_in_order():
+            yield from self._open[name]
+
+    def open_on(self, name: str) -> tuple[Pair, ...]:
+        """Those of one node."""
+        return self._open.get(name, ())
+
+    def _nodes_in_order(self) -> Sequence[str]:
+        if self._open_in_order is None:
+            self._open_in_order = sorted(self._open, key=self._targets.rank)
+        return self._open_in_order
 
     def pairs(self) -> Iterator[tuple[str, Pair]]:
         """Every pair with its node's name."""
@@ -163,10 +173,13 @@ class Standing:
         self.revision += 1
         self._count(before, -1)
         self._count(pairs, 1)
-        if any(pair.is_open for pair in pairs):
-            self._open.add(name)
+        still_open = tuple(pair for pair in pairs if pair.is_open)
+        if bool(still_open) is not (name in self._open):
+            self._open_in_order = None
+        if still_open:
+            self._open[name] = still_open
         else:
-            self._open.discard(name)
+            self._open.pop(name, None)
             # The pairs of settled nodes name no node: a thousand nodes share one value.
             pairs = self._shared.setdefault(pairs, pairs)
         if pairs:

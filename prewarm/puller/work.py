@@ -1,21 +1,22 @@
 """What is under way? Live puller pods, and pods ordered but not seen yet, in the groupings that decisions need."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from prewarm.api.fields import one_line
 from prewarm.model.image_caches import ImageCache
 from prewarm.model.images import canonical, registry_of
-from prewarm.model.nodes import FailedPull, NodeState, pull_identity, pull_obstacle
+from prewarm.model.nodes import FailedPull, is_answering
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import pulls_for
 from prewarm.puller.hearsay import Hearsay
-from prewarm.puller.outcome import MAX_MESSAGE, PullState, Reading, read
+from prewarm.puller.outcome import MAX_MESSAGE, PullState, Reading
 from prewarm.puller.pods import Order, attempt_of
-from prewarm.puller.targets import POD_TOLERATIONS
+from prewarm.puller.readings import Readings
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 """For pods whose ImageCache is gone."""
+_NOWHERE: Collection[str] = frozenset()
 
 
 class Work:
@@ -31,19 +32,23 @@ class Work:
         orders: Iterable[Order] = (),
         failed_at: dict[str, float] | None = None,
         hearsay: Hearsay | None = None,
+        readings: Readings | None = None,
     ) -> None:
-        """Read every pod once.
+        """Read every pod that changed.
 
         Args:
             snapshot: the cluster.
             orders: pods ordered and perhaps not visible yet.
             failed_at: by pod uid, when a failure was first seen; written to, since a pod's status does not tell.
             hearsay: what else is known of the pods.
+            readings: of the snapshot before.
         """
-        self._hearsay = hearsay if hearsay is not None else Hearsay()
+        hearsay = hearsay if hearsay is not None else Hearsay()
+        read_before = readings if readings is not None else Readings()
         self._failed_at = failed_at if failed_at is not None else {}
         self.caches: Mapping[str, ImageCache] = {cache.uid: cache for cache in snapshot.image_caches.values()}
-        self.readings: tuple[Reading, ...] = tuple(self._read(snapshot))
+        self.readings: tuple[Reading, ...] = read_before.take(snapshot, hearsay, self.timeout_of)
+        self._moved = read_before.moved
         self.readings_by_node: dict[str, list[Reading]] = {}
         """In the order in which they were tried."""
         self._active: dict[tuple[str, str], set[str]] = {}
@@ -57,35 +62,26 @@ class Work:
         for reading in self.readings:
             self.readings_by_node.setdefault(reading.pod.node_name, []).append(reading)
             pod = reading.pod
-            if any(result.state is PullState.FAILED for result in reading.results):
+            if reading.failed:
                 # Whole seconds: what is read back from the API has to equal what was written. Not before the refresh
                 # for which it was tried, or a clock that was set back would have it tried at once for ever.
                 self._failed_at.setdefault(pod.uid, max(float(int(snapshot.taken_at)), pulls_for(pod)))
             if reading.settled:
                 continue
-            images = [result.image for result in reading.results if result.state is PullState.PULLING]
             node = snapshot.nodes.get(pod.node_name)
-            holds_place = node is not None and pull_obstacle(node, POD_TOLERATIONS) not in {
-                NodeState.NOT_READY,
-                NodeState.LEAVING,
-            }
             self._count(
                 node=pod.node_name,
                 cache_uid=pod.owner.uid if pod.owner is not None else "",
-                images=images,
-                identity=pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets),
-                holds_place=holds_place,
+                images=reading.pulling,
+                identity=reading.identity,
+                holds_place=node is not None and is_answering(node),
             )
-        for readings in self.readings_by_node.values():
-            readings.sort(key=lambda reading: (pulls_for(reading.pod), attempt_of(reading.pod), reading.pod.key))
+        for tried in self.readings_by_node.values():
+            if len(tried) > 1:
+                tried.sort(key=lambda reading: (pulls_for(reading.pod), attempt_of(reading.pod), reading.pod.key))
         for order in orders:
             if order.key not in self.pods:
                 self.add(order)
-
-    def _read(self, snapshot: ClusterSnapshot) -> Iterator[Reading]:
-        for key in sorted(snapshot.puller_pods):
-            pod = self._hearsay.restored(snapshot.puller_pods[key])
-            yield read(pod, snapshot.taken_at, self.timeout_of(pod), self._hearsay.missing_secret(pod))
 
     def timeout_of(self, pod: Pod) -> float:
         """How long the attempt that a pod stands for may take, in seconds."""
@@ -93,9 +89,10 @@ class Work:
         seconds = cache.attempt_timeout_seconds if cache is not None else None
         return seconds if seconds is not None else DEFAULT_TIMEOUT_SECONDS
 
-    def _count(self, *, node: str, cache_uid: str, images: list[str], identity: str, holds_place: bool) -> None:
+    def _count(self, *, node: str, cache_uid: str, images: Collection[str], identity: str, holds_place: bool) -> None:
+        """Count a pod; `images` are canonical."""
         for image in images:
-            self._active.setdefault((node, canonical(image)), set()).update({identity, cache_uid})
+            self._active.setdefault((node, image), set()).update((identity, cache_uid))
         if not holds_place:
             return
         self.total += 1
@@ -106,21 +103,22 @@ class Work:
 
     def add(self, order: Order) -> None:
         """Count a pod that is being ordered."""
-        self._unseen_images.update((order.cache_uid, canonical(image)) for image in order.images)
+        images = tuple(map(canonical, order.images))
+        self._unseen_images.update((order.cache_uid, image) for image in images)
         self._unseen.setdefault(order.node, []).append(order)
         self.pods.add(order.key)
         self._count(
             node=order.node,
             cache_uid=order.cache_uid,
-            images=list(order.images),
+            images=images,
             identity=order.pull_identity,
             holds_place=True,
         )
 
     @property
-    def nodes(self) -> set[str]:
-        """Nodes with a pod of ours, seen or not."""
-        return {*self.readings_by_node, *self._unseen}
+    def moved(self) -> set[str]:
+        """Nodes on which pods say something else than in the snapshot before, or are ordered and not seen yet."""
+        return {*self._moved, *self._unseen}
 
     def is_active(self, node: str, image: str, identity: str, cache_uid: str) -> bool:
         """Whether a pod under way pulls the image there, for this cache or under the same credentials."""
@@ -147,9 +145,9 @@ class Work:
         """Pods under way that pull from a registry."""
         return self._per_registry.get(registry, 0)
 
-    def nodes_of(self, cache_uid: str) -> frozenset[str]:
-        """Nodes on which pods of a cache are under way."""
-        return frozenset(self._nodes_of_cache.get(cache_uid, ()))
+    def nodes_of(self, cache_uid: str) -> Collection[str]:
+        """Nodes on which pods of a cache are under way, as of now: not a copy."""
+        return self._nodes_of_cache.get(cache_uid, _NOWHERE)
 
     def failed_at(self, pod: Pod) -> float:
         """When a pod was first seen to have failed."""
@@ -161,10 +159,9 @@ class Work:
         Of an attempt after which another one was recorded, nothing: its pod is only kept for people to look at.
         """
         pod = reading.pod
-        if pod.owner is None:
+        if pod.owner is None or not reading.failed:
             return []
         attempt = attempt_of(pod)
-        identity = pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets)
         known = {failure.image: failure for failure in recorded if failure.cache_uid == pod.owner.uid}
         begun = pulls_for(pod)
         found = []
@@ -180,7 +177,7 @@ class Work:
                 message=one_line(result.message, MAX_MESSAGE),
                 attempts=attempt,
                 at=self._failed_at.get(pod.uid, 0.0),
-                pull_identity=identity,
+                pull_identity=reading.identity,
             )
             before = known.get(image)
             if before is None or before.at < begun or before.attempts < attempt:

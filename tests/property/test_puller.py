@@ -37,6 +37,7 @@ from prewarm.puller.standing import Standing
 from prewarm.puller.targets import Targets, obstacle
 from prewarm.puller.work import Work
 from tests.support.clusters import cluster, node
+from tests.support.pulling import assert_as_if_judged_anew
 
 IMAGES = (
     "registry.test/a:v1",
@@ -327,18 +328,12 @@ def test_memory_changes_no_verdict(before: ClusterSnapshot, after: ClusterSnapsh
     memory = PullerMemory()
     for found in (before, after):
         known = warmth(found, memory.warmth)
-        work = live(found)
+        work = Work(found, readings=memory.readings)
         judge = Pairs(found, known, work)
         courses = memory.courses(found)
-        kept = memory.standings(found, judge, memory.read_nodes(found, known), work.nodes, courses)
+        kept = memory.standings(found, judge, memory.read_nodes(found, known), work.moved, courses)
         for standing in kept:
-            fresh = Standing(standing.cache)
-            fresh.course = courses[standing.cache.uid]
-            fresh.judge_all(standing.cache, judge)
-            assert list(standing.pairs()) == list(fresh.pairs())
-            assert list(standing.open_pairs()) == list(fresh.open_pairs())
-            assert +standing.counts == +fresh.counts
-            assert +standing.reasons == +fresh.reasons
+            assert_as_if_judged_anew(standing, judge)
 
 
 @given(snapshots(), BUDGETS)

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prewarm.model.image_caches import ImageCache, ImageList
-from prewarm.puller import PullerSettings
+from prewarm.presence import warmth
+from prewarm.puller import PullerMemory, PullerSettings
+from prewarm.puller.pairs import Pairs
 from prewarm.puller.work import Work
-from tests.support.pulling import MB, World, registries
+from tests.support.pulling import MB, World, assert_as_if_judged_anew, registries
 
 IMAGES = {"registry.test/web:v1": 100 * MB, "registry.test/proxy:v1": 10 * MB, "other.test/log:v1": 30 * MB}
 NODES = 5
@@ -61,3 +63,37 @@ def watch(found: World, until: float, budgets: PullerSettings) -> None:
         per_node = Counter(reading.pod.node_name for reading in work.readings if not reading.settled)
         assert max(per_node.values(), default=0) <= 1
         assert work.from_registry("registry.test") <= budgets.registry_pulls
+
+
+@given(
+    arrivals=st.lists(
+        st.tuples(st.floats(0.0, 20.0), st.sampled_from([*sorted(IMAGES), "registry.test/absent:v1"])),
+        min_size=1,
+        max_size=4,
+    ),
+    lost=st.frozensets(st.integers(0, 15), max_size=4),
+    node_pulls=st.integers(1, 2),
+)
+@settings(max_examples=15, deadline=None)
+def test_what_is_kept_between_looks_changes_no_verdict(
+    arrivals: list[tuple[float, str]], lost: frozenset[int], node_pulls: int
+) -> None:
+    """Only pods that changed are read, and only their nodes are judged."""
+    found = World(registries(IMAGES), settings=PullerSettings(node_pulls=node_pulls, cluster_pulls=4), lost=lost)
+    found.add_nodes(NODES)
+    start, kept = found.now, PullerMemory()
+    waiting = sorted(arrivals)
+    while found.now < start + 60:
+        if waiting and found.now >= start + waiting[0][0]:
+            _, image = waiting.pop(0)
+            lists = (ImageList((image,)),)
+            name = f"c{len(waiting)}"
+            found.add_cache(ImageCache("shop", name, uid=name, generation=1, lists=lists, attempt_timeout_seconds=20))
+        found.step(start + (waiting[0][0] if waiting else 60))
+        snapshot = found.snapshot()
+        known = warmth(snapshot, kept.warmth)
+        work = Work(snapshot, found.memory.orders, found.memory.failed_at, readings=kept.readings)
+        courses = kept.courses(snapshot)
+        judge = Pairs(snapshot, known, work, courses=courses)
+        for standing in kept.standings(snapshot, judge, kept.read_nodes(snapshot, known), work.moved, courses):
+            assert_as_if_judged_anew(standing, judge)

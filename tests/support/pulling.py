@@ -32,6 +32,8 @@ from prewarm.model.quotas import ResourceQuota
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.model.workloads import Namespace
 from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, RememberedCache, reconcile
+from prewarm.puller.pairs import Pairs
+from prewarm.puller.standing import Standing
 from prewarm.simulation.fleet import Fleet
 from prewarm.simulation.manifests import pod_from_manifest
 from prewarm.simulation.outputs import (
@@ -251,6 +253,17 @@ class World:
                     self.pulls.append(output)
             case _:
                 pass
+
+
+def assert_as_if_judged_anew(standing: Standing, judge: Pairs) -> None:
+    """What was kept of a cache since the last snapshot is what reading all of this one gives."""
+    fresh = Standing(standing.cache)
+    fresh.course = standing.course
+    fresh.judge_all(standing.cache, judge)
+    assert list(standing.pairs()) == list(fresh.pairs())
+    assert list(standing.open_pairs()) == list(fresh.open_pairs())
+    assert +standing.counts == +fresh.counts
+    assert +standing.reasons == +fresh.reasons
 
 
 def _whole(status: ContainerStatus) -> ContainerStatus:

@@ -61,7 +61,8 @@ class Loop:
                 somebody who can.
         """
         memory = await self._services.persistence.load()
-        term = Term(self._settings, self._services, memory, await self._services.unsteerable())
+        unsteerable = await self._services.unsteerable()
+        term = Term(self._settings, self._services, memory, unsteerable, nudge=self.nudge)
         events, self._standby = tuple(self._standby), deque(maxlen=STANDBY_EVENTS)
         work = Work(self._services.store.changed(), events, self._services.clocks.steady())
         try:

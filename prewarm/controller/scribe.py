@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
 
 from prewarm.controller.execution import Execution
 from prewarm.model.intents import Apply, Create, Delete, Intent, LabelNode, OpenGate, RecordEvent, RemoveAnnotation
@@ -26,6 +25,8 @@ class Scribe:
         self._execution = execution
         self._waiting: tuple[dict[_Key, Intent], ...] = tuple({} for _ in range(_RANKS))
         """By rank."""
+        self._written_to: set[_Key] = set()
+        """Objects that are being written to; one at a time for each, so that their intents keep their order."""
         self._more = asyncio.Event()
 
     def put(self, intents: Iterable[Intent]) -> None:
@@ -45,19 +46,34 @@ class Scribe:
 
     async def run(self) -> None:
         """Write until cancelled; what still waits then is left to whoever decides next."""
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            while any(self._waiting):
-                await self._execution.execute(self._next())
+        async with asyncio.TaskGroup() as group:
+            while True:
+                while len(self._written_to) < AT_ONCE and (intent := self._next()) is not None:
+                    about = _object(intent)
+                    self._written_to.add(about)
+                    group.create_task(self._write(intent, about), name=f"write {' '.join(about)}")
+                await self._more.wait()
+                self._more.clear()
 
-    def _next(self) -> tuple[Intent, ...]:
-        """The next few to write, what people wait for first: a thousand records must not keep a status back."""
-        chosen: list[Intent] = []
+    async def _write(self, intent: Intent, about: _Key) -> None:
+        try:
+            await self._execution.execute((intent,))
+        finally:
+            self._written_to.discard(about)
+            self._more.set()
+
+    def _next(self) -> Intent | None:
+        """The next to write, what people wait for first: a thousand records must not keep a status back."""
         for queue in self._waiting:
-            keys = list(islice(queue, AT_ONCE - len(chosen)))
-            chosen.extend(queue.pop(key) for key in keys)
-        return tuple(chosen)
+            for key, intent in queue.items():
+                if _object(intent) not in self._written_to:
+                    del queue[key]
+                    return intent
+        return None
+
+
+def _object(intent: Intent) -> _Key:
+    return (intent.resource.plural, intent.namespace, intent.name)
 
 
 def _rank(intent: Intent) -> int:

@@ -16,6 +16,7 @@ from prewarm.controller.announcing import Announcer
 from prewarm.controller.execution import Execution
 from prewarm.controller.gatekeeper import Gatekeeper
 from prewarm.controller.metrics import Metrics
+from prewarm.controller.ordering import Ordering
 from prewarm.controller.pacing import Due, Pace
 from prewarm.controller.persistence import Memory, Persistence
 from prewarm.controller.purge_keeping import PurgeKeeping
@@ -27,7 +28,7 @@ from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.images import PullPolicy
-from prewarm.model.intents import PODS, Apply, Create, Delete, Intent
+from prewarm.model.intents import PODS, Create, Delete
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
@@ -99,9 +100,20 @@ class Term:
         services: Services,
         memory: Memory,
         unsteerable: SteerState | None = SteerState.SWITCHED_OFF,
+        *,
+        nudge: Callable[[], None] = lambda: None,
     ) -> None:
-        """`unsteerable`: why no pods can be steered; None if they can."""
+        """Begin with what is known.
+
+        Args:
+            settings: the controller's.
+            services: what it works with.
+            memory: what was stored.
+            unsteerable: why no pods can be steered; None if they can.
+            nudge: called when there is a reason for a cycle that no change of the store tells.
+        """
         self._settings = settings
+        self._nudge = nudge
         self._services = services
         self._history = memory.history
         self._ledger = memory.ledger
@@ -130,6 +142,7 @@ class Term:
         self._surroundings_changed = False
         self._looked = False
         self._scribe = Scribe(services.execution)
+        self._ordering = Ordering(services.execution, self._answered)
         self._to_store = asyncio.Event()
         self._dirty = False
         self._persisted_at = 0.0
@@ -261,15 +274,18 @@ class Term:
             self._learn_until = snapshot.taken_at + LEARN_SECONDS
         await self._purges.keep(decision.remembered)
         creates = self._admitted(intent for intent in decision.intents if isinstance(intent, Create))
-        # Deletions make room, in quotas and on nodes; what only tells waits until the pulls are ordered. But for status
-        # where no rollout waits for its first pull: fifty creates on a busy server would delay it by a second.
         others = [intent for intent in decision.intents if not isinstance(intent, Create)]
-        last = [intent for intent in others if not self._goes_first(intent)]
-        self._scribe.put(intent for intent in others if self._goes_first(intent))
+        first, later = self._by_urgency(creates, snapshot)
+        self._ordering.put(later, snapshot.taken_at)
+        # Where a rollout waits for its first pull, what only tells waits, too, until that is ordered: the server's time
+        # goes to it. Deletions make room, in quotas and on nodes.
+        last = [intent for intent in others if first and not isinstance(intent, Delete)]
+        self._scribe.put(intent for intent in others if not first or isinstance(intent, Delete))
         try:
-            if creates:
-                self._react(creates, snapshot)
-                self._heed(await services.execution.execute(creates), snapshot.taken_at)
+            if first:
+                self._react(first, snapshot)
+                for result in await services.execution.execute(first):
+                    self._heed(result, snapshot.taken_at)
         finally:
             self._scribe.put(last)
 
@@ -287,19 +303,24 @@ class Term:
             self._puller_wakes_at = min(again_at, self._puller_wakes_at or again_at)
         return tuple(admitted)
 
-    def _goes_first(self, intent: Intent) -> bool:
-        match intent:
-            case Delete():
-                return True
-            case Apply(subresource="status"):
-                return not self._reactions
-            case _:
-                return False
+    def _by_urgency(
+        self, creates: Iterable[Create], snapshot: ClusterSnapshot
+    ) -> tuple[tuple[Create, ...], tuple[Create, ...]]:
+        """Pods to be created before anything else is done, and those for which no look waits.
+
+        The former are those that a rollout waits for, and those that remove images, which are few.
+        """
+        first: list[Create] = []
+        later: list[Create] = []
+        for intent in creates:
+            cache = snapshot.image_caches.get((intent.namespace, _owner(intent)[0]))
+            waited_for = cache is not None and cache.workload in self._reactions
+            behind = not waited_for and self._puller_memory.sent(intent.namespace, intent.name)
+            (later if behind else first).append(intent)
+        return tuple(first), tuple(later)
 
     def _react(self, creates: Collection[Create], snapshot: ClusterSnapshot) -> None:
         """Measure the time from a workload's change to the order of its first pull."""
-        if not self._reactions:
-            return
         now = self._services.clocks.steady()
         for intent in creates:
             cache = snapshot.image_caches.get((intent.namespace, _owner(intent)[0]))
@@ -307,16 +328,24 @@ class Term:
             if seen_at is not None:
                 self._services.metrics.reaction.observe(now - seen_at)
 
-    def _heed(self, results: Collection[WriteResult], now: float) -> None:
-        """Tell the puller which pods the server did not take."""
-        for result in results:
-            intent = result.intent
-            if intent.resource != PODS:
-                continue
-            if result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
-                self._puller_memory.refused(intent.namespace, intent.name, result.message, now)
-            elif result.outcome is WriteOutcome.FAILED:
-                self._puller_memory.lost(intent.namespace, intent.name)
+    def _answered(self, result: WriteResult, ordered_at: float) -> None:
+        """Heed what became of a pod that was created while looks went on."""
+        self._heed(result, ordered_at)
+        if not result.done:
+            self._pulls_concerned = True
+            self._nudge()
+
+    def _heed(self, result: WriteResult, ordered_at: float) -> None:
+        """Tell the puller whether the server took a pod."""
+        intent, memory = result.intent, self._puller_memory
+        if intent.resource != PODS:
+            return
+        if result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
+            memory.refused(intent.namespace, intent.name, result.message, ordered_at)
+        elif result.outcome is WriteOutcome.FAILED:
+            memory.lost(intent.namespace, intent.name)
+        else:
+            memory.arrived(intent.namespace, intent.name, self._services.clocks.wall())
 
     def _account(self, work: Work) -> None:
         clocks = self._services.clocks
@@ -355,6 +384,7 @@ class Term:
         """Write what no decision waits for, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._scribe.run(), name="scribe")
+            group.create_task(self._ordering.run(), name="order pods")
             group.create_task(self._remember(), name="remember")
 
     async def _remember(self) -> None:

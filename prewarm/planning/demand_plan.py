@@ -83,18 +83,13 @@ def plan_demand(
     selection, to = _choose(coming, to, policy, snapshot, where, prospects, idle)
     chosen = [prospect for prospect in prospects if prospect.name in selection.chosen]
     weighed = frozenset(prospect.name for prospect in prospects)
-    turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
-
-    def order(prospect: Prospect) -> tuple[tuple[bool, float, float], int, str]:
-        return (_order(prospect, demand, snapshot.taken_at, history), turns.get(prospect.name, 0), prospect.name)
-
     late = sorted(node.name for node in where.candidates.nodes if needs.images and node.name not in weighed)
     return DemandPlan(
         demand=demand,
         candidates=where.candidates,
         nodes=tuple(
             PlannedNode(prospect.name, prospect.probability, _to_pull(prospect))
-            for prospect in sorted(chosen, key=order)
+            for prospect in _in_order(chosen, demand, snapshot.taken_at, history)
         ),
         skips=(
             *skips,
@@ -208,6 +203,16 @@ def _prospects(
 
 def _to_pull(prospect: Prospect) -> tuple[str, ...]:
     return () if prospect.obstacle is not None or (prospect.pod_pulls and not prospect.ours) else prospect.missing
+
+
+def _in_order(chosen: list[Prospect], demand: Demand, now: float, history: History) -> list[Prospect]:
+    """By value; equals as the demand names its nodes, then by name."""
+    turns = {name: turn for turn, name in enumerate(name for batch in demand.batches for name in batch.nodes)}
+
+    def order(prospect: Prospect) -> tuple[tuple[bool, float, float], int, str]:
+        return (_order(prospect, demand, now, history), turns.get(prospect.name, 0), prospect.name)
+
+    return sorted(chosen, key=order)
 
 
 def _order(prospect: Prospect, demand: Demand, now: float, history: History) -> tuple[bool, float, float]:

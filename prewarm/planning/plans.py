@@ -1,21 +1,22 @@
 """The plan for all covered workloads, or for those that changed."""
 
 from collections.abc import Collection
+from functools import cached_property
 
 from prewarm.demand import coverage, demands, plan_again_at, previous_demands
 from prewarm.history import History
-from prewarm.model.image_caches import PolicyMode
-from prewarm.model.plans import DemandPlan, Plan, Problem, Skip, SkipReason
+from prewarm.model.image_caches import Policy, PolicyMode
+from prewarm.model.plans import Demand, DemandPlan, Plan, Problem, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import SteerState
-from prewarm.model.workloads import WorkloadKey
+from prewarm.model.workloads import Workload, WorkloadKey
 from prewarm.placement import ClusterArrays, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.planning.kept import plan_kept
 from prewarm.planning.rolling import Rolling
 from prewarm.planning.steering import steered_first
 from prewarm.planning.underway import Done
-from prewarm.presence import WarmthMemory, warmth
+from prewarm.presence import Warmth, WarmthMemory, warmth
 
 
 def plan(
@@ -37,57 +38,78 @@ def plan(
         memory: kept by the caller between snapshots, so that unchanged nodes are not read again.
         unsteerable: why no pods can be steered in this cluster, whatever policies say; None if they can.
     """
-    heat = warmth(snapshot, memory)
-    cluster: ClusterArrays | None = None
-    pulls = Done(snapshot)
-    rolling = Rolling(snapshot, history)
-    entries: list[DemandPlan] = []
-    skips: list[Skip] = []
-    problems: list[Problem] = []
-    later: list[tuple[WorkloadKey, float]] = []
+    making = _Making(snapshot, history, warmth(snapshot, memory), seed, unsteerable)
     for key in sorted(snapshot.workloads if only is None else set(only)):
         workload = snapshot.workloads.get(key)
-        if workload is None:
-            continue
+        if workload is not None:
+            making.consider(workload)
+    return Plan(
+        tuple(making.entries),
+        tuple(making.skips),
+        tuple(making.problems),
+        None if only is None else tuple(sorted(set(only))),
+        tuple(making.later),
+    )
+
+
+class _Making:
+    """A plan in the making: what all its demands read, and what was decided so far."""
+
+    def __init__(
+        self, snapshot: ClusterSnapshot, history: History, heat: Warmth, seed: int, unsteerable: SteerState | None
+    ) -> None:
+        self._snapshot = snapshot
+        self._history = history
+        self._heat = heat
+        self._seed = seed
+        self._unsteerable = unsteerable
+        self._pulls = Done(snapshot)
+        self._rolling = Rolling(snapshot, history)
+        self.entries: list[DemandPlan] = []
+        self.skips: list[Skip] = []
+        self.problems: list[Problem] = []
+        self.later: list[tuple[WorkloadKey, float]] = []
+
+    @cached_property
+    def _cluster(self) -> ClusterArrays:
+        """Made for the first demand: most plans have none."""
+        return cluster_arrays(self._snapshot)
+
+    def consider(self, workload: Workload) -> None:
+        """Add what one workload needs, or why nothing is done for it."""
+        key, snapshot = workload.key, self._snapshot
         wishes = coverage(snapshot, workload)
         if wishes.problem:
-            problems.append(Problem(key, wishes.problem))
+            self.problems.append(Problem(key, wishes.problem))
         if wishes.policy is None:
-            continue
+            return
         if wishes.policy.mode is PolicyMode.OFF:
-            skips.append(Skip(SkipReason.POLICY_OFF, key))
-            continue
+            self.skips.append(Skip(SkipReason.POLICY_OFF, key))
+            return
         try:
-            wanted = demands(snapshot, key, wishes.policy, history)
+            wanted = demands(snapshot, key, wishes.policy, self._history)
         except ValueError as error:
-            problems.append(Problem(key, f"strategy of {key}: {error}"))
-            continue
-        again = plan_again_at(snapshot, workload, wishes, history)
+            self.problems.append(Problem(key, f"strategy of {key}: {error}"))
+            return
+        again = plan_again_at(snapshot, workload, wishes, self._history)
         if again is not None:
-            later.append((key, again))
+            self.later.append((key, again))
         first = steered_first(wanted)
-        for demand in wanted:
-            cluster = cluster or cluster_arrays(snapshot)
-            entries.append(
-                plan_demand(
-                    demand,
-                    wishes.policy,
-                    snapshot,
-                    heat,
-                    history,
-                    cluster=cluster,
-                    pulls=pulls,
-                    seed=seed,
-                    unsteerable=unsteerable or (None if demand is first else SteerState.OTHER_DEMAND),
-                    rivals=rolling.beside(demand),
-                )
-            )
+        self.entries.extend(self._planned(demand, wishes.policy, first) for demand in wanted)
         replaced = previous_demands(snapshot, key, wishes.policy, wishes.excluded)
-        entries.extend(plan_kept(demand, wishes.policy, snapshot, heat) for demand in replaced)
-    return Plan(
-        tuple(entries),
-        tuple(skips),
-        tuple(problems),
-        None if only is None else tuple(sorted(set(only))),
-        tuple(later),
-    )
+        self.entries.extend(plan_kept(demand, wishes.policy, snapshot, self._heat) for demand in replaced)
+
+    def _planned(self, demand: Demand, policy: Policy, steered: Demand | None) -> DemandPlan:
+        """One demand's plan; of a workload's demands only one is steered."""
+        return plan_demand(
+            demand,
+            policy,
+            self._snapshot,
+            self._heat,
+            self._history,
+            cluster=self._cluster,
+            pulls=self._pulls,
+            seed=self._seed,
+            unsteerable=self._unsteerable or (None if demand is steered else SteerState.OTHER_DEMAND),
+            rivals=self._rolling.beside(demand),
+        )

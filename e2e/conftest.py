@@ -14,6 +14,7 @@ from typing import NoReturn, cast
 
 import pytest
 
+from e2e import steer
 from e2e.cluster import binaries
 from e2e.cluster.binaries import ArgoRollouts, ControlPlaneBinaries
 from e2e.cluster.gomodules import ToolError
@@ -113,6 +114,18 @@ def cluster(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
         yield chosen
     finally:
         running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def steering(cluster: Cluster) -> Iterator[str]:
+    """The policy that steers pods, in force for the whole session; gives the namespace of its entries.
+
+    Once for all: an API server (1.36.3) that loses its last binding with a parameter does not find the next one's.
+    """
+    name = f"prewarm-steering-{os.getpid()}"
+    steer.install(cluster, name)
+    yield name
+    steer.remove(cluster, name)
 
 
 @pytest.fixture

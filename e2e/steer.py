@@ -12,7 +12,8 @@ from e2e.manifests import PROJECT
 
 ENTRIES = "prewarm-steer"
 """ConfigMap of what is steered."""
-POLICY = "prewarm-steer-pods"
+POLICY = "test-steer-pods"
+"""Its name, beside that of a chart."""
 _FILE = PROJECT / "charts/prewarm/files/steer/pods.yaml"
 _SECONDS = 30.0
 
@@ -20,15 +21,14 @@ _SECONDS = 30.0
 def install(cluster: Cluster, namespace: str) -> None:
     """Apply the policy, bound to the entries in a namespace of its own.
 
-    It stays as long as tests need it: an API server (1.36.3) that loses its last binding with a parameter does not
-    find the parameter of the next one.
-
     Raises:
         TimeoutError: if it is not taken up.
     """
-    cluster.kubectl("create", "namespace", namespace)
-    write_entries(cluster, namespace, {"probe.default.steer": entry("steer.prewarm.dev/probe", "probe")})
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    cluster.kubectl("apply", "-f", "-", manifest=json.dumps(space))
+    write_entries(cluster, namespace, PROBE)
     policy = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    policy["metadata"]["name"] = POLICY
     binding = {
         "apiVersion": policy["apiVersion"],
         "kind": "MutatingAdmissionPolicyBinding",
@@ -57,6 +57,10 @@ def remove(cluster: Cluster, namespace: str) -> None:
 def entry(label: str, value: str, until: str = "2099-01-01T00:00:00Z") -> str:
     """What the controller writes for one workload."""
     return f"{label} {value} {until}"
+
+
+PROBE = {"probe.default.steer": entry("steer.prewarm.dev/probe", "probe")}
+"""By which the policy is known to be in force."""
 
 
 def write_entries(cluster: Cluster, namespace: str, entries: Mapping[str, str]) -> None:

@@ -1,6 +1,5 @@
 """The policy that steers new pods, on a real API server with every shape of pod."""
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 from e2e import steer
 from e2e.cluster.selection import Cluster
 
-SYSTEM = f"prewarm-steer-pods-{os.getpid()}"
-"""Namespace of the entries."""
 SPACE = "default"
 LABEL = "steer.prewarm.dev/0123456789abcdef"
 OURS = {
@@ -33,13 +30,12 @@ OTHER_PODS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def policy(cluster: Cluster) -> Iterator[None]:
-    steer.install(cluster, SYSTEM)
+def entries(cluster: Cluster, steering: str) -> Iterator[None]:
     steer.write_entries(
         cluster,
-        SYSTEM,
+        steering,
         {
-            "probe.default.steer": steer.entry("steer.prewarm.dev/probe", "probe"),
+            **steer.PROBE,
             **{
                 f"{key}.{SPACE}.web": steer.entry(LABEL, "rev-1")
                 for key in ("deployment", "rollout", "statefulset", "replicaset", "cloneset", "job", "cronjob")
@@ -52,7 +48,7 @@ def policy(cluster: Cluster) -> Iterator[None]:
         },
     )
     yield
-    steer.remove(cluster, SYSTEM)
+    steer.write_entries(cluster, steering, steer.PROBE)
 
 
 def of_deployment(name: str = "web", spec: Mapping[str, object] | None = None) -> dict[str, Any]:

@@ -300,10 +300,15 @@ async def test_plan_says_whether_the_controller_steers(
         "metadata": {"labels": {"app": "web"}},
         "spec": {"containers": [{"name": "web", "image": IMAGE}]},
     }
-    deployment = {"replicas": 2, "paused": True, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    deployment: dict[str, object] = {
+        "replicas": 2,
+        "paused": True,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": template,
+    }
     annotations = {"prewarm.dev/enabled": "true"}
-    metadata = {"name": "web", "namespace": "shop", "uid": "w", "annotations": annotations, "generation": 1}
-    shell.server.put(DEPLOYMENTS, {"metadata": metadata, "spec": deployment})
+    about = {"name": "web", "namespace": "shop", "uid": "w", "annotations": annotations, "generation": 1}
+    shell.server.put(DEPLOYMENTS, {"metadata": about, "spec": deployment})
     assert await shell.run("plan", "--output", "json") == 0
     (demand,) = json.loads(capsys.readouterr().out)["demands"]
     assert demand["steering"]["state"] == state

@@ -1,0 +1,120 @@
+"""Steering on a real control plane: on equal, empty nodes, where nothing can be predicted, pods still start warm."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e import steer
+from e2e.cluster.selection import Cluster
+from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
+from e2e.manifests import install_definitions
+from prewarm.api.steer_label import PREFIX
+
+PLAN = LanePlan(nodes=60, prefix="steer", image_bytes=100_000_000, varied=False)
+REPLICAS = 20
+BURST = 10
+"""Of 20 replicas at the default strategy: 5 above them, then 5 for those that may be missing."""
+POLICY = f"steer-{os.getpid()}"
+
+
+@pytest.fixture(scope="module")
+def policy(cluster: Cluster) -> Iterator[None]:
+    install_definitions(cluster)
+    manifest = {
+        "apiVersion": "prewarm.dev/v1alpha1",
+        "kind": "PrewarmPolicy",
+        "metadata": {"name": POLICY},
+        "spec": {"placement": {"steer": "Prefer"}},
+    }
+    cluster.kubectl("apply", "-f", "-", manifest=json.dumps(manifest))
+    yield
+    cluster.kubectl("delete", "prewarmpolicies.prewarm.dev", POLICY)
+
+
+@pytest.fixture
+async def lane(cluster: Cluster, policy: None, namespace: str, tmp_path: Path) -> AsyncIterator[Lane]:
+    async with running(cluster, namespace, tmp_path, PLAN) as found:
+        yield found
+
+
+def deployment(tag: str, **annotations: str) -> dict[str, object]:
+    own = {"prewarm.dev/enabled": "true", "prewarm.dev/policy": POLICY, **annotations}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop", "annotations": own},
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": pod_template(tag, PLAN, name="shop", startup_seconds=3),
+        },
+    }
+
+
+async def change(lane: Lane, tag: str) -> None:
+    await lane.kubectl("set", "image", "deployment/shop", f"app={REPOSITORY}:{tag}")
+
+
+async def pods(lane: Lane, tag: str) -> list[dict[str, Any]]:
+    """Pods of a tag in the order of their creation."""
+    found = json.loads(await lane.kubectl("get", "pods", "-l", "app=shop", "-o", "json"))["items"]
+    of_tag = [pod for pod in found if pod["spec"]["containers"][0]["image"].endswith(f":{tag}")]
+    return sorted(of_tag, key=lambda pod: pod["metadata"]["creationTimestamp"])
+
+
+async def labelled(lane: Lane) -> Mapping[str, list[str]]:
+    """Steering labels by node."""
+    found = json.loads(await lane.kubectl("get", "nodes", "-o", "json"))["items"]
+    ours = {
+        node["metadata"]["name"]: [key for key in node["metadata"]["labels"] if key.startswith(PREFIX)]
+        for node in found
+    }
+    return {name: keys for name, keys in ours.items() if keys}
+
+
+async def unlabelled(lane: Lane) -> None:
+    async def none() -> bool:
+        return not await labelled(lane)
+
+    await eventually(none)
+
+
+def wasted(lane: Lane, tag: str, used: set[str]) -> float:
+    """Share of the nodes that we pulled on which no pod used."""
+    ours = {
+        pull.node
+        for pull in lane.emulator.pulls
+        if pull.image == f"{REPOSITORY}:{tag}" and "-pull-" in pull.pod and not pull.error and pull.downloaded_bytes
+    }
+    return len(ours - used) / max(1, len(ours))
+
+
+def most(found: list[dict[str, Any]]) -> int:
+    """Pods on the node that has most."""
+    return max(Counter(pod["spec"]["nodeName"] for pod in found).values())
+
+
+async def test_on_equal_nodes_the_pods_after_the_first_burst_start_warm(lane: Lane, steering: str) -> None:
+    controller = await lane.controller(
+        PREWARM_NAMESPACE=steering, PREWARM_STEER="true", PREWARM_LEASE_DURATION_SECONDS="15"
+    )
+    await lane.apply(deployment("v1"))
+    await lane.rolled_out("deployment/shop")
+    before = await outcomes(controller, REPLICAS)
+    await change(lane, "v2")
+    await lane.rolled_out("deployment/shop")
+    after = await outcomes(controller, 2 * REPLICAS)
+    found = await pods(lane, "v2")
+    warm = sum(after.get(name, 0) - before.get(name, 0) for name in ("hit_prewarmed", "hit_present"))
+
+    assert warm >= REPLICAS - BURST, after
+    assert lane.cold_starts("v2") == REPLICAS - warm
+    assert wasted(lane, "v2", {pod["spec"]["nodeName"] for pod in found}) <= 0.15
+    assert [len(steer.preferences(pod)) for pod in found[-(REPLICAS - BURST) :]] == [1] * (REPLICAS - BURST)
+    assert most(found) <= 2
+    await unlabelled(lane)

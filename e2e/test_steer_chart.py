@@ -1,0 +1,95 @@
+"""Steering as the chart installs it: what our own ServiceAccounts may write on a node, and what goes with it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster.selection import Cluster, Lane
+from e2e.release import CONTROLLER, RELEASE, RELEASE_NAMESPACE, as_user, attempt, installed
+
+CLEANER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{RELEASE}-steer-cleanup"
+NODE = "steer-chart"
+LABEL = "steer.prewarm.dev/0123456789abcdef"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release(cluster: Cluster, helm: Path, steering: str) -> Iterator[None]:
+    """With the policy of the other tests in force, since its going would be the end of theirs."""
+    if cluster.lane is Lane.EXISTING:
+        pytest.skip("installing and uninstalling would take away what is installed on an existing cluster")
+    with installed(cluster, helm, "--set", "steer.enabled=true", hooks=False):
+        # kubectl reads what it patches; we do not.
+        cluster.kubectl("create", "clusterrolebinding", "steer-test", "--clusterrole=view", f"--user={CONTROLLER}")
+        cluster.kubectl("create", "clusterrole", "steer-read", "--verb=get", "--resource=nodes")
+        cluster.kubectl(
+            "create", "clusterrolebinding", "steer-read", "--clusterrole=steer-read", f"--user={CONTROLLER}"
+        )
+        try:
+            yield
+        finally:
+            cluster.kubectl("delete", "clusterrolebinding", "steer-test", "steer-read")
+            cluster.kubectl("delete", "clusterrole", "steer-read")
+
+
+@pytest.fixture(scope="module")
+def node(cluster: Cluster, release: None) -> Iterator[str]:
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE, LABEL: "old"}, "annotations": {"a": "b"}},
+    }
+    cluster.kubectl("create", "-f", "-", manifest=json.dumps(manifest))
+    yield NODE
+    cluster.kubectl("delete", "node", NODE)
+
+
+def patched(cluster: Cluster, patch: dict[str, object], user: str = CONTROLLER) -> str:
+    """What the server says to a merge patch of the node in a user's name; "" if it takes it."""
+    options = ("--type=merge", "--dry-run=server", "-p", json.dumps(patch), *as_user(user))
+    return attempt(cluster, "patch", "node", NODE, *options)
+
+
+@pytest.mark.parametrize("value", ["new", "old", None])
+def test_our_accounts_set_and_remove_labels_of_ours(cluster: Cluster, node: str, value: str | None) -> None:
+    assert patched(cluster, {"metadata": {"labels": {LABEL: value, "steer.prewarm.dev/ffff": "x"}}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        ({"metadata": {"labels": {"example.com/other": "x"}}}, "labels under steer.prewarm.dev/ only"),
+        ({"metadata": {"labels": {"kubernetes.io/hostname": "x"}}}, "labels under steer.prewarm.dev/ only"),
+        ({"metadata": {"labels": {"kubernetes.io/hostname": None}}}, "labels under steer.prewarm.dev/ only"),
+        ({"metadata": {"labels": {LABEL: "x", "node-role.kubernetes.io/control-plane": ""}}}, "only"),
+        ({"metadata": {"annotations": {"a": "c"}}}, "nothing of a node but its own labels"),
+        ({"metadata": {"finalizers": ["example.com/never"]}}, "nothing of a node but its own labels"),
+        ({"spec": {"unschedulable": True}}, "nothing of a node but its own labels"),
+        ({"spec": {"taints": [{"key": "x", "effect": "NoExecute"}]}}, "nothing of a node but its own labels"),
+    ],
+)
+def test_our_accounts_do_nothing_else(cluster: Cluster, node: str, patch: dict[str, object], told: str) -> None:
+    assert told in patched(cluster, patch)
+
+
+def test_a_person_is_not_bound_by_that(cluster: Cluster, node: str) -> None:
+    assert attempt(cluster, "label", "node", NODE, "example.com/other=x", "--dry-run=server") == ""
+
+
+def test_the_rights_are_there_only_with_it(cluster: Cluster, node: str) -> None:
+    for verb, allowed in (("patch", True), ("update", False), ("delete", False), ("create", False)):
+        said = attempt(cluster, "auth", "can-i", verb, "nodes", "--quiet", *as_user(CONTROLLER))
+        assert (said == "") is allowed, verb
+    entries = ("configmaps/prewarm-steer", "-n", RELEASE_NAMESPACE)
+    assert attempt(cluster, "auth", "can-i", "patch", *entries, "--quiet", *as_user(CONTROLLER)) == ""
+    assert "prewarm-steer" in cluster.kubectl("get", "configmaps", "-n", RELEASE_NAMESPACE, "-o", "name")
+
+
+def test_the_policy_that_steers_is_bound_to_the_entries(cluster: Cluster) -> None:
+    binding = json.loads(cluster.kubectl("get", "mutatingadmissionpolicybinding", "prewarm-steer-pods", "-o", "json"))
+    assert binding["spec"]["paramRef"] == {
+        "name": "prewarm-steer",
+        "namespace": RELEASE_NAMESPACE,
+        "parameterNotFoundAction": "Allow",
+    }

@@ -20,7 +20,7 @@ LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_preemption.py e2
 
 .PHONY: help
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/.locked: pyproject.toml uv.lock .ci/setup
 	@.ci/setup

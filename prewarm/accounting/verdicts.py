@@ -30,6 +30,7 @@ _NOT_WITHHELD = frozenset(
         SkipReason.UNLIKELY,
         SkipReason.TOO_LATE,
         SkipReason.UNSETTLED,
+        SkipReason.STEERED_ELSEWHERE,
     }
 )
 """The node was a candidate that was left out as improbable, or became one when its pods existed already (the first

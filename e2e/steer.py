@@ -41,7 +41,7 @@ def install(cluster: Cluster, namespace: str) -> None:
     for manifest in (policy, binding):
         cluster.kubectl("apply", "-f", "-", manifest=json.dumps(manifest))
     until = time.monotonic() + _SECONDS
-    while not preferences(created(cluster, "default", pod("Probe", "steer"))):
+    while not preferences(created(cluster, "default", pod("Probe", "steer"))[0]):
         if time.monotonic() > until:
             raise TimeoutError("the API server does not apply the policy that steers pods")
         time.sleep(0.2)
@@ -59,7 +59,7 @@ def entry(label: str, value: str, until: str = "2099-01-01T00:00:00Z") -> str:
     return f"{label} {value} {until}"
 
 
-PROBE = {"probe.default.steer": entry("steer.prewarm.dev/probe", "probe")}
+PROBE = {"probe.default.steer": entry("steer.prewarm.dev/0000000000000000", "probe")}
 """By which the policy is known to be in force."""
 
 
@@ -92,12 +92,14 @@ def pod(
     }
 
 
-def created(cluster: Cluster, namespace: str, manifest: Mapping[str, object]) -> dict[str, Any]:
-    """A pod as the API server would store it."""
+def created(cluster: Cluster, namespace: str, *manifests: Mapping[str, object]) -> list[dict[str, Any]]:
+    """Pods as the API server would store them, in one call."""
     options = ("create", "--dry-run=server", "-n", namespace, "-f", "-", "-o", "json")
-    found = json.loads(cluster.kubectl(*options, manifest=json.dumps(manifest)))
-    assert isinstance(found, dict)
-    return found
+    given = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+    found = json.loads(cluster.kubectl(*options, manifest=json.dumps(given)))
+    items = found["items"] if found["kind"] == "List" else [found]
+    assert len(items) == len(manifests)
+    return list(items)
 
 
 def preferences(found: Mapping[str, Any]) -> list[Any]:

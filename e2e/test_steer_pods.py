@@ -45,6 +45,7 @@ def entries(cluster: Cluster, steering: str) -> Iterator[None]:
             f"deployment.{SPACE}.short": LABEL,
             f"deployment.{SPACE}.no-time": steer.entry(LABEL, "rev-1", "tomorrow"),
             f"deployment.{SPACE}.no-label": steer.entry("what?/is=this", "rev-1"),
+            f"deployment.{SPACE}.no-value": steer.entry(LABEL, "no,value"),
         },
     )
     yield
@@ -103,33 +104,14 @@ SHAPES: Mapping[str, tuple[Mapping[str, object], list[object]]] = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_of_pod_gets_the_preference_and_keeps_its_own(cluster: Cluster, shape: str) -> None:
-    spec, before = SHAPES[shape]
-    found = steer.created(cluster, SPACE, of_deployment(spec=spec))
-    assert steer.preferences(found) == [*before, OURS]
-    asked = spec.get("affinity") or {}
-    assert isinstance(asked, dict)
-    kept = found["spec"]["affinity"]
-    for kind in ("podAffinity", "podAntiAffinity"):
-        assert kept.get(kind) == asked.get(kind)
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    assert kept["nodeAffinity"].get(required) == (asked.get("nodeAffinity") or {}).get(required)
-
-
-@pytest.mark.parametrize(
-    "pod",
-    [
-        pytest.param(steer.pod("StatefulSet", "web"), id="StatefulSet"),
-        pytest.param(steer.pod("ReplicaSet", "web"), id="ReplicaSet of nobody"),
-        pytest.param(steer.pod("ReplicaSet", "web-5f", labels={"rollouts-pod-template-hash": "5f"}), id="Rollout"),
-        pytest.param(steer.pod("CloneSet", "web", api_version="apps.kruise.io/v1alpha1"), id="CloneSet"),
-        pytest.param(steer.pod("Job", "web", api_version="batch/v1"), id="Job"),
-        pytest.param(steer.pod("Job", "web-29387520", api_version="batch/v1"), id="CronJob"),
-    ],
-)
-def test_pods_of_every_kind_are_known_by_their_owner(cluster: Cluster, pod: dict[str, Any]) -> None:
-    assert steer.preferences(steer.created(cluster, SPACE, pod)) == [OURS]
+KINDS = {
+    "StatefulSet": steer.pod("StatefulSet", "web"),
+    "ReplicaSet of nobody": steer.pod("ReplicaSet", "web"),
+    "Rollout": steer.pod("ReplicaSet", "web-5f", labels={"rollouts-pod-template-hash": "5f"}),
+    "CloneSet": steer.pod("CloneSet", "web", api_version="apps.kruise.io/v1alpha1"),
+    "Job": steer.pod("Job", "web", api_version="batch/v1"),
+    "CronJob": steer.pod("Job", "web-29387520", api_version="batch/v1"),
+}
 
 
 def _without_owner() -> dict[str, Any]:
@@ -150,28 +132,59 @@ def _owned_but_not_controlled() -> dict[str, Any]:
     return pod
 
 
-@pytest.mark.parametrize(
-    "pod",
-    [
-        pytest.param(of_deployment("other"), id="workload without an entry"),
-        pytest.param(of_deployment("ended"), id="entry whose time is over"),
-        pytest.param(of_deployment("damaged"), id="entry of other words"),
-        pytest.param(of_deployment("short"), id="entry that is cut off"),
-        pytest.param(of_deployment("no-time"), id="entry without a time"),
-        pytest.param(_without_owner(), id="bare pod"),
-        pytest.param(_owned_but_not_controlled(), id="owner that does not control"),
-        pytest.param(_opted_out(), id="opted out"),
-        pytest.param(of_deployment(spec={"nodeName": "n1"}), id="bound already"),
-        pytest.param(of_deployment(spec={"schedulerName": "other"}), id="another scheduler"),
-        pytest.param(steer.pod("DaemonSet", "web"), id="DaemonSet"),
-        pytest.param(steer.pod("ReplicaSet", "web-6d4f8b9c7"), id="ReplicaSet of another name"),
-        pytest.param(steer.pod("Job", "web-nightly", api_version="batch/v1"), id="Job that a CronJob did not make"),
-        pytest.param(steer.pod("Thing", "nodash", api_version="example.com/v1"), id="unknown kind"),
-    ],
-)
-def test_all_other_pods_stay_as_they_are(cluster: Cluster, pod: dict[str, Any]) -> None:
-    assert "affinity" not in steer.created(cluster, SPACE, pod)["spec"]
+OTHERS = {
+    "workload without an entry": of_deployment("other"),
+    "entry whose time is over": of_deployment("ended"),
+    "entry of other words": of_deployment("damaged"),
+    "entry that is cut off": of_deployment("short"),
+    "entry without a time": of_deployment("no-time"),
+    "entry with a label that is none": of_deployment("no-label"),
+    "entry with a value that is none": of_deployment("no-value"),
+    "bare pod": _without_owner(),
+    "owner that does not control": _owned_but_not_controlled(),
+    "opted out": _opted_out(),
+    "bound already": of_deployment(spec={"nodeName": "n1"}),
+    "another scheduler": of_deployment(spec={"schedulerName": "other"}),
+    "DaemonSet": steer.pod("DaemonSet", "web"),
+    "ReplicaSet of another name": steer.pod("ReplicaSet", "web-6d4f8b9c7"),
+    "Job that a CronJob did not make": steer.pod("Job", "web-nightly", api_version="batch/v1"),
+    "unknown kind": steer.pod("Thing", "nodash", api_version="example.com/v1"),
+}
+
+
+@pytest.fixture(scope="module")
+def stored(cluster: Cluster, entries: None) -> Mapping[str, dict[str, Any]]:
+    """All pods as the API server would store them."""
+    pods = {**{name: of_deployment(spec=spec) for name, (spec, _) in SHAPES.items()}, **KINDS, **OTHERS}
+    return dict(zip(pods, steer.created(cluster, SPACE, *pods.values()), strict=True))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_pod_gets_the_preference_and_keeps_its_own(
+    stored: Mapping[str, dict[str, Any]], shape: str
+) -> None:
+    spec, before = SHAPES[shape]
+    found = stored[shape]
+    assert steer.preferences(found) == [*before, OURS]
+    asked = spec.get("affinity") or {}
+    assert isinstance(asked, dict)
+    kept = found["spec"]["affinity"]
+    for kind in ("podAffinity", "podAntiAffinity"):
+        assert kept.get(kind) == asked.get(kind)
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    assert kept["nodeAffinity"].get(required) == (asked.get("nodeAffinity") or {}).get(required)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pods_of_every_kind_are_known_by_their_owner(stored: Mapping[str, dict[str, Any]], kind: str) -> None:
+    assert steer.preferences(stored[kind]) == [OURS]
+
+
+@pytest.mark.parametrize("pod", OTHERS)
+def test_all_other_pods_stay_as_they_are(stored: Mapping[str, dict[str, Any]], pod: str) -> None:
+    assert "affinity" not in stored[pod]["spec"]
 
 
 def test_pods_of_another_namespace_are_others(cluster: Cluster, namespace: str) -> None:
-    assert "affinity" not in steer.created(cluster, namespace, of_deployment())["spec"]
+    (found,) = steer.created(cluster, namespace, of_deployment())
+    assert "affinity" not in found["spec"]

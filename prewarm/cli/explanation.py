@@ -24,7 +24,8 @@ _SHOWN_NODES = 8
 
 _ADVICE = {
     SkipReason.UNPREDICTABLE.value: "steer its pods (placement.steer: Prefer in its policy; with the annotation "
-    "prewarm.dev/gate all pods of a rollout), or accept that they start cold",
+    "prewarm.dev/gate all pods of a rollout), announce the image before the change (prewarm warm), or accept that they "
+    "start cold",
     SkipReason.STEERED_ELSEWHERE.value: "the pod was created before it could be steered, or its own preferences and "
     "the room on the warm nodes decided otherwise",
     SkipReason.UNLIKELY.value: "the scheduler chose a node that hardly any replay did",

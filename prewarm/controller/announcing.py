@@ -19,6 +19,7 @@ from prewarm.model.intents import (
 )
 from prewarm.model.plans import DemandPlan, Plan, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.steering import STATE_WORDS, SteerState
 from prewarm.model.workloads import WorkloadKey
 
 REASON_PREWARMING = "Prewarming"
@@ -98,13 +99,20 @@ def _words(entry: DemandPlan) -> tuple[str, str] | None:
     if missing:
         action = "Would prewarm" if entry.shadow else "Prewarming"
         nodes = "1 node" if missing == 1 else f"{missing} nodes"
-        return REASON_PREWARMING, f"{action} {nodes} for {images} ({demand.trigger.value}, {demand.pods} pods to come)"
+        steered = ", steered there" if entry.steering and entry.steering.state is SteerState.STEERED else ""
+        words = f"({demand.trigger.value}, {demand.pods} pods to come{steered})"
+        return REASON_PREWARMING, f"{action} {nodes} for {images} {words}"
     unpredictable = Counter(skip.reason for skip in entry.skips)[SkipReason.UNPREDICTABLE]
     if unpredictable and not entry.nodes:
         share = round(entry.candidates.predictability * 100)
+        advice = (
+            "steer its pods (placement.steer: Prefer in its policy), announce the image before the change, with "
+            "`prewarm warm`, or accept that they start cold"
+        )
+        if entry.steering is not None:
+            advice = f"its pods are not steered: {STATE_WORDS[entry.steering.state]}"
         message = (
-            f"Nodes for {images} cannot be predicted ({share}% of the pods repeat their nodes in replays): "
-            "steer its pods (placement.steer: Prefer), or announce the image before the change, with `prewarm warm`"
+            f"Nodes for {images} cannot be predicted ({share}% of the pods repeat their nodes in replays): {advice}"
         )
         return REASON_UNPREDICTABLE, message
     return None

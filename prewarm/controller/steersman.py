@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 import structlog
 
+from prewarm.api.steer_label import our_labels
 from prewarm.cluster.client import Client
 from prewarm.delivery import steering
 from prewarm.delivery.steering import ENTRY_SECONDS, RENEW_SECONDS, Steered
@@ -45,6 +46,7 @@ class Steersman:
         self._namespace = namespace
         self._steered: Mapping[WorkloadKey, Steered] | None = None
         self._nodes: Mapping[str, Node] = {}
+        self._carrying: set[str] = set()
         self._wanted: Mapping[str, Mapping[str, str]] = {}
         self._asked: dict[str, tuple[tuple[tuple[str, str | None], ...], float]] = {}
         self._entries: _Entries | None = None
@@ -87,13 +89,13 @@ class Steersman:
     def _labels(
         self, steered: Mapping[WorkloadKey, Steered], snapshot: ClusterSnapshot, warmth: Warmth
     ) -> list[Intent]:
-        if not steered and not self._wanted and not self._asked and self._nodes is snapshot.nodes:
+        self._see(snapshot.nodes)
+        if not steered and not self._wanted and not self._carrying:
             return []
-        self._nodes = snapshot.nodes
-        self._wanted = steering.labels_wanted(steered.values(), snapshot, warmth)
+        self._wanted = steering.labels_wanted(steered.values(), snapshot, warmth, self._carrying)
         now = snapshot.taken_at
         asked, intents = {}, []
-        for change in steering.label_changes(self._wanted, snapshot):
+        for change in steering.label_changes(self._wanted, snapshot, self._carrying):
             before = self._asked.get(change.name)
             if before is not None and before[0] == change.labels and before[1] <= now < before[1] + AGAIN_SECONDS:
                 asked[change.name] = before
@@ -104,6 +106,16 @@ class Steersman:
             self._wake(asked[change.name][1] + AGAIN_SECONDS)
         self._asked = asked
         return list(intents)
+
+    def _see(self, nodes: Mapping[str, Node]) -> None:
+        """Note which nodes carry labels of ours: only those that changed are looked at."""
+        if nodes is self._nodes:
+            return
+        for name, node in nodes.items():
+            if self._nodes.get(name) is not node:
+                (self._carrying.add if our_labels(node.labels) else self._carrying.discard)(name)
+        self._carrying &= nodes.keys()
+        self._nodes = nodes
 
     def _say(self, steered: Mapping[WorkloadKey, Steered], now: float) -> list[Intent]:
         wanted: _Entries = frozenset((key, one.to.label, one.to.value) for key, one in steered.items())

@@ -1,6 +1,6 @@
 """Which nodes carry a steering label now, and for which workloads does the admission policy add a preference?"""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -61,17 +61,20 @@ def after(known: Mapping[WorkloadKey, Steered], plan: Plan) -> Mapping[WorkloadK
 
 
 def labels_wanted(
-    steered: Iterable[Steered], snapshot: ClusterSnapshot, warmth: Warmth
+    steered: Iterable[Steered], snapshot: ClusterSnapshot, warmth: Warmth, carrying: Collection[str] | None = None
 ) -> Mapping[str, Mapping[str, str]]:
     """Labels by node, as they should be now.
 
     A workload's first nodes are labelled once enough are warm that its next pods do not crowd them. From then on each
     is labelled as it becomes warm, and stays so while it is warm, until the demand is over.
+
+    `carrying`: the nodes with labels of ours, if they are known already.
     """
+    carrying = carriers(snapshot) if carrying is None else carrying
     wanted: dict[str, dict[str, str]] = {}
     for one in steered:
         key, value = one.to.label, one.to.value
-        labelled = [name for name, node in snapshot.nodes.items() if node.labels.get(key) == value]
+        labelled = [name for name in carrying if snapshot.nodes[name].labels.get(key) == value]
         names = {*labelled, *one.to.nodes}
         warm = {name for name in names if name in snapshot.nodes and one.is_warm(snapshot.nodes[name], warmth)}
         begun = not warm.isdisjoint(labelled)
@@ -81,14 +84,19 @@ def labels_wanted(
     return wanted
 
 
+def carriers(snapshot: ClusterSnapshot) -> frozenset[str]:
+    """Nodes with labels of ours."""
+    return frozenset(name for name, node in snapshot.nodes.items() if our_labels(node.labels))
+
+
 def label_changes(
-    wanted: Mapping[str, Mapping[str, str]], snapshot: ClusterSnapshot, only: Iterable[str] | None = None
+    wanted: Mapping[str, Mapping[str, str]], snapshot: ClusterSnapshot, carrying: Collection[str] | None = None
 ) -> Iterator[LabelNode]:
     """What to write so that nodes carry the wanted labels of ours and no others.
 
-    `only`: the nodes to look at; all by default.
+    `carrying`: the nodes with labels of ours, if they are known already.
     """
-    for name in sorted(snapshot.nodes if only is None else only):
+    for name in sorted({*wanted, *(carriers(snapshot) if carrying is None else carrying)}):
         node = snapshot.nodes[name]
         have, want = our_labels(node.labels), wanted.get(name, {})
         if have != want and node.deleted_at is None:

@@ -1,5 +1,7 @@
 """Owners are told once what happens to their workload, and what is wrong with it."""
 
+from msgspec.structs import replace
+
 from prewarm.controller.announcing import Announcer
 from prewarm.model.intents import DEPLOYMENTS
 from prewarm.model.plans import (
@@ -14,6 +16,7 @@ from prewarm.model.plans import (
     SkipReason,
     Trigger,
 )
+from prewarm.model.steering import Steering, SteerState
 from tests.support.clusters import WEB, cluster, deployment, template
 
 IMAGE = "registry.example/team/web:v2"
@@ -59,7 +62,24 @@ def test_unpredictable_placement_comes_with_advice() -> None:
     (event,) = Announcer().about(plan(skips=skips), SNAPSHOT)
     assert event.reason == "PrewarmUnpredictable"
     assert "6% of the pods" in event.message
+    assert "placement.steer: Prefer" in event.message
     assert "prewarm warm" in event.message
+
+
+def steered(made: Plan, state: SteerState) -> Plan:
+    (entry,) = made.demands
+    return replace(made, demands=(replace(entry, steering=Steering(state)),))
+
+
+def test_where_a_policy_asks_for_steering_in_vain_the_reason_is_told() -> None:
+    made = plan(skips=(Skip(SkipReason.UNPREDICTABLE, WEB, "a"),))
+    (event,) = Announcer().about(steered(made, SteerState.UNSUPPORTED), SNAPSHOT)
+    assert "not steered: the API server has no MutatingAdmissionPolicy" in event.message
+
+
+def test_a_plan_that_steers_says_so() -> None:
+    (event,) = Announcer().about(steered(plan(cold("a")), SteerState.STEERED), SNAPSHOT)
+    assert event.message == "Prewarming 1 node for web:v2 (Rollout, 5 pods to come, steered there)"
 
 
 def test_nothing_to_pull_is_nothing_to_say() -> None:

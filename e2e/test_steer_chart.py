@@ -1,13 +1,16 @@
 """Steering as the chart installs it: what our own ServiceAccounts may write on a node, and what goes with it."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from e2e.cluster.selection import Cluster, Lane
-from e2e.release import CONTROLLER, RELEASE, RELEASE_NAMESPACE, as_user, attempt, installed
+from e2e.release import CHART, CONTROLLER, RELEASE, RELEASE_NAMESPACE, as_user, attempt, installed
 
 CLEANER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{RELEASE}-steer-cleanup"
 NODE = "steer-chart"
@@ -93,3 +96,40 @@ def test_the_policy_that_steers_is_bound_to_the_entries(cluster: Cluster) -> Non
         "namespace": RELEASE_NAMESPACE,
         "parameterNotFoundAction": "Allow",
     }
+
+
+def hooks(text: str, when: str) -> list[Any]:
+    """Helm's hooks of one occasion among some manifests."""
+    documents = [one for one in yaml.safe_load_all(text) if one]
+    return [one for one in documents if one["metadata"].get("annotations", {}).get("helm.sh/hook") == when]
+
+
+def run_helm(cluster: Cluster, helm: Path, *arguments: str) -> str:
+    connection = ("--kubeconfig", str(cluster.kubeconfig), "--kube-context", cluster.context, "-n", RELEASE_NAMESPACE)
+    command = [str(helm), *arguments, *connection]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_uninstalling_takes_the_labels_away_with_rights_of_its_own(cluster: Cluster, helm: Path) -> None:
+    found = hooks(run_helm(cluster, helm, "get", "hooks", RELEASE), "post-delete")
+    by_kind = {one["kind"]: one for one in found}
+    assert set(by_kind) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    (container,) = by_kind["Job"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["remove-labels"]
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        cluster.kubectl("create", "-f", "-", manifest=json.dumps(by_kind[kind]))
+    try:
+        for verb in ("list", "patch"):
+            assert attempt(cluster, "auth", "can-i", verb, "nodes", "--quiet", *as_user(CLEANER)) == ""
+    finally:
+        for kind in ("ClusterRoleBinding", "ClusterRole"):
+            cluster.kubectl("delete", kind, by_kind[kind]["metadata"]["name"])
+
+
+def test_switching_it_off_takes_the_labels_away(cluster: Cluster, helm: Path) -> None:
+    options = ("--set", "replicas=0", "--dry-run=server", "--hide-secret")
+    off = run_helm(cluster, helm, "upgrade", RELEASE, CHART, "--set", "steer.enabled=false", *options)
+    assert "post-upgrade" in off
+    assert "remove-labels" in off
+    on = run_helm(cluster, helm, "upgrade", RELEASE, CHART, "--set", "steer.enabled=true", *options)
+    assert "post-upgrade" not in on

@@ -125,7 +125,7 @@ def prepared(seed: int, nodes: int = 60) -> SteeredPlayer:
 
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
-    played = [Run(prepared(seed, nodes)) for seed, nodes in ((1, 60), (2, 60), (3, 90), (4, 150))]
+    played = [Run(prepared(seed, nodes)) for seed, nodes in ((1, 60), (2, 60), (3, 90), (4, 150), (5, 300))]
     for run in played:
         run.play()
     return played

@@ -133,7 +133,7 @@ class Replays:
             liked = cluster.mask(lambda node: node.name in choice.liked)
             self._likings = self._ties + np.where(liked, LIKING, np.float32(0))
         self._history: list[_Landing] = []
-        self._leaving = frozenset(demand.leaving)
+        self._leaving = frozenset(key for one in (demand, *rivals) for key in one.leaving)
         self._gone = Gone(len(self._rows))
         self._attachments = Attachments(snapshot, cluster, len(self._rows)) if snapshot.attach_limits else None
         self._scheduler = self._scheduler_of(of_demand(demand, snapshot))

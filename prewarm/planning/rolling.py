@@ -36,9 +36,7 @@ class Rolling:
     @cached_property
     def _demands(self) -> tuple[Demand, ...]:
         found: list[Demand] = []
-        for key, workload in sorted(self._snapshot.workloads.items()):
-            if not _may_roll(workload):
-                continue
+        for key in sorted(key for key, workload in self._snapshot.workloads.items() if _may_roll(workload)):
             try:
                 wanted = demands(self._snapshot, key, Policy(), self._history)
             except ValueError:

@@ -77,7 +77,6 @@ def _demand(entry: DemandPlan, known: Warmth, snapshot: ClusterSnapshot) -> Json
     demand, candidates = entry.demand, entry.candidates
     steering = {} if entry.steering is None else {"steering": _steering(entry.steering, snapshot)}
     return {
-        **steering,
         "workload": str(demand.workload),
         "trigger": demand.trigger.value,
         "images": list(demand.images),
@@ -85,6 +84,7 @@ def _demand(entry: DemandPlan, known: Warmth, snapshot: ClusterSnapshot) -> Json
         "neededAt": needed_at(entry),
         "predictability": round(candidates.predictability, 4),
         "unplaced": candidates.unplaced,
+        **steering,
         "newNodes": [
             {
                 "group": f"{group.label}={group.group}",

@@ -17,7 +17,9 @@ from prewarm.model.workloads import WorkloadKey
 from prewarm.presence import Warmth
 
 AGAIN_SECONDS = 2.0
-"""After that long without effect, a label is written again."""
+"""After that long without effect, a label is written again; so are entries, once, since nobody tells of theirs."""
+REPEAT_SECONDS = 60.0
+"""Between two more writes of the same entries, of which the server makes nothing if they are there."""
 
 _Entries = frozenset[tuple[WorkloadKey, str, str]]
 
@@ -51,6 +53,7 @@ class Steersman:
         self._asked: dict[str, tuple[tuple[tuple[str, str | None], ...], float]] = {}
         self._entries: _Entries | None = None
         self._until = 0.0
+        self._say_at: float | None = None
         self.wakes_at: float | None = None
 
     @property
@@ -118,14 +121,20 @@ class Steersman:
         self._nodes = nodes
 
     def _say(self, steered: Mapping[WorkloadKey, Steered], now: float) -> list[Intent]:
+        """The entries, if they are others than before, are to be renewed, or may not have been written."""
         wanted: _Entries = frozenset((key, one.to.label, one.to.value) for key, one in steered.items())
-        if wanted == self._entries and (not wanted or now < self._until - RENEW_SECONDS):
-            if wanted:
-                self._wake(self._until - RENEW_SECONDS)
+        if wanted != self._entries:
+            self._entries, self._until, self._say_at = wanted, now + ENTRY_SECONDS, now + AGAIN_SECONDS
+        elif self._say_at is None or now < self._say_at:
+            if self._say_at is not None:
+                self._wake(self._say_at)
             return []
-        self._entries, self._until = wanted, now + ENTRY_SECONDS
-        if wanted:
-            self._wake(self._until - RENEW_SECONDS)
+        else:
+            self._say_at = now + REPEAT_SECONDS if wanted else None
+            if now >= self._until - RENEW_SECONDS:
+                self._until = now + ENTRY_SECONDS
+        if self._say_at is not None:
+            self._wake(self._say_at)
         return [steering.entries(steered.values(), self._namespace, self._until)]
 
     def _wake(self, at: float) -> None:

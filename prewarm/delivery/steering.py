@@ -8,7 +8,7 @@ from prewarm.api.steer_label import ENTRIES_NAME, MAX_ENTRIES, entry_key, entry_
 from prewarm.delivery.planned_cache import deliverable_images
 from prewarm.model.intents import CONFIG_MAPS, Apply, LabelNode
 from prewarm.model.nodes import Node, pull_identity, pull_obstacle
-from prewarm.model.plans import DemandPlan, Plan
+from prewarm.model.plans import DemandPlan, Plan, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steering, SteerState
 from prewarm.model.workloads import WorkloadKey
@@ -17,7 +17,7 @@ from prewarm.presence import Warmth
 ENTRY_SECONDS = 600.0
 """An entry that nobody renews ends after this time: without a controller, pods are soon left to the scheduler."""
 RENEW_SECONDS = 300.0
-"""Entries are renewed when the first has less than this left."""
+"""Entries are renewed when they have less than this left."""
 
 
 class Steered(Struct, frozen=True):
@@ -27,6 +27,8 @@ class Steered(Struct, frozen=True):
     to: Steering
     images: tuple[str, ...]
     identity: str
+    lasting: bool = False
+    """Whether the demand has no end of its own (a scale-out that may come): labels then follow its nodes."""
 
     def is_warm(self, node: Node, warmth: Warmth) -> bool:
         """Whether pods may be sent there: evidence shows all its images, and nothing stands against the node."""
@@ -48,7 +50,8 @@ def steered_by(plan: Plan) -> Mapping[WorkloadKey, Steered]:
 def _steered(entry: DemandPlan, to: Steering) -> Steered:
     shape = entry.demand.template.shape
     identity = pull_identity(entry.demand.workload.namespace, shape.service_account, shape.pull_secrets)
-    return Steered(entry.demand.workload, to, deliverable_images(entry), identity)
+    lasting = entry.demand.trigger is Trigger.SCALE_OUT
+    return Steered(entry.demand.workload, to, deliverable_images(entry), identity, lasting)
 
 
 def after(known: Mapping[WorkloadKey, Steered], plan: Plan) -> Mapping[WorkloadKey, Steered]:
@@ -66,7 +69,8 @@ def labels_wanted(
     """Labels by node, as they should be now.
 
     A workload's first nodes are labelled once enough are warm that its next pods do not crowd them. From then on each
-    is labelled as it becomes warm, and stays so while it is warm, until the demand is over.
+    is labelled as it becomes warm, and stays so while it is warm, until the demand is over; for one that has no end,
+    until its pods are expected elsewhere.
 
     `carrying`: the nodes with labels of ours, if they are known already.
     """
@@ -75,7 +79,7 @@ def labels_wanted(
     for one in steered:
         key, value = one.to.label, one.to.value
         labelled = [name for name in carrying if snapshot.nodes[name].labels.get(key) == value]
-        names = {*labelled, *one.to.nodes}
+        names = {*one.to.nodes, *(() if one.lasting else labelled)}
         warm = {name for name in names if name in snapshot.nodes and one.is_warm(snapshot.nodes[name], warmth)}
         begun = not warm.isdisjoint(labelled)
         if begun or len(warm.intersection(one.to.nodes)) >= max(1, one.to.needed):

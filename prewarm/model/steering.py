@@ -32,7 +32,8 @@ class SteerState(StrEnum):
     OTHER_DEMAND = "OtherDemand"
     """The workload's pods are steered for another of its demands, which comes first."""
     OUTWEIGHED = "Outweighed"
-    """What the pod template prefers by itself decides: steered pods would land elsewhere."""
+    """Most pods would land elsewhere for all that: their own preferences decide, or the scheduler looks at too small a
+    share of the nodes for a few pods."""
     WITHHELD = "Withheld"
     """Nothing new is pulled for the demand now."""
 
@@ -59,7 +60,7 @@ STATE_WORDS = {
     SteerState.OTHER_SCHEDULER: "another scheduler places its pods",
     SteerState.OTHER_DEMAND: "the workload is steered for another of its demands",
     SteerState.NAME_TOO_LONG: "its namespace and name are too long for an entry of the admission policy",
-    SteerState.OUTWEIGHED: "what its template prefers by itself decides",
+    SteerState.OUTWEIGHED: "its own preferences decide, or the scheduler sees too few of the warm nodes",
     SteerState.WITHHELD: "nothing new is pulled for it now",
 }
 """For people."""

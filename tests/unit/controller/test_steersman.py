@@ -63,14 +63,20 @@ def test_what_had_no_effect_is_written_again_and_what_had_is_not() -> None:
     assert len(labels(look(steersman, warm, plan(warm, History())))) == 4
     assert look(steersman, warm) == ()
     assert len(labels(look(steersman, replace(warm, taken_at=1000.0 + AGAIN_SECONDS)))) == 4
-    assert look(steersman, labelled(replace(warm, taken_at=1100.0))) == ()
+    assert labels(look(steersman, labelled(replace(warm, taken_at=1100.0)))) == []
 
 
-def test_entries_are_renewed_long_before_they_end() -> None:
+def test_entries_are_repeated_and_renewed_long_before_they_end() -> None:
+    """Nobody tells whether they were written; the same again is nothing to the server."""
     steersman, warm = Steersman("system", None), labelled(snapshot())
-    look(steersman, warm, plan(warm, History()))
-    assert data(look(steersman, replace(warm, taken_at=1000.0 + ENTRY_SECONDS / 3))) == []
-    assert len(data(look(steersman, replace(warm, taken_at=1000.0 + ENTRY_SECONDS * 2 / 3)))) == 1
+    (first,) = data(look(steersman, warm, plan(warm, History())))
+    assert data(look(steersman, replace(warm, taken_at=1000.0 + AGAIN_SECONDS - 1))) == []
+    assert data(look(steersman, replace(warm, taken_at=1000.0 + AGAIN_SECONDS))) == [first]
+    assert data(look(steersman, replace(warm, taken_at=1010.0))) == []
+    assert steersman.wakes_at is not None
+    assert steersman.wakes_at < 1000.0 + ENTRY_SECONDS / 2
+    (later,) = data(look(steersman, replace(warm, taken_at=1000.0 + ENTRY_SECONDS * 2 / 3)))
+    assert later != first
 
 
 def test_when_the_demand_is_over_labels_and_entries_go() -> None:
@@ -79,6 +85,10 @@ def test_when_the_demand_is_over_labels_and_entries_go() -> None:
     ended = look(steersman, warm, Plan(only=(WEB,)))
     assert labels(ended) == ["n0", "n1", "n2", "n3"]
     assert data(ended) == [{}]
+    bare = replace(warm, nodes={name: replace(one, labels={}) for name, one in warm.nodes.items()})
+    assert data(look(steersman, replace(bare, taken_at=1000.0 + AGAIN_SECONDS))) == [{}]
+    assert look(steersman, replace(bare, taken_at=2000.0)) == ()
+    assert steersman.wakes_at is None
     assert steersman.workloads == steersman.nodes == 0
 
 

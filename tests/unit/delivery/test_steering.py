@@ -16,7 +16,7 @@ from prewarm.model.steering import Steer
 from prewarm.model.workloads import WorkloadKey
 from prewarm.planning import plan
 from prewarm.presence import warmth
-from tests.support.clusters import ENABLED, WEB, cluster, deployment, node, template
+from tests.support.clusters import ENABLED, WEB, cluster, deployment, node, replica_set, template
 
 IMAGE = "registry.test/web:v2"
 PREFER = Policy("default", steer=Steer.PREFER)
@@ -80,6 +80,20 @@ def test_a_node_that_lost_the_image_or_takes_no_pods_loses_the_label() -> None:
     cordoned = replace(begun.nodes[nodes[0]], unschedulable=True)
     still = replace(begun, nodes={**begun.nodes, nodes[0]: cordoned})
     assert nodes[0] not in wanted(warm(still, *nodes))
+
+
+def test_labels_of_a_scale_out_follow_its_nodes() -> None:
+    """It may never come, so its labels would never go."""
+    workload = deployment(template(IMAGE), replicas=4, annotations={**ENABLED, "prewarm.dev/headroom": "50%"})
+    owned = replica_set(workload, template(IMAGE), 4)
+    of = replace(snapshot(), workloads={WEB: workload}, replica_sets_by_owner={workload.uid: {("shop", "rs"): owned}})
+    (found,) = steered_by(plan(of, History())).values()
+    assert found.lasting
+    everywhere = with_labels(of, {name: {found.to.label: found.to.value} for name in of.nodes})
+    there = warm(everywhere, *of.nodes)
+    (found,) = steered_by(plan(there, History())).values()
+    assert set(labels_wanted([found], there, warmth(there))) == set(found.to.nodes)
+    assert len(found.to.nodes) < len(of.nodes)
 
 
 def test_changes_remove_what_is_not_wanted_and_touch_no_other_label() -> None:

@@ -7,10 +7,11 @@ nothing, to no object.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 import kopf
@@ -84,27 +85,27 @@ class Shell:
         """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        stop = threading.Event()
-        thread = threading.Thread(target=self._serve, args=(loop, stop, ended), name="kopf", daemon=True)
+        life = _Life()
+        thread = threading.Thread(target=self._serve, args=(loop, life, ended), name="kopf", daemon=True)
         thread.start()
         try:
             await asyncio.shield(ended)
         finally:
-            stop.set()
+            life.end()
             await asyncio.to_thread(thread.join, self._stop_seconds)
             if thread.is_alive():
                 log.warning("kopf did not stop in time", seconds=self._stop_seconds)
 
-    def _serve(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, ended: "asyncio.Future[None]") -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop, life: "_Life", ended: "asyncio.Future[None]") -> None:
         failure: BaseException | None = None
         try:
-            asyncio.run(
+            life.run(
                 kopf.operator(
                     registry=self._registry(loop),
                     settings=operator_settings(),
                     clusterwide=True,
                     standalone=True,
-                    stop_flag=stop,
+                    stop_flag=life.stop,
                 )
             )
         except BaseException as error:  # noqa: BLE001 - handed over to the supervising task
@@ -167,6 +168,28 @@ class Shell:
         return registry
 
 
+class _Life:
+    """The event loop of one life of the operator, and the wish to end it.
+
+    The flag is of that loop: for one of threading, kopf has a thread wait, for which the loop's end would wait in turn
+    when kopf ends by itself.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.stop = asyncio.Event()
+
+    def run(self, operator: Coroutine[object, object, None]) -> None:
+        """Run the operator; returns or raises as it does."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(operator)
+
+    def end(self) -> None:
+        """Ask for the end, from any thread; nothing happens if it has come."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.stop.set)
+
+
 def operator_settings() -> kopf.OperatorSettings:
     """Kopf's settings; each differs from its default for a reason that stands here."""
     settings = kopf.OperatorSettings()
@@ -184,5 +207,6 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.networking.enforce_retry_after = True
     settings.queueing.worker_limit = 10
     settings.execution.max_workers = 1
-    settings.process.ultimate_exiting_timeout = 10
+    # After it, kopf ends the whole process with SIGKILL: lease, memory and pulls are not kopf's to end.
+    settings.process.ultimate_exiting_timeout = None
     return settings

@@ -86,6 +86,7 @@ class FakeApiServer:
         streams_lists: whether sendInitialEvents is understood.
         token: if set, the only bearer token that is accepted.
         ending: namespaces that are being terminated: nothing can be created there.
+        documents: answers at paths that name no resource, such as those of discovery.
         missing: plurals that are not served (404); of some groups with the group, see `place_of`.
         requests: everything that was asked.
         most_at_once: largest number of requests other than watches in progress at the same time.
@@ -96,6 +97,7 @@ class FakeApiServer:
         self.streams_lists = True
         self.token = ""
         self.ending: set[str] = set()
+        self.documents: dict[str, Object] = {}
         self.missing: set[str] = set()
         self.requests: list[Request] = []
         self.most_at_once = 0
@@ -208,6 +210,8 @@ class FakeApiServer:
             self._happened.notify_all()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path in self.documents:
+            return web.json_response(self.documents[request.path])
         plural, namespace, name = _taken_apart(request.path)
         watching = request.query.get("watch") == "true"
         verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -4,7 +4,6 @@ Level-triggered like pulling. A claim (an image that we pulled for a cache, on t
 round until the record says that it is gone or why it stays; a pod says so, or the cluster does.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -20,9 +19,10 @@ from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import record_holds
 from prewarm.puller import purge_pods, purge_rounds
 from prewarm.puller.purge_memory import MAX_REMEMBERED, PurgeMemory, PurgeOrder, RememberedCache, Trouble
+from prewarm.puller.purge_open import OpenRound
 from prewarm.puller.purge_pods import PurgeReading
-from prewarm.puller.purge_rounds import Round, RoundKind
-from prewarm.puller.purge_stays import Stays, node_waits, wants
+from prewarm.puller.purge_rounds import Round
+from prewarm.puller.purge_stays import Stays, node_waits
 from prewarm.puller.settings import PurgeSettings
 from prewarm.puller.standing import Standing
 from prewarm.puller.work import Work
@@ -34,9 +34,6 @@ RETRY_SECONDS = (5.0, 20.0, 60.0)
 
 _TRANSIENT = frozenset({RemovalResult.FAILED, RemovalResult.IN_USE})
 """Results of a pod that may be others in a moment: the kubelet keeps containers of deleted pods for up to a minute."""
-
-Pair = tuple[str, str]
-"""Node and canonical image."""
 
 
 class Tally(Struct, frozen=True):
@@ -96,7 +93,8 @@ class Purge:
         """By uid of the cache, deleted ones included."""
         self.ended: list[Tally] = []
         """Of deleted caches, rounds that came to their end now."""
-        self._rounds: dict[Pair, Round] = {}
+        self._rounds: dict[str, list[OpenRound]] = {}
+        """By node, those with something to remove there."""
         self._answers: dict[str, dict[str, _Answer]] = {}
         self._readings: tuple[PurgeReading, ...] = ()
         self._run()
@@ -116,18 +114,13 @@ class Purge:
             return
         memory.claims.update(snapshot)
         memory.catch_up(pods.keys(), self._now)
-        rounds = self._asked()
+        rounds = self._follow(self._asked())
         pending = self._pending(rounds)
         self._hear(pending)
         self._order(pending)
-        opened: dict[str, list[Pair]] = {}
-        for pair, asked in self._rounds.items():
-            opened.setdefault(asked.id, []).append(pair)
-        for asked in rounds:
-            self._count(asked, opened.get(asked.id, []))
-        ids = {asked.id for asked in rounds}
-        memory.staying = {key: value for key, value in memory.staying.items() if key in ids}
-        self._remember()
+        for found in rounds:
+            self._count(found)
+        self._remember(rounds)
 
     @property
     def resting(self) -> Collection[str]:
@@ -164,32 +157,37 @@ class Purge:
                 rounds.setdefault(key, purge_rounds.deletion_of(known.uid, *key))
         return list(rounds.values())
 
-    def _pending(self, rounds: Sequence[Round]) -> dict[str, dict[str, PresentImage]]:
+    def _follow(self, rounds: Sequence[Round]) -> list[OpenRound]:
+        """The rounds with what is left of them."""
+        memory = self._memory
+        memory.rounds = {asked.id: memory.rounds.get(asked.id) or OpenRound(asked) for asked in rounds}
+        for found in memory.rounds.values():
+            cache, standing = found.asked.cache, self._standings.get(found.asked.uid)
+            found.follow(memory.claims.of(cache), memory.claims.version(cache), standing, self._snapshot)
+        return list(memory.rounds.values())
+
+    def _pending(self, rounds: Sequence[OpenRound]) -> dict[str, Mapping[str, PresentImage]]:
         """What is to be removed, by node and image."""
-        pending: dict[str, dict[str, PresentImage]] = {}
-        for asked in rounds:
-            for node, image in self._unwanted(asked):
-                entry = next((e for e in self._memory.claims.of(asked.cache)[node] if e.image == image), None)
-                if entry is not None and entry.stays_in != asked.id:
-                    pending.setdefault(node, {})[image] = entry
-                    self._rounds[node, image] = asked
+        pending: dict[str, Mapping[str, PresentImage]] = {}
+        for found in rounds:
+            for node, entries in found.open.items():
+                others = pending.get(node)
+                pending[node] = entries if others is None else {**others, **entries}
+                self._rounds.setdefault(node, []).append(found)
         return pending
 
-    def _unwanted(self, asked: Round) -> Sequence[Pair]:
-        """Claims of a round, those that stay included."""
-        claims = self._memory.claims
-        standing = self._standings.get(asked.uid)
-        given = (asked.id, claims.version(asked.cache), standing.revision if standing is not None else 0)
-        known = self._memory.edits.get(asked.uid)
-        if known is None or known[0] != given:
-            edited = standing if asked.kind is RoundKind.EDIT else None
-            found = tuple(
-                (node, entry.image)
-                for node, entries in claims.of(asked.cache).items()
-                for entry in entries
-                if edited is None or not wants(edited, node, entry.image, self._snapshot)
-            )
-            known = self._memory.edits[asked.uid] = (given, found)
+    def _round_of(self, node: str, image: str) -> Round | None:
+        """The round in which an image is to be removed from a node; the last one of several."""
+        for found in reversed(self._rounds.get(node, ())):
+            if image in found.open[node]:
+                return found.asked
+        return None
+
+    def _waits(self, name: str) -> bool:
+        """Whether no pod could do anything on a node now; judged once for each state of it."""
+        node, known = self._snapshot.nodes.get(name), self._memory.waits.get(name)
+        if known is None or known[0] is not node:
+            known = self._memory.waits[name] = (node, node_waits(node))
         return known[1]
 
     def _hear(self, pending: Mapping[str, Mapping[str, PresentImage]]) -> None:
@@ -242,7 +240,7 @@ class Purge:
         for node in sorted(pending):
             if len(busy) >= settings.nodes_at_once:
                 break
-            if node in busy or node_waits(self._snapshot.nodes.get(node)) or not self._is_due(node):
+            if node in busy or self._waits(node) or not self._is_due(node):
                 continue
             removals = self._removals(node, pending[node], stays)
             if removals and self._now >= memory.refused_until:
@@ -268,7 +266,10 @@ class Purge:
     def _removals(self, node: str, entries: Mapping[str, PresentImage], stays: Stays) -> list[Removal]:
         removals: list[Removal] = []
         for image in sorted(entries):
-            judged = stays.judge(node, entries[image], self._rounds[node, image])
+            asked = self._round_of(node, image)
+            if asked is None:
+                continue
+            judged = stays.judge(node, entries[image], asked)
             if isinstance(judged, Removal):
                 removals.append(judged)
             elif isinstance(judged, RemovalResult):
@@ -280,7 +281,8 @@ class Purge:
         node = self._snapshot.nodes[node_name]
         trouble = self._memory.troubles.get(node_name)
         attempt = trouble.attempts + 1 if trouble is not None else 1
-        rounds = sorted({self._rounds[node_name, removal.image].id for removal in removals})
+        asked = (self._round_of(node_name, removal.image) for removal in removals)
+        rounds = sorted({found.id for found in asked if found is not None})
         name = purge_pods.pod_name(node, removals, rounds, attempt)
         self._memory.orders[self._settings.namespace, name] = PurgeOrder(node_name, self._now)
         self._wake(self._now + 15.0)
@@ -301,7 +303,7 @@ class Purge:
             if answer is None:
                 yield entry
                 continue
-            asked = self._rounds.get((node, entry.image))
+            asked = self._round_of(node, entry.image)
             if answer.removed.result.gone:
                 # What came afterwards, by another pull, is there.
                 if entry.since > answer.at or entry.evidence is Evidence.RUNNING_POD:
@@ -321,63 +323,36 @@ class Purge:
             elif not done:
                 self._wake(pod.created_at + purge_pods.DEADLINE_SECONDS + 61.0)
 
-    def _count(self, asked: Round, open_pairs: Sequence[Pair]) -> None:
-        """How far a round is. The total grows by what comes to be unwanted meanwhile."""
-        memory = self._memory
-        staying = self._staying(asked)
-        if not staying and not open_pairs and not memory.totals.get(asked.id):
-            standing = self._standings.get(asked.uid)
-            if standing is None or standing.cache.status.removal_round != asked.id:
-                return
-        reasons = Counter(staying.values())
-        now = frozenset((*open_pairs, *staying))
-        before = memory.seen.get(asked.id)
+    def _count(self, found: OpenRound) -> None:
+        """How far a round is."""
+        asked, memory = found.asked, self._memory
         standing = self._standings.get(asked.uid)
         status = standing.cache.status if standing is not None else None
-        total = memory.totals.get(asked.id, 0)
         if status is not None and status.removal_round == asked.id:
-            total = max(total, status.removal_total)
-        total = max(total + (len(now - before) if before is not None else 0), len(now))
-        memory.seen[asked.id], memory.totals[asked.id] = now, total
-        waiting = sum(1 for node, _ in open_pairs if node_waits(self._snapshot.nodes.get(node)))
-        at = {node for node, _ in open_pairs}
-        troubled = sorted(node for node, trouble in memory.troubles.items() if node in at and trouble.words)
+            found.total = max(found.total, status.removal_total)
+        if not found.total:
+            return
+        waiting = sum(len(images) for node, images in found.open.items() if self._waits(node))
+        told = (node for node, trouble in memory.troubles.items() if node in found.open and trouble.words)
+        troubled = min(told, default="")
         if troubled:
-            memory.words[asked.id] = f"{troubled[0]}: {memory.troubles[troubled[0]].words}"
-        words = (memory.refusal if open_pairs else "") or (memory.words.get(asked.id, "") if now else "")
-        if total:
-            ranked = tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
-            refused = bool(open_pairs and memory.refusal)
-            self.tallies[asked.uid] = Tally(asked, total, len(open_pairs), waiting, ranked, words, refused)
+            found.words = f"{troubled}: {memory.troubles[troubled].words}"
+        ranked = tuple(sorted(((r, n) for r, n in found.stays.items() if n), key=lambda item: (-item[1], item[0])))
+        words = (memory.refusal if found.open else "") or (found.words if found.open or ranked else "")
+        refused = bool(found.open and memory.refusal)
+        self.tallies[asked.uid] = Tally(asked, found.total, found.opened, waiting, ranked, words, refused)
 
-    def _staying(self, asked: Round) -> Mapping[Pair, RemovalResult]:
-        """What was to be removed in a round and stays."""
-        claims = self._memory.claims
-        version = claims.version(asked.cache)
-        known = self._memory.staying.get(asked.id)
-        if known is None or known[0] != version:
-            found = {
-                (node, entry.image): entry.stays
-                for node, entries in claims.of(asked.cache).items()
-                for entry in entries
-                if entry.stays_in == asked.id and entry.stays is not None
-            }
-            known = self._memory.staying[asked.id] = (version, found)
-        return known[1]
-
-    def _remember(self) -> None:
+    def _remember(self, rounds: Sequence[OpenRound]) -> None:
         """Keep living caches that are to be purged once they are gone; forget dead ones that were."""
         memory = self._memory
         living: dict[str, ImageCache] = {cache.uid: cache for cache in self._snapshot.image_caches.values()}
-        rounds = {asked.uid: asked for asked in self._rounds.values()}
+        under_way = {found.asked.uid for found in rounds if found.open}
+        under_way |= {reading.pod.owner.uid for reading in self._work.readings if reading.pod.owner is not None}
         kept: dict[str, RememberedCache] = {}
         for uid, known in memory.remembered.items():
-            owned = any(
-                reading.pod.owner is not None and reading.pod.owner.uid == uid for reading in self._work.readings
-            )
             if uid in living:
                 continue
-            if uid in rounds or owned:
+            if uid in under_way:
                 kept[uid] = known
             elif uid in self.tallies:
                 self.ended.append(self.tallies[uid])
@@ -388,12 +363,8 @@ class Purge:
                 # What it was meant to do before the spec was broken still stands.
                 kept[uid] = memory.remembered[uid]
         memory.remembered = kept
-        uids = {*living, *kept}
-        memory.edits = {uid: known for uid, known in memory.edits.items() if uid in uids}
-        current = {tally.round.id for tally in self.tallies.values()}
-        memory.seen = {key: value for key, value in memory.seen.items() if key in current}
-        memory.totals = {key: value for key, value in memory.totals.items() if key in current}
-        memory.words = {key: value for key, value in memory.words.items() if key in current}
+        if len(memory.waits) > len(self._snapshot.nodes):
+            memory.waits = {name: known for name, known in memory.waits.items() if name in self._snapshot.nodes}
 
     def _wake(self, at: float) -> None:
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)

@@ -1,13 +1,15 @@
 """What purging knows beyond the snapshot: caches to be purged once they are gone, and what is on its way."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prewarm.model.removals import RemovalResult, Removed
+from prewarm.model.nodes import Node
+from prewarm.model.removals import Removed
 from prewarm.puller.purge_claims import Claims
+from prewarm.puller.purge_open import OpenRound
 
 MAX_REMEMBERED = 2000
 """ImageCaches with deletionPolicy Purge that are remembered: at most 600 KB in a ConfigMap, which holds 1 MiB."""
@@ -51,21 +53,15 @@ class PurgeMemory:
         """By node and image, why it stayed at the last of those attempts."""
         self.noted: set[str] = set()
         """uids of pods whose failure was counted."""
-        self.seen: dict[str, frozenset[tuple[str, str]]] = {}
-        """Images that were still to be removed at the last look, by round."""
-        self.totals: dict[str, int] = {}
-        """By round, how many images there were to remove."""
-        self.staying: dict[str, tuple[int, Mapping[tuple[str, str], RemovalResult]]] = {}
-        """By round, what stays, and as of which version of the claims."""
-        self.words: dict[str, str] = {}
-        """By round, the last trouble."""
+        self.rounds: dict[str, OpenRound] = {}
+        """By round, what is left of it."""
+        self.waits: dict[str, tuple[Node | None, bool]] = {}
+        """By name, a node, and whether no pod could do anything on it."""
         self.begun: dict[str, tuple[str, float]] = {}
         """By uid of a cache, a purge that is asked for and the time at which it begins, until the status shows it."""
         self.orders: dict[tuple[str, str], PurgeOrder] = {}
         self.refusal = ""
         self.refused_until = 0.0
-        self.edits: dict[str, tuple[object, tuple[tuple[str, str], ...]]] = {}
-        """By uid of a cache, what it did not ask for any more, and from what that followed."""
 
     def refused(self, namespace: str, name: str, message: str, at: float) -> None:
         """Tell that the API server did not take a pod, in its words; others' pods are passed over."""

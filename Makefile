@@ -84,6 +84,10 @@ bench: setup ## Benchmarks, each beside its baseline
 bench-placement: setup ## Predicted nodes beside the real kube-scheduler's (ARGS="--seed 2 --cases 40", --large)
 	@$(PYTHON) -m e2e.bench.placement $(ARGS)
 
+.PHONY: image-check
+image-check: setup ## Play the steps of the Dockerfile without a container engine, and run what comes of it
+	@$(PYTHON) -m e2e.image
+
 .PHONY: tools
 tools: setup ## Build all programs that the lanes use into the user's cache folder
 	@$(PYTHON) -m e2e.cluster.binaries all

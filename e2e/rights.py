@@ -35,6 +35,9 @@ _REASONS: Mapping[tuple[str, str, str], str] = {
     ("ClusterRole", "daemonsets.apps.kruise.io", "read"): "templates and rollouts, where OpenKruise is installed",
     ("ClusterRole", "rollouts.argoproj.io", "read"): "templates and steps, where Argo Rollouts is installed",
     ("ClusterRole", "canaries.flagger.app", "read"): "which images are on trial, where Flagger is installed",
+    ("ClusterRole", "imagepolicies.image.toolkit.fluxcd.io", "read"): (
+        "which images Flux will write into manifests, where it is installed"
+    ),
     ("ClusterRole", "horizontalpodautoscalers.autoscaling", "read"): "scale-outs to come",
     ("ClusterRole", "csinodes.storage.k8s.io", "read"): "how many volumes nodes attach",
     ("ClusterRole", "priorityclasses.scheduling.k8s.io", "read"): "whose pods the scheduler takes away for others",

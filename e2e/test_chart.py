@@ -66,6 +66,7 @@ ALLOWED = [
             ("apps.kruise.io", "daemonsets"),
             ("argoproj.io", "rollouts"),
             ("flagger.app", "canaries"),
+            ("image.toolkit.fluxcd.io", "imagepolicies"),
             ("autoscaling", "horizontalpodautoscalers"),
             ("storage.k8s.io", "csinodes"),
             ("scheduling.k8s.io", "priorityclasses"),

@@ -98,6 +98,29 @@ async def test_every_pod_of_a_held_rollout_starts_warm(lane: Lane, kind: str) ->
         assert spec["updateStrategy"]["rollingUpdate"]["partition"] == 0
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+async def test_a_policy_gates_what_it_covers_and_an_annotation_goes_first(lane: Lane, kind: str) -> None:
+    name = lane.namespace
+    covered = {"prewarm.dev/enabled": "true", "prewarm.dev/policy": name}
+    spec = {"rollout": {"gate": "4m"}}
+    api = "prewarm.dev/v1alpha1"
+    await lane.apply({"apiVersion": api, "kind": "PrewarmPolicy", "metadata": {"name": name}, "spec": spec})
+    await lane.controller(PREWARM_NAMESPACE=SYSTEM)
+    await gated(lane, kind, covered)
+    opted_out = workload(kind, "v0", {**covered, "prewarm.dev/gate": "false"})
+    await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, opted_out)
+    await change(lane, kind, "v2")
+    marker = (await annotations(lane, kind))[HELD]
+    assert marker.endswith(" for=240")
+    await opened(lane, kind)
+    await lane.rolled_out(f"{kind.lower()}/shop")
+    assert lane.cold_starts("v2") == 0
+
+    await lane.kubectl("delete", "prewarmpolicies.prewarm.dev", name)
+    probe = workload(kind, "v0", covered)
+    await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, probe)
+
+
 async def test_without_a_controller_nothing_is_held(lane: Lane) -> None:
     controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")

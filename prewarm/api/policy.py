@@ -9,9 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from prewarm.api import names
 from prewarm.api.errors import explain
 from prewarm.api.fields import (
+    DURATION_PATTERN,
+    DURATION_WORDS,
     HEADROOM_PATTERN,
     ApiModel,
     Duration,
+    LabelKey,
     LabelMap,
     cel,
     cel_text,
@@ -20,8 +23,8 @@ from prewarm.api.fields import (
     seconds_of,
 )
 from prewarm.api.metadata import decode_metadata
-from prewarm.api.selectors import Selector, label_selector, selector_manifest
-from prewarm.model.image_caches import Limits, Policy, PolicyMode
+from prewarm.api.selectors import Selector, SelectorFields, label_selector, selector_manifest
+from prewarm.model.image_caches import Canaries, Limits, Policy, PolicyMode
 from prewarm.model.intents import Json, Manifest
 from prewarm.model.quantities import whole
 from prewarm.model.steering import Steer
@@ -38,6 +41,16 @@ def _ready_pods(value: object) -> object:
     if is_number or is_percentage:
         return value
     raise ValueError(_READY_PODS)
+
+
+_GATE = "write a duration up to 1h, such as 10m"
+_LONGEST_GATE_SECONDS = 3600.0
+
+
+def _gate(value: str) -> str:
+    if (seconds_of(value) or 0.0) > _LONGEST_GATE_SECONDS:
+        raise ValueError(_GATE)
+    return value
 
 
 class RolloutFields(ApiModel):
@@ -59,6 +72,22 @@ class RolloutFields(ApiModel):
     ] = 0
     """Pods of the new revision, as a number or a percentage of all (rounded up), that have to be ready before its
     images spread: a rollout that never becomes healthy then costs no pulls. Announced images are not held back."""
+    gate: (
+        Annotated[
+            Duration,
+            AfterValidator(_gate),
+            Field(
+                json_schema_extra=rules(
+                    cel(f"self.matches('{DURATION_PATTERN}')", DURATION_WORDS),
+                    cel("duration(self) <= duration('1h')", _GATE),
+                )
+            ),
+        ]
+        | None
+    ) = None
+    """Hold changes of images of Deployments and StatefulSets until the images are on the nodes, for at most this long,
+    such as 10m, up to 1h, where the operator has switched the gate on. The annotation prewarm.dev/gate of a workload
+    goes first. Absent or 0s: not."""
 
 
 class ScaleOutFields(ApiModel):
@@ -144,6 +173,15 @@ class LimitsFields(ApiModel):
     """Labels that a node must have."""
 
 
+class CanaryFields(ApiModel):
+    """Canaries that are Deployments of their own, beside the stable one."""
+
+    selector: Annotated[SelectorFields, Field(json_schema_extra={"x-kubernetes-map-type": "atomic"})]
+    """Deployments with matching labels, their own or their pods', are canaries, such as track: canary."""
+    shared_label: LabelKey
+    """Label that a canary and the Deployment that it is on trial for have with the same value, such as app."""
+
+
 class PolicySpec(ApiModel):
     """Which workloads are covered, and how far prewarming goes for them."""
 
@@ -163,6 +201,10 @@ class PolicySpec(ApiModel):
     """How long images that were pulled for a workload are kept from the kubelet's garbage collection at most, such as
     2h: by the finished puller pods that used them, until what they were pulled for is over. Absent or 0s: not. Only as
     many as the controller's limit and limits.holds allow are held."""
+    canary: CanaryFields | None = None
+    """Canaries that are Deployments of their own. Nodes are warmed with a canary's images for the Deployments that it
+    is on trial for, once it has proved healthy: as many of its pods are ready as rollout.minUpdatedReadyPods asks for,
+    all of them if it says nothing."""
     limits: LimitsFields | None = None
     """What the ImageCaches of each matching namespace may have, whatever the mode. Of several policies with limits
     whose namespaceSelector matches, the first by name counts; where none matches, those of the policy `default`."""
@@ -194,15 +236,22 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         workload_selector=label_selector(spec.workload_selector),
         rollout=spec.rollout.enabled,
         min_updated_ready_pods=spec.rollout.min_updated_ready_pods,
+        gate_seconds=seconds_of(spec.rollout.gate),
         scale_out=spec.scale_out.enabled,
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
         max_overprovision=spec.placement.max_overprovision,
         steer=spec.placement.steer,
         hold_seconds=seconds_of(spec.hold),
+        canaries=_canaries(spec.canary),
         limits=_limits(spec.limits),
         resource_version=metadata.resource_version,
     )
+
+
+def _canaries(fields: CanaryFields | None) -> Canaries | None:
+    selector = None if fields is None else label_selector(fields.selector)
+    return None if fields is None or selector is None else Canaries(selector, fields.shared_label)
 
 
 def _limits(fields: LimitsFields | None) -> Limits | None:
@@ -232,11 +281,18 @@ def _limits_manifest(limits: Limits) -> dict[str, Json]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _rollout_manifest(policy: Policy) -> dict[str, Json]:
+    fields: dict[str, Json] = {"enabled": policy.rollout, "minUpdatedReadyPods": policy.min_updated_ready_pods}
+    if policy.gate_seconds is not None:
+        fields["gate"] = duration_text(policy.gate_seconds)
+    return fields
+
+
 def policy_manifest(policy: Policy) -> Manifest:
     """The object to apply, every field spelt out."""
     spec: dict[str, Json] = {
         "mode": policy.mode.value,
-        "rollout": {"enabled": policy.rollout, "minUpdatedReadyPods": policy.min_updated_ready_pods},
+        "rollout": _rollout_manifest(policy),
         "scaleOut": {"enabled": policy.scale_out, "headroom": f"{policy.headroom_percent}%"},
         "placement": {
             "coverage": policy.coverage,
@@ -250,6 +306,9 @@ def policy_manifest(policy: Policy) -> Manifest:
         spec["workloadSelector"] = selector_manifest(policy.workload_selector)
     if policy.hold_seconds is not None:
         spec["hold"] = duration_text(policy.hold_seconds)
+    if policy.canaries is not None:
+        selector = selector_manifest(policy.canaries.selector)
+        spec["canary"] = {"selector": selector, "sharedLabel": policy.canaries.shared_label}
     if policy.limits is not None:
         spec["limits"] = _limits_manifest(policy.limits)
     return {

@@ -26,6 +26,8 @@ class Changes(Struct, frozen=True):
     policies: frozenset[str] = frozenset()
     quotas: frozenset[str] = frozenset()
     """Namespaces of which a ResourceQuota or LimitRange changed."""
+    image_policies: frozenset[ObjectKey] = frozenset()
+    """Of Flux."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__struct_fields__)
@@ -43,6 +45,7 @@ class ChangeCollector:
         self.namespaces: set[str] = set()
         self.policies: set[str] = set()
         self.quotas: set[str] = set()
+        self.image_policies: set[ObjectKey] = set()
         self.happened = asyncio.Event()
 
     def take(self) -> Changes:
@@ -56,6 +59,7 @@ class ChangeCollector:
             self.namespaces,
             self.policies,
             self.quotas,
+            self.image_policies,
         )
         changes = Changes(
             frozenset(self.workloads),
@@ -66,6 +70,7 @@ class ChangeCollector:
             frozenset(self.namespaces),
             frozenset(self.policies),
             frozenset(self.quotas),
+            frozenset(self.image_policies),
         )
         for names in collected:
             names.clear()

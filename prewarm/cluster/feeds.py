@@ -174,6 +174,7 @@ def feeds(store: Store, kinds: Kinds | None = None) -> tuple[Feed, ...]:
         KindFeed(kinds.revisions, store.revisions),
         KindFeed(kinds.rollouts, store.rollouts, foreign_versions=("v1alpha1",)),
         KindFeed(kinds.canaries, store.canaries, foreign_versions=("v1beta1",)),
+        KindFeed(kinds.image_policies, store.image_policies, foreign_versions=("v1", "v1beta2", "v1beta1")),
     )
 
 

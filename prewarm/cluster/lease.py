@@ -99,12 +99,17 @@ class LeaderLease:
         self._renewed_at = 0.0
         self._version = ""
         self._metadata: dict[str, Json] = {}
+        self._annotations: dict[str, str] = {}
         self.leading = asyncio.Event()
 
     @property
     def holds(self) -> bool:
         """Whether it is ours beyond doubt at this moment, also for a process that was stopped for a while."""
         return self.leading.is_set() and self._monotonic() < self._renewed_at + self._times.renew_deadline
+
+    def annotate(self, name: str, value: str) -> None:
+        """Have the Lease carry an annotation from the next renewal on, for those who judge by it; "" takes it away."""
+        self._annotations[name] = value
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, then run `work` while renewing; returns when `work` does, and frees the Lease.
@@ -215,6 +220,10 @@ class LeaderLease:
         metadata: dict[str, Json] = {"name": self._name, "namespace": self._namespace}
         if not create:
             metadata = {**self._metadata, **metadata, "resourceVersion": self._version}
+        if self._annotations:
+            before = metadata.get("annotations")
+            annotations = {**(before if isinstance(before, dict) else {}), **self._annotations}
+            metadata["annotations"] = {name: value for name, value in annotations.items() if value}
         manifest: Manifest = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,

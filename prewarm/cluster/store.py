@@ -9,7 +9,7 @@ from prewarm.cluster.tables import Grouping, Table
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import OwnerReference, Pod
-from prewarm.model.progressive import PRIMARY_SUFFIX, Revision, workload_kind
+from prewarm.model.progressive import PRIMARY_SUFFIX, ImagePolicy, Revision, workload_kind
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.scheduling import DisruptionBudget, PriorityClass
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage, ObjectKey
@@ -108,6 +108,7 @@ class Store:
         self._pods = PodTables()
         self._nodes: Table[str, Node] = Table()
         self._workloads: Table[WorkloadKey, Workload] = Table()
+        self._deployments_by_namespace: Grouping[str, WorkloadKey, Workload] = Grouping()
         self._replica_sets: Table[ObjectKey, Workload] = Table()
         self._jobs: Table[ObjectKey, Workload] = Table()
         self._replica_sets_by_owner: Grouping[str, ObjectKey, Workload] = Grouping()
@@ -129,10 +130,11 @@ class Store:
         self._image_caches: Table[ObjectKey, ImageCache] = Table()
         self._node_images: Table[str, NodeImages] = Table()
         self._policies: Table[str, Policy] = Table()
+        self._image_policies: Table[ObjectKey, ImagePolicy] = Table()
 
         self.pods = TableSink(self._pod, changes, self._pods.all)
         self.nodes = TableSink(self._node, changes)
-        self.deployments = TableSink(self._workload, changes)
+        self.deployments = TableSink(self._deployment, changes)
         self.stateful_sets = TableSink(self._workload, changes)
         self.daemon_sets = TableSink(self._workload, changes)
         self.cron_jobs = TableSink(self._workload, changes)
@@ -143,6 +145,7 @@ class Store:
         self.rollouts = TableSink(self._workload, changes)
         self.canaries = TableSink(self._canary, changes)
         self.revisions = TableSink(self._revision, changes)
+        self.image_policies = TableSink(self._image_policy, changes, self._image_policies)
         self.replica_sets = TableSink(self._replica_set, changes, self._replica_sets)
         self.autoscalers = TableSink(self._autoscaler, changes)
         self.services = TableSink(self._service, changes)
@@ -174,6 +177,7 @@ class Store:
             puller_pods=pods.pullers.view(),
             usage=pods.usage.view(),
             workloads=self._workloads.view(),
+            deployments_by_namespace=self._deployments_by_namespace.view(),
             replica_sets=self._replica_sets.view(),
             replica_sets_by_owner=self._replica_sets_by_owner.view(),
             revisions_by_owner=self._revisions_by_owner.view(),
@@ -190,6 +194,7 @@ class Store:
             image_caches=self._image_caches.view(),
             node_images=self._node_images.view(),
             policies=self._policies.view(),
+            image_policies=self._image_policies.view(),
         )
 
     def changed(self) -> Changes:
@@ -245,6 +250,13 @@ class Store:
             self._changes.workloads.add(either.key)
             if old is None or new is None or old.generation != new.generation:
                 self._changes.intended.add(either.key)
+
+    def _deployment(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
+        self._workload(key, old, new)
+        if new is not None:
+            self._deployments_by_namespace.put(key[0], new.key, new)
+        elif old is not None:
+            self._deployments_by_namespace.pop(key[0], old.key)
 
     def _canary(self, key: ObjectKey, old: Workload | None, new: Workload | None) -> None:
         """A Canary speaks for the Deployment that Flagger made of its target."""
@@ -339,6 +351,9 @@ class Store:
     def _node_image(self, key: ObjectKey, _old: NodeImages | None, new: NodeImages | None) -> None:
         self._node_images.set(key[1], new)
         self._changes.nodes.add(key[1])
+
+    def _image_policy(self, key: ObjectKey, _old: ImagePolicy | None, _new: ImagePolicy | None) -> None:
+        self._changes.image_policies.add(key)
 
     def _policy(self, key: ObjectKey, _old: Policy | None, new: Policy | None) -> None:
         self._policies.set(key[1], new)

@@ -1,4 +1,4 @@
-"""Opens held rollouts, and does not ask twice for what is under way."""
+"""Says what is to be held, opens held rollouts, and does not ask twice for what is under way."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -6,6 +6,7 @@ from collections.abc import Collection
 import structlog
 
 from prewarm.delivery import Gates, decide_gates
+from prewarm.delivery.gated import Gated, gated_by_policy, gated_text
 from prewarm.model.intents import Intent
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
@@ -24,6 +25,7 @@ class Gatekeeper:
         self._asked: dict[WorkloadKey, tuple[str, float]] = {}
         self.opened: Counter[str] = Counter()
         self.wakes_at: float | None = None
+        self._gated: Gated | None = None
 
     def look(
         self, snapshot: ClusterSnapshot, plan: Plan | None, unready: Collection[WorkloadKey] = ()
@@ -35,6 +37,18 @@ class Gatekeeper:
         found = decide_gates(snapshot, plan, unready)
         self.wakes_at = found.wake_at
         return self._new(found, snapshot.taken_at)
+
+    def gated(self, snapshot: ClusterSnapshot, plan: Plan | None) -> str | None:
+        """What the admission policy is to be told of the workloads that policies gate; None if it knows already."""
+        if plan is None or (plan.only is not None and self._gated is None):
+            return None
+        before, self._gated = self._gated, gated_by_policy(snapshot, self._gated, plan.only)
+        if self._gated == before:
+            return None
+        text, left_out = gated_text(self._gated)
+        if left_out:
+            log.warning("policies gate more workloads than the Lease can list: some are not held", left_out=left_out)
+        return text
 
     def _new(self, found: Gates, now: float) -> tuple[Intent, ...]:
         intents: list[Intent] = []

@@ -140,4 +140,5 @@ def merged(changes: Sequence[Changes]) -> Changes:
         namespaces=frozenset().union(*(change.namespaces for change in changes)),
         policies=frozenset().union(*(change.policies for change in changes)),
         quotas=frozenset().union(*(change.quotas for change in changes)),
+        image_policies=frozenset().union(*(change.image_policies for change in changes)),
     )

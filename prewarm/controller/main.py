@@ -103,7 +103,7 @@ class Controller:
             execution = Execution(writer, store, feeds(store), metrics)
             persistence = Persistence(client, settings.namespace, purge=settings.purge)
             steering = partial(unsteerable, client, enabled=settings.steer)
-            services = Services(store, execution, persistence, metrics, clocks, steering)
+            services = Services(store, execution, persistence, metrics, clocks, steering, lease.annotate)
             loop = Loop(settings, services, heartbeat)
             leader = Leader(lease, loop, metrics, mirror.wait_synced)
             witness = Witness()

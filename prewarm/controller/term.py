@@ -7,8 +7,10 @@ from functools import partial
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.accounting import ByteVerdict, account, waste
+from prewarm.api.names import ANNOTATION_GATED
 from prewarm.cluster.changes import Changes
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, WriteResult
@@ -25,6 +27,7 @@ from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
 from prewarm.controller.steersman import Steersman
 from prewarm.delivery import DeliveryMemory, deliver
+from prewarm.demand import linked
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.images import PullPolicy
@@ -79,6 +82,10 @@ async def _not_steering() -> SteerState | None:
     return SteerState.SWITCHED_OFF
 
 
+def _not_annotating(_name: str, _value: str) -> None:
+    return
+
+
 class Services(Struct, frozen=True):
     """What a term works with."""
 
@@ -89,6 +96,8 @@ class Services(Struct, frozen=True):
     clocks: Clocks
     unsteerable: Callable[[], Awaitable[SteerState | None]] = _not_steering
     """Asked at the start of a term: why no pods can be steered; None if they can."""
+    annotate_lease: Callable[[str, str], None] = _not_annotating
+    """Has our Lease carry an annotation, given by name and value."""
 
 
 class Term:
@@ -157,7 +166,7 @@ class Term:
         """One round; returns the steady time of the next one if nothing changes before."""
         steady, wall = self._services.clocks.steady, self._services.clocks.wall
         snapshot = self._services.store.snapshot(wall())
-        due = self._pace.due(work.changes, snapshot, steady())
+        due = self._pace.due(_with_linked(work.changes, snapshot), snapshot, steady())
         self._puller_memory.hearsay.heard(work.events)
         started = steady()
         made = await self._plan(due, snapshot, work.seen_at) if due else None
@@ -205,6 +214,9 @@ class Term:
         metrics.steered_workloads.set(steersman.workloads)
         metrics.steered_nodes.set(steersman.nodes)
         self._scribe.put(self._gatekeeper.look(snapshot, made, steersman.unready(snapshot)))
+        gated = self._gatekeeper.gated(snapshot, made)
+        if gated is not None:
+            self._services.annotate_lease(ANNOTATION_GATED, gated)
 
     async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> Plan:
         steady = self._services.clocks.steady
@@ -426,6 +438,12 @@ class Term:
         """Note that there is something to store: plans or judgements soon, measurements alone when convenient."""
         self._dirty = self._dirty or judged
         self._to_store.set()
+
+
+def _with_linked(changes: Changes, snapshot: ClusterSnapshot) -> Changes:
+    """With the workloads whose plan follows from what changed though nothing of theirs did."""
+    others = linked(snapshot, changes.workloads, changes.intended, changes.image_policies)
+    return replace(changes, workloads=changes.workloads | others) if others else changes
 
 
 def puller_settings(settings: Settings) -> PullerSettings:

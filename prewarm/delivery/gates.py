@@ -34,7 +34,7 @@ class GateReason(StrEnum):
     FAILED = "Failed"
     """Pulls failed: the rollout is not to wait for what cannot be had."""
     TIMEOUT = "Timeout"
-    """It was held as long as the annotation allows."""
+    """It was held as long as the annotation or the policy allows."""
     NOT_COVERED = "NotCovered"
     """Nobody prewarms the workload (any more)."""
     DAMAGED = "Damaged"
@@ -55,7 +55,14 @@ class Gate(Struct, frozen=True):
     @property
     def deadline(self) -> float:
         """When it opens at the latest; Unix seconds."""
-        return (self.hold.since or 0.0) + longest_hold(self.workload)
+        return (self.hold.since or 0.0) + self.longest
+
+    @property
+    def longest(self) -> float:
+        """Seconds for which it is held at most."""
+        if self.hold.seconds is None:
+            return longest_hold(self.workload)
+        return min(self.hold.seconds, LONGEST_SECONDS)
 
 
 class Opened(Struct, frozen=True):
@@ -157,7 +164,7 @@ def _verdict(
     if gate.hold.since is None:
         return GateReason.DAMAGED, f"the annotation {ANNOTATION_GATE_HELD} cannot be read"
     if snapshot.taken_at >= gate.deadline:
-        return GateReason.TIMEOUT, f"held for {longest_hold(gate.workload):.0f} s, the longest that is allowed"
+        return GateReason.TIMEOUT, f"held for {gate.longest:.0f} s, the longest that is allowed"
     policy = covering_policy(snapshot, gate.workload)
     if policy is None or policy.mode is not PolicyMode.ACTIVE or not policy.rollout:
         return GateReason.NOT_COVERED, "no active policy prewarms its rollouts"

@@ -3,6 +3,7 @@
 from prewarm.demand.coverage import Coverage, coverage, covering_policy
 from prewarm.demand.demands import demands, plan_again_at
 from prewarm.demand.holds import Hold, hold
+from prewarm.demand.linked import linked
 from prewarm.demand.previous import previous_demands
 from prewarm.demand.revisions import pods_of_revision
 from prewarm.demand.shapes import never_pulled
@@ -15,6 +16,7 @@ __all__ = [
     "covering_policy",
     "demands",
     "hold",
+    "linked",
     "never_pulled",
     "plan_again_at",
     "pods_of_revision",

@@ -6,15 +6,13 @@ from prewarm.demand.canary_steps import blue_green_batches, canary_batches, firs
 from prewarm.demand.progress import STOPPING_SECONDS, Times, bounds
 from prewarm.demand.revisions import rollout_hash, rollout_revision
 from prewarm.demand.rollout import Stage, available_at, counts_of, last_pods_start, leaving_pods, stage_of
-from prewarm.demand.shapes import far_ahead, images, revision_labels, start_seconds
+from prewarm.demand.shapes import fails, far_ahead, images, revision_labels, start_seconds
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.progressive import Rollout
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload
-
-_FAILING = frozenset({"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"})
 
 
 def rollout_stage(snapshot: ClusterSnapshot, workload: Workload) -> Stage:
@@ -68,13 +66,7 @@ def proven(at: Stage, rollout: Rollout) -> bool:
     workload = at.workload
     ready = sum(pod.ready_at is not None for pod in at.new_pods)
     first = first_canary(rollout, workload.replicas, bounds(workload).surge)
-    return not rollout.doubted and 0 < min(first, workload.replicas) <= ready and not any(map(_fails, at.new_pods))
-
-
-def _fails(pod: Pod) -> bool:
-    return pod.ready_at is None and any(
-        status.restart_count > 0 or status.reason in _FAILING for status in pod.containers
-    )
+    return not rollout.doubted and 0 < min(first, workload.replicas) <= ready and not any(map(fails, at.new_pods))
 
 
 def _stable(at: Stage, rollout: Rollout | None) -> Workload | None:

@@ -9,7 +9,6 @@ from prewarm.api.names import (
     ANNOTATION_ENABLED,
     ANNOTATION_EXCLUDE_CONTAINERS,
     ANNOTATION_HEADROOM,
-    ANNOTATION_NEXT_IMAGES,
     ANNOTATION_POLICY,
 )
 from prewarm.demand.announced import announced
@@ -69,7 +68,9 @@ def coverage(snapshot: ClusterSnapshot, workload: Workload) -> Coverage:
         if enabled is False or (enabled is None and selecting is None):
             return Coverage()
         policy = _policy(snapshot, workload, selecting)
-        return Coverage(policy, _headroom(workload), _excluded(workload), None if asked else _announced(workload))
+        return Coverage(
+            policy, _headroom(workload), _excluded(workload), None if asked else _announced(snapshot, workload)
+        )
     except _BadAnnotationError as problem:
         return Coverage(problem=str(problem))
 
@@ -137,11 +138,11 @@ def _headroom(workload: Workload) -> int | None:
     return int(match[1])
 
 
-def _announced(workload: Workload) -> Workload | None:
+def _announced(snapshot: ClusterSnapshot, workload: Workload) -> Workload | None:
     try:
-        return announced(workload)
+        return announced(snapshot, workload)
     except ValueError as error:
-        raise _BadAnnotationError(f"annotation {ANNOTATION_NEXT_IMAGES} of {workload.key}: {error}") from None
+        raise _BadAnnotationError(str(error)) from None
 
 
 def _excluded(workload: Workload) -> frozenset[str]:

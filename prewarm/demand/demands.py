@@ -10,6 +10,7 @@ from prewarm.demand.flagger import flagger_demand
 from prewarm.demand.in_place import in_place_demand, left_to_kruise
 from prewarm.demand.injected import Injected, injected, with_injected
 from prewarm.demand.jobs import job_demand, looked_at_again
+from prewarm.demand.plain_canary import plain_canary_demands
 from prewarm.demand.replica_set import replica_set_stage
 from prewarm.demand.revisions import with_template
 from prewarm.demand.rollout import Stage, rollout_demand, stage
@@ -105,6 +106,9 @@ def _of_deployment(
         on_trial = flagger_demand(snapshot, found, wishes.excluded, history)
         if on_trial is not None:
             return (on_trial,)
+        trials = plain_canary_demands(snapshot, found, policy, wishes.excluded, history)
+        # Such a canary may run for days: the next scale-out comes as it would without it.
+        return (*trials, *_of_stage(snapshot, at, under_way, wishes, policy))
     return _of_stage(snapshot, at, under_way, wishes, policy)
 
 

@@ -8,7 +8,10 @@ from msgspec import Struct
 from prewarm.api.names import ANNOTATION_GATE_HELD
 from prewarm.model.workloads import UpdateStrategy, Workload
 
-_MARKER = re.compile(r"(?P<since>[0-9T:.+\-]{19,32}Z?)(?: partition=(?P<partition>[0-9]{1,9}))?", re.ASCII)
+_MARKER = re.compile(
+    r"(?P<since>[0-9T:.+\-]{19,32}Z?)(?: partition=(?P<partition>[0-9]{1,9}))?(?: for=(?P<seconds>[0-9]{1,6}))?",
+    re.ASCII,
+)
 
 
 class Hold(Struct, frozen=True):
@@ -20,12 +23,17 @@ class Hold(Struct, frozen=True):
     """Unix seconds; None if it cannot be read."""
     partition: int = 0
     """Of a StatefulSet: what the partition was before."""
+    seconds: float | None = None
+    """How long it lasts at most, where a policy asked for it; None: the workload's annotation says."""
     in_force: bool = True
     """Whether the rollout is held still, or somebody let it go and left the marker."""
 
 
 def hold(workload: Workload) -> Hold | None:
-    """The hold on a workload's rollout: a time, and for a StatefulSet ` partition=N`; None if there is none."""
+    """The hold on a workload's rollout, None if there is none.
+
+    The marker is a time, for a StatefulSet ` partition=N`, and where a policy asked for it ` for=SECONDS`.
+    """
     marker = workload.annotations.get(ANNOTATION_GATE_HELD)
     if marker is None or workload.key.kind not in {"Deployment", "StatefulSet"}:
         return None
@@ -41,4 +49,5 @@ def hold(workload: Workload) -> Hold | None:
     except ValueError:
         return Hold(marker, None, in_force=in_force)
     partition = int(found["partition"] or 0)
-    return Hold(marker, since.timestamp() if since.tzinfo is not None else None, partition, in_force)
+    seconds = None if found["seconds"] is None else float(found["seconds"])
+    return Hold(marker, since.timestamp() if since.tzinfo is not None else None, partition, seconds, in_force)

@@ -3,7 +3,7 @@
 from prewarm.demand.revisions import ROLLOUT_HASH_LABEL
 from prewarm.history import History, time_to_ready
 from prewarm.model.images import PullPolicy
-from prewarm.model.pods import PodShape
+from prewarm.model.pods import Pod, PodShape
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload
 
@@ -14,6 +14,7 @@ MAX_AHEAD = 5_000
 """Pods to come that are planned at most; those beyond are planned once some of these exist. spec.replicas goes up to
 2^31 - 1, whatever the cluster can hold, and each pod costs a step of the replay."""
 _HOUR = 3600
+_FAILING = frozenset({"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError"})
 
 
 def images(shape: PodShape, excluded: frozenset[str]) -> tuple[str, ...]:
@@ -45,6 +46,13 @@ def start_seconds(snapshot: ClusterSnapshot, history: History, workload: Workloa
     pods = (pod for owner in owners for pod in snapshot.pods_by_owner.get(owner, {}).values())
     measured = time_to_ready(pods)
     return (history.time_to_ready(workload.key) if measured is None else measured) + workload.min_ready_seconds
+
+
+def fails(pod: Pod) -> bool:
+    """Whether a pod that is not ready shows more than that it takes its time."""
+    return pod.ready_at is None and any(
+        status.restart_count > 0 or status.reason in _FAILING for status in pod.containers
+    )
 
 
 def far_ahead(now: float) -> float:

@@ -203,6 +203,15 @@ class ImageCache(Struct, frozen=True):
         return (self.namespace, self.name)
 
 
+class Canaries(Struct, frozen=True):
+    """spec.canary of a PrewarmPolicy: which Deployments are on trial, and for which others."""
+
+    selector: LabelSelector
+    """Labels of Deployments that are canaries."""
+    shared_label: str
+    """A canary is on trial for the Deployments of its namespace that have the same value of this label."""
+
+
 class PolicyMode(StrEnum):
     """spec.mode of a PrewarmPolicy: act, only plan and account, or nothing."""
 
@@ -223,6 +232,8 @@ class Policy(Struct, frozen=True):
     rollout: bool = True
     min_updated_ready_pods: int | str = 0
     """Pods of a new revision (number or percentage) that have to be ready before its images are pulled ahead."""
+    gate_seconds: float | None = None
+    """How long changes of its workloads' images are held at most, until the images are there; None: they are not."""
     scale_out: bool = True
     headroom_percent: int = 20
     """Replicas ahead of the current count for which a scaled workload is kept warm, in percent (rounded up)."""
@@ -234,6 +245,8 @@ class Policy(Struct, frozen=True):
     """Whether pods are steered to warm nodes."""
     hold_seconds: float | None = None
     """How long images that were pulled for its workloads are held against garbage collection at most; None: not."""
+    canaries: Canaries | None = None
+    """Deployments that are canaries of its workloads; None: none are."""
     limits: Limits | None = None
     """For each namespace that it concerns; None: it sets none."""
     resource_version: str = ""

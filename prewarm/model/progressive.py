@@ -1,4 +1,4 @@
-"""Workloads of other projects as far as they differ from Kubernetes' own: OpenKruise, Argo Rollouts, Flagger."""
+"""Workloads of other projects as far as they differ from Kubernetes' own: OpenKruise, Argo Rollouts, Flagger, Flux."""
 
 from enum import StrEnum
 
@@ -55,6 +55,16 @@ class UpdateOrder(Struct, frozen=True):
     """Of an Advanced DaemonSet: only nodes with these labels are updated; None = all."""
     unordered: bool = False
     """Of an Advanced StatefulSet: its pods are updated in this order instead of by ordinal."""
+
+
+class ImagePolicy(Struct, frozen=True):
+    """An ImagePolicy of Flux."""
+
+    namespace: str
+    name: str
+    image: str = ""
+    """The latest one by its rules, which Flux will write into manifests; "" if it has found none."""
+    resource_version: str = ""
 
 
 class Revision(Struct, frozen=True):

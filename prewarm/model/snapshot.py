@@ -7,7 +7,7 @@ from msgspec import Struct
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
-from prewarm.model.progressive import Revision
+from prewarm.model.progressive import ImagePolicy, Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.scheduling import DisruptionBudget, PriorityClass
 from prewarm.model.volumes import AttachLimits, Volume, VolumeClaim
@@ -73,6 +73,7 @@ class ClusterSnapshot(Struct, frozen=True):
     workloads: Mapping[WorkloadKey, Workload] = {}
     """Deployments, StatefulSets, DaemonSets, CronJobs, Jobs of no CronJob, ReplicaSets that nothing controls, and the
     kinds of OpenKruise, Argo Rollouts and Flagger."""
+    deployments_by_namespace: Mapping[str, Mapping[WorkloadKey, Workload]] = {}
     replica_sets: Mapping[ObjectKey, Workload] = {}
     replica_sets_by_owner: Mapping[str, Mapping[ObjectKey, Workload]] = {}
     """By uid of the owning Deployment or Rollout; the Jobs of a CronJob stand here under its uid, too."""
@@ -96,6 +97,8 @@ class ClusterSnapshot(Struct, frozen=True):
     node_images: Mapping[str, NodeImages] = {}
     """By node name."""
     policies: Mapping[str, Policy] = {}
+    image_policies: Mapping[ObjectKey, ImagePolicy] = {}
+    """Of Flux."""
     asked: frozenset[WorkloadKey] = frozenset()
     """Workloads changed by a what-if question: they count as opted in, and their pods come when the asker decides."""
 

@@ -11,6 +11,7 @@ from prewarm.model.intents import (
     CONTROLLER_REVISIONS,
     CRON_JOBS,
     DEPLOYMENTS,
+    IMAGE_POLICIES,
     JOBS,
     ROLLOUTS,
     STATEFUL_SETS,
@@ -21,7 +22,7 @@ from tests.support.fake_api_server import Cut, FakeApiServer, Refuse, place_of
 from tests.support.mirroring import mirroring, reflector, until
 
 FOREIGN = {"clonesets", "statefulsets", "daemonsets"}
-ALL_FOREIGN = {f"{plural}.apps.kruise.io" for plural in FOREIGN} | {"rollouts", "canaries"}
+ALL_FOREIGN = {f"{plural}.apps.kruise.io" for plural in FOREIGN} | {"rollouts", "canaries", "imagepolicies"}
 
 
 def workload(resource: Resource, name: str = "web", **spec: object) -> dict[str, Any]:
@@ -69,6 +70,27 @@ async def test_a_kind_appears_vanishes_and_appears_again(server: FakeApiServer) 
         server.put(ROLLOUTS, workload(ROLLOUTS))
         server.missing.discard("rollouts")
         await until(mirror, lambda now: key in now.workloads)
+
+
+async def test_an_image_policy_is_read_in_whichever_version_is_served_and_goes_with_its_kind(
+    server: FakeApiServer,
+) -> None:
+    server.put(
+        IMAGE_POLICIES,
+        {
+            "apiVersion": "image.toolkit.fluxcd.io/v1beta2",
+            "kind": "ImagePolicy",
+            "metadata": {"name": "web", "namespace": "flux-system"},
+            "status": {"latestImage": "registry.test/web:v2"},
+        },
+    )
+    server.fail_next("watch", IMAGE_POLICIES, Refuse(404, "NotFound"))
+    async with mirroring(server) as mirror:
+        snapshot = await until(mirror, lambda now: bool(now.image_policies))
+        assert snapshot.image_policies["flux-system", "web"].image == "registry.test/web:v2"
+        server.missing.add("imagepolicies")
+        server.inject(IMAGE_POLICIES, Cut())
+        await until(mirror, lambda now: not now.image_policies)
 
 
 async def test_kinds_of_the_same_name_do_not_mix(server: FakeApiServer) -> None:

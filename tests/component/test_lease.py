@@ -169,3 +169,26 @@ async def test_a_leader_that_slept_longer_than_its_lease_knows_that_it_may_be_lo
 def test_times_that_contradict_each_other_are_refused(client: object) -> None:
     with pytest.raises(ConfigurationError, match="lease times 10 > 10 > 2"):
         LeaderLease(client, namespace="a", name="a", identity="a", times=LeaseTimes(duration=10))  # type: ignore[arg-type]
+
+
+async def test_it_carries_what_others_judge_by_and_keeps_what_is_not_ours(
+    server: FakeApiServer, client: Client
+) -> None:
+    held_by_another(server, "2026-01-01T00:00:00.000000Z")
+    stored = server.objects(LEASES)["prewarm", "prewarm"]
+    server.put(LEASES, {**stored, "metadata": {**stored["metadata"], "annotations": {"theirs": "kept"}}, "spec": {}})
+
+    def annotations() -> dict[str, str]:
+        found: dict[str, str] = server.objects(LEASES)["prewarm", "prewarm"]["metadata"].get("annotations", {})
+        return found
+
+    first = candidate(client, "first")
+    leading = asyncio.create_task(first.run(forever))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await first.leading.wait()
+        first.annotate("prewarm.dev/gated", "deployment/shop/web=600")
+        await server.until(lambda: annotations() == {"theirs": "kept", "prewarm.dev/gated": "deployment/shop/web=600"})
+        first.annotate("prewarm.dev/gated", "")
+        await server.until(lambda: annotations() == {"theirs": "kept"})
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)

@@ -19,6 +19,7 @@ from prewarm.api.node_image import (
 )
 from prewarm.api.policy import decode_policy, policy_manifest
 from prewarm.model.image_caches import (
+    Canaries,
     Completion,
     Condition,
     DeletionPolicy,
@@ -179,6 +180,8 @@ policies = st.builds(
     headroom_percent=st.integers(0, 1000),
     coverage=st.floats(0, 1),
     max_overprovision=st.floats(1, 100),
+    gate_seconds=st.none() | st.integers(0, 3600).map(float),
+    canaries=st.none() | st.builds(Canaries, selectors, st.sampled_from(("app", "example.com/app"))),
     hold_seconds=durations,
 )
 

@@ -212,6 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
             puller_pods={key: pod for key, pod in self.pods.items() if pod.labels},
             usage={node: summed(pods.values()) for node, pods in by_node.items()},
             workloads={workload.key: workload for workload in (*self.workloads.values(), *lone)},
+            deployments_by_namespace=grouped_workloads(self.workloads.values()),
             replica_sets=dict(self.replica_sets),
             replica_sets_by_owner=grouped(self.replica_sets, lambda found: found.owner.uid if found.owner else None),
             autoscalers={target: found[min(found)] for target, found in rivals.items()},
@@ -219,6 +220,13 @@ class StoreMachine(RuleBasedStateMachine):
                 namespace: tuple(found[key] for key in sorted(found)) for namespace, found in services.items()
             },
         )
+
+
+def grouped_workloads(workloads: Iterable[Workload]) -> dict[str, dict[WorkloadKey, Workload]]:
+    found: dict[str, dict[WorkloadKey, Workload]] = {}
+    for workload in workloads:
+        found.setdefault(workload.key.namespace, {})[workload.key] = workload
+    return found
 
 
 def _as_version(pod: Pod, version: str) -> Pod:

@@ -7,6 +7,7 @@ from prewarm.api.names import LABEL_PULLER
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import ContainerShape, OwnerReference, Pod, PodShape, PodTemplate, Resources
+from prewarm.model.progressive import ImagePolicy
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot, NodeUsage
 from prewarm.model.volumes import Volume, VolumeClaim
@@ -88,6 +89,7 @@ def cluster(
     node_images: Iterable[NodeImages] = (),
     image_caches: Iterable[ImageCache] = (),
     volumes: Iterable[tuple[VolumeClaim, Volume]] = (),
+    image_policies: Iterable[ImagePolicy] = (),
 ) -> ClusterSnapshot:
     """A snapshot of these objects."""
     by_node: dict[str, dict[tuple[str, str], Pod]] = {}
@@ -103,6 +105,11 @@ def cluster(
         if pod.node_name and not pod.finished:
             by_node.setdefault(pod.node_name, {})[pod.key] = pod
             usage[pod.node_name] = usage.get(pod.node_name, NodeUsage()).plus(pod)
+    found_workloads = {found.key: found for found in workloads}
+    deployments: dict[str, dict[WorkloadKey, Workload]] = {}
+    for key, found in found_workloads.items():
+        if key.kind == "Deployment":
+            deployments.setdefault(key.namespace, {})[key] = found
     sets: dict[tuple[str, str], Workload] = {}
     sets_by_owner: dict[str, dict[tuple[str, str], Workload]] = {}
     for found in replica_sets:
@@ -122,7 +129,8 @@ def cluster(
         puller_pods={key: pod for key, pod in all_pods.items() if LABEL_PULLER in pod.labels},
         waiting_pods={pod.key: pod for pod in all_pods.values() if _waits(pod)},
         usage=usage,
-        workloads={found.key: found for found in workloads},
+        workloads=found_workloads,
+        deployments_by_namespace=deployments,
         replica_sets=sets,
         replica_sets_by_owner=sets_by_owner,
         autoscalers={found.target: found for found in autoscalers},
@@ -130,6 +138,7 @@ def cluster(
         image_caches={found.key: found for found in image_caches},
         node_images={found.node_name: found for found in node_images},
         policies={found.name: found for found in policies},
+        image_policies={(found.namespace, found.name): found for found in image_policies},
     )
 
 

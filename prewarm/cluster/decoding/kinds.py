@@ -14,6 +14,7 @@ from prewarm.cluster.decoding import (
     autoscalers,
     batch,
     flagger,
+    flux,
     kruise,
     nodes,
     others,
@@ -30,7 +31,7 @@ from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.intents import Resource
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
-from prewarm.model.progressive import Revision
+from prewarm.model.progressive import ImagePolicy, Revision
 from prewarm.model.quotas import LimitRange, ResourceQuota
 from prewarm.model.scheduling import DisruptionBudget, PriorityClass
 from prewarm.model.snapshot import ObjectKey
@@ -268,6 +269,9 @@ class Kinds:
             intents.ROLLOUTS, argo_rollouts.WireRollout, argo_rollouts.rollout, found
         )
         self.canaries: Kind[Workload] = TypedKind(intents.CANARIES, flagger.WireFlagger, flagger.canary, found)
+        self.image_policies: Kind[ImagePolicy] = TypedKind(
+            intents.IMAGE_POLICIES, flux.WireImagePolicy, flux.image_policy, found
+        )
         self.autoscalers: Kind[Autoscaler] = TypedKind(
             intents.AUTOSCALERS, autoscalers.WireAutoscaler, autoscalers.autoscaler, found
         )

@@ -109,6 +109,8 @@ def test_a_bad_image_cache_says_what_would_be_right(spec: object, error: str) ->
         ({"scaleOut": {"headroom": "1001%"}}, "spec.scaleOut.headroom: '1001%': write a percentage from 0% to 1000%"),
         ({"placement": {"coverage": 95}}, "spec.placement.coverage: 95: input should be less than or equal to 1"),
         ({"hold": "2 hours"}, "spec.hold: write a duration such as 30s, 15m or 1h30m"),
+        ({"rollout": {"gate": "2h"}}, "spec.rollout.gate: write a duration up to 1h, such as 10m"),
+        ({"rollout": {"gate": True}}, "spec.rollout.gate: True: write a text (in quotes where it looks like"),
         ({"hold": 7200}, "spec.hold: 7200: write a text (in quotes where it looks like something else)"),
         ({"hold": "9999999999h"}, "spec.hold: write a duration such as 30s, 15m or 1h30m"),
         ({"placement": {"maxOverprovision": 0.5}}, "spec.placement.maxOverprovision: 0.5: input should be greater "),

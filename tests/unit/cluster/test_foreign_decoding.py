@@ -118,3 +118,30 @@ def test_how_many_checks_a_canary_has_before_it(analysis: dict[str, Any], status
     assert value.flagger is not None
     assert value.flagger.phase is FlaggerPhase.PROGRESSING
     assert (value.flagger.checks_left, value.flagger.interval_seconds) == (left, 30)
+
+
+def latest(**status: Any) -> str:
+    wire = {"metadata": {"name": "web", "namespace": "flux-system"}, "status": status}
+    value = Kinds().image_policies.one(json.dumps(wire).encode()).value
+    assert value is not None
+    return value.image
+
+
+@pytest.mark.parametrize(
+    ("status", "image"),
+    [
+        ({"latestRef": {"name": "registry.test/web", "tag": "v2"}}, "registry.test/web:v2"),
+        (
+            {"latestRef": {"name": "registry.test/web", "tag": "v2", "digest": "sha256:" + "a" * 64}},
+            "registry.test/web:v2@sha256:" + "a" * 64,
+        ),
+        ({"latestRef": {"name": "registry.test/web", "tag": "v2"}, "latestImage": "old:v1"}, "registry.test/web:v2"),
+        ({"latestImage": "registry.test/web:v2"}, "registry.test/web:v2"),
+        ({"latestImage": "$(reboot)"}, ""),
+        ({"latestRef": {"name": "registry.test/web"}}, ""),
+        ({}, ""),
+    ],
+    ids=["v1", "with digest", "v1beta2", "v1beta1", "no reference", "no tag", "nothing found yet"],
+)
+def test_an_image_policy_names_the_image_that_flux_will_write(status: dict[str, Any], image: str) -> None:
+    assert latest(**status) == image

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from prewarm.api.plan_annotation import encode_summary, summary
 from prewarm.cluster.writer import opening
-from prewarm.delivery.gates import GateReason, decide_gates, longest_hold
+from prewarm.delivery.gates import GateReason, decide_gates, gates, longest_hold
 from prewarm.history import History
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, Policy, PolicyMode
 from prewarm.model.intents import OpenGate, RecordEvent
@@ -27,6 +27,17 @@ def held(marker: str = SINCE, **fields: Any) -> Workload:
     annotations = {**ENABLED, "prewarm.dev/gate": "true", "prewarm.dev/gate-held": marker}
     values: dict[str, Any] = {"annotations": annotations, "paused": True, "resource_version": "7", **fields}
     return deployment(V2, **values)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(9, GateReason.TIMEOUT), (11, None), (999999, None)])
+def test_a_hold_by_policy_says_itself_how_long_it_lasts(seconds: int, expected: GateReason | None) -> None:
+    """The policy may be gone by then, and the command that opens expired gates reads workloads alone."""
+    assert reason(snapshot(held(f"{SINCE} for={seconds}"))) is expected
+
+
+def test_no_marker_makes_a_hold_last_for_ever() -> None:
+    (gate,) = gates(snapshot(held(f"{SINCE} for=999999")))
+    assert gate.longest == 3600
 
 
 def cache(workload: Workload, *, observed: int = 1, **conditions: bool) -> ImageCache:
@@ -52,9 +63,9 @@ def snapshot(workload: Workload, *caches: ImageCache, **fields: Any) -> ClusterS
 
 
 def reason(found: ClusterSnapshot, *, planned: bool = False) -> GateReason | None:
-    gates = decide_gates(found, plan(found, History()) if planned else None)
-    assert len(gates.opened) + gates.held <= 1
-    return gates.opened[0].reason if gates.opened else None
+    decided = decide_gates(found, plan(found, History()) if planned else None)
+    assert len(decided.opened) + decided.held <= 1
+    return decided.opened[0].reason if decided.opened else None
 
 
 @pytest.mark.parametrize(

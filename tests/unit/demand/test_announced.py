@@ -3,10 +3,11 @@
 import pytest
 from msgspec.structs import replace
 
-from prewarm.demand import coverage, demands
+from prewarm.demand import Coverage, coverage, demands
 from prewarm.history import History
 from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Demand, Trigger
+from prewarm.model.progressive import ImagePolicy
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload
 from tests.support.clusters import ENABLED, WEB, cluster, deployment, template
@@ -108,4 +109,70 @@ def test_a_bad_announcement_is_one_clear_line_for_the_owner(text: str, told: str
     assert "annotation prewarm.dev/next-images of deployment/shop/web" in line
     assert told in line
     assert "\n" not in line
+    assert len(line) < 500
+
+
+def flux(annotation: str, *found: ImagePolicy, image: str = "registry.test/web:v1", **said: str) -> Coverage:
+    """What is announced for a Deployment with one container whose annotation names ImagePolicies."""
+    annotations = {**ENABLED, "prewarm.dev/image-policies": annotation, **said}
+    workload = deployment(template(image), annotations=annotations)
+    return coverage(cluster(workloads=[workload], image_policies=found), workload)
+
+
+def images(found: Coverage) -> tuple[str, ...]:
+    assert not found.problem
+    return () if found.announced is None else found.announced.template.shape.images
+
+
+LATEST = ImagePolicy("flux-system", "web", "registry.test/web:v2")
+
+
+@pytest.mark.parametrize("annotation", ["flux-system/web", "c0=flux-system/web"])
+def test_what_flux_has_found_is_announced(annotation: str) -> None:
+    assert images(flux(annotation, LATEST)) == ("registry.test/web:v2",)
+
+
+def test_an_image_policy_without_a_namespace_is_in_the_workloads_own() -> None:
+    assert images(flux("web", replace(LATEST, namespace="shop"))) == ("registry.test/web:v2",)
+    assert images(flux("web", LATEST)) == ()
+
+
+@pytest.mark.parametrize("found", [(), (replace(LATEST, image=""),), (replace(LATEST, image="registry.test/web:v1"),)])
+def test_an_image_policy_that_is_absent_or_brings_nothing_new_announces_nothing(found: tuple[ImagePolicy, ...]) -> None:
+    assert images(flux("flux-system/web", *found)) == ()
+
+
+def test_the_same_image_spelt_differently_is_nothing_new() -> None:
+    found = replace(LATEST, image="docker.io/library/web:v1")
+    assert images(flux("flux-system/web", found, image="web:v1")) == ()
+
+
+def test_a_digest_counts_where_the_template_has_one() -> None:
+    digest = "@sha256:" + "a" * 64
+    found = replace(LATEST, image=f"registry.test/web:v2{digest}")
+    assert images(flux("flux-system/web", found)) == ("registry.test/web:v2",)
+    pinned = "registry.test/web:v1@sha256:" + "b" * 64
+    assert images(flux("flux-system/web", found, image=pinned)) == (f"registry.test/web:v2{digest}",)
+
+
+def test_what_the_owner_announces_goes_first() -> None:
+    said = {"prewarm.dev/next-images": "registry.test/web:v9"}
+    assert images(flux("flux-system/web", LATEST, **said)) == ("registry.test/web:v9",)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("web=flux-system/web", "there is no container 'web'"),
+        ("c0=Flux/web", "names no ImagePolicy"),
+        ("c0=a/b/c", "names no ImagePolicy"),
+        ("c0=", "names no ImagePolicy"),
+        ("c0=web " * 65, "at most 64"),
+        ("x" * 100_000, "characters"),
+    ],
+)
+def test_a_bad_name_of_an_image_policy_is_one_clear_line(text: str, told: str) -> None:
+    line = flux(text, LATEST).problem
+    assert "annotation prewarm.dev/image-policies of deployment/shop/web" in line
+    assert told in line
     assert len(line) < 500

@@ -76,6 +76,8 @@ class _Rival:
         self.scheduler = scheduler
         self.departures = departures
         self.waiting: Ints = np.zeros(rows, dtype=np.int64)
+        self.delay: Ints = np.zeros(rows, dtype=np.int64)
+        """Pods of ours that come before its next one."""
         self.played = 0
 
     def advance(self, now: float) -> Ints:
@@ -161,7 +163,7 @@ class Replays:
         before = 0
         kept: list[Ints | None] = [None] * len(self._sets)
         for number, batch in enumerate(demand.batches, 1):
-            self._play_rivals(batch.needed_at)
+            self._play_rivals(batch)
             self._leave(self._departures, self._departures.expected(batch.needed_at, before))
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
@@ -258,19 +260,31 @@ class Replays:
                 self._take_turns()
         return cells
 
-    def _play_rivals(self, now: float) -> None:
-        """Rivals' pods that came before a moment are placed; those of about that moment wait for their turn."""
+    def _play_rivals(self, batch: Batch) -> None:
+        """Rivals' pods that came before a batch are placed; those of about its time wait for their turn.
+
+        Nobody knows who begins: in each replay one side has some pods ahead of the other.
+        """
+        now = batch.needed_at
         for rival in self._rivals:
             self._leave(rival.departures, rival.advance(now - TOGETHER_SECONDS))
             self._place_rival(rival, rival.waiting)
             self._leave(rival.departures, rival.advance(now + TOGETHER_SECONDS))
             if rival.scheduler.pod.shape.priority > self._scheduler.pod.shape.priority:
                 self._place_rival(rival, rival.waiting)
+            elif rival.scheduler.pod.shape.priority == self._scheduler.pod.shape.priority and rival.waiting.any():
+                lead = np.ceil(self._luck.uniform(-batch.pods, rival.waiting)).astype(np.int64)
+                rival.delay = np.maximum(-lead, 0)
+                first = np.maximum(lead, 0)
+                rival.waiting -= first
+                self._place_rival(rival, first)
+                rival.waiting += first  # what found no node
 
     def _take_turns(self) -> None:
         """After each pod of ours comes one of each rival: controllers create theirs at the same time."""
         for rival in self._rivals:
-            turn = np.minimum(rival.waiting, 1)
+            turn = np.where(rival.delay > 0, 0, np.minimum(rival.waiting, 1))
+            rival.delay -= 1
             if turn.any() and rival.scheduler.pod.shape.priority >= self._scheduler.pod.shape.priority:
                 rival.waiting -= turn
                 self._place_rival(rival, turn)

@@ -71,6 +71,11 @@ SetImage = Annotated[
 ]
 
 
+def is_kind(word: str) -> bool:
+    """Whether a word names a kind of workload."""
+    return word.lower() in _KINDS
+
+
 def parse_workload(text: str) -> WorkloadKey:
     """KIND/NAMESPACE/NAME, kinds as kubectl abbreviates them.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prewarm.cli.errors import usage
-from prewarm.cli.options import Context, Kubeconfig, Output, OutputFormat, parse_workload
+from prewarm.cli.options import Context, Kubeconfig, Output, OutputFormat, is_kind, parse_workload
 
 if TYPE_CHECKING:
     from prewarm.cli.status_source import Seen, Target
@@ -60,15 +60,22 @@ def _target(text: str | None, namespace: str | None) -> "Target":
     return Target(namespace=workload.namespace, workload=workload)
 
 
+def missing(target: "Target") -> str:
+    """What to say where an ImageCache is not there: perhaps a workload was meant, and its namespace left out."""
+    word = target.namespace
+    if word.lower() in _CACHE_WORDS or is_kind(word):
+        advice = f"if {word} is its kind, ask about it with {word}/NAMESPACE/{target.cache}"
+    else:
+        advice = f"prewarm status -n {word} lists those that are there"
+    return f"no ImageCache {word}/{target.cache}; {advice}"
+
+
 def _print(target: "Target", seen: "Seen", output: OutputFormat) -> None:
     from prewarm.cli import status_report as report
     from prewarm.cli.output import console, print_data
 
     if target.cache and not seen.caches:
-        raise usage(
-            f"no ImageCache {target.namespace}/{target.cache}; "
-            f"prewarm status -n {target.namespace} lists those that are there"
-        )
+        raise usage(missing(target))
     if output is OutputFormat.TABLE:
         console().print(report.view(target, seen))
     else:

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from prewarm.cli.output import console
+from prewarm.cli.status import missing
 from prewarm.cli.status_report import data, view
 from prewarm.cli.status_source import Seen, Target
 from prewarm.model.image_caches import (
@@ -194,6 +195,18 @@ def test_a_cache_that_nobody_looked_at_tells_what_is_asked_for() -> None:
     unseen = replace(CACHE, status=ImageCacheStatus())
     assert "puller: as the controller is set" in shown(ONE, unseen)
     assert told(ONE, unseen)["pullerFormUsed"] is None
+
+
+@pytest.mark.parametrize(
+    ("namespace", "says"),
+    [
+        ("shop", "prewarm status -n shop lists those that are there"),
+        ("deployment", "if deployment is its kind, ask about it with deployment/NAMESPACE/web"),
+        ("imagecache", "if imagecache is its kind, ask about it with imagecache/NAMESPACE/web"),
+    ],
+)
+def test_a_name_without_its_namespace_is_answered_with_what_would_be_right(namespace: str, says: str) -> None:
+    assert missing(Target(namespace, "web")) == f"no ImageCache {namespace}/web; {says}"
 
 
 def test_a_cache_that_is_not_there_is_said_in_plain_words() -> None:

@@ -29,6 +29,8 @@ _IMAGE_CHARACTERS = r"^[A-Za-z0-9_.:/@+\[\]-]*$"
 the whole grammar is checked when the object is read."""
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _LABEL_VALUE = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_FIRST_TIME = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+_LAST_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 HEADROOM_PATTERN = r"^(0|[1-9][0-9]{0,2}|1000)%$"
 
 
@@ -172,8 +174,12 @@ def unix(time: datetime | None) -> float | None:
 
 
 def api_time(seconds: float) -> str:
-    """Unix seconds as objects write them: UTC, to the microsecond, fractions only where there are any."""
-    moment = datetime.fromtimestamp(round(seconds, 6), UTC)
+    """Unix seconds as objects write them: UTC, to the microsecond, fractions only where there are any.
+
+    The API takes times, as the last hours of year 9999 west of Greenwich, that cannot be written in UTC: the nearest
+    one is written that can.
+    """
+    moment = datetime.fromtimestamp(round(min(max(seconds, _FIRST_TIME), _LAST_TIME), 6), UTC)
     return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
 
 

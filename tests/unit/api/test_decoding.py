@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from prewarm.api.image_cache import decode_image_cache
+from prewarm.api.image_cache_status import decode_status, encode_status
 from prewarm.api.names import DEFAULT_POLICY
 from prewarm.api.node_image import decode_node_images
 from prewarm.api.policy import decode_policy
@@ -182,6 +183,20 @@ def test_identity_owner_and_origin_of_a_planned_one_are_read() -> None:
     assert (cache.uid, cache.generation, cache.resource_version) == ("u", 3, "17")
     assert (cache.created_at, cache.deleted_at) == (1_767_225_600.0, 1_767_225_660.0)
     assert cache.status == ImageCacheStatus()
+
+
+@pytest.mark.parametrize(
+    "time", ["9999-12-31T23:59:59-10:00", "9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00+10:00"]
+)
+def test_a_status_with_times_at_the_ends_of_the_calendar_is_read_and_written(time: str) -> None:
+    """Whoever may write a status may write these; the API server takes them."""
+    condition = {"type": "Ready", "status": "True", "reason": "Warm", "message": "", "lastTransitionTime": time}
+    raw = {"conditions": [condition], "startedAt": time, "failures": [{"image": "a", "node": "n", "at": time}]}
+    status = decode_status(raw)
+    assert status.started_at is not None
+    again = decode_status(encode_status(status))
+    assert again.started_at is not None
+    assert abs(again.started_at - status.started_at) <= 36_000
 
 
 def test_an_annotation_that_is_too_long_to_be_ours_is_not_kept() -> None:

@@ -174,7 +174,7 @@ class Client:
             parameters["continue"] = token
 
     async def watch(self, resource: Resource, options: WatchOptions) -> AsyncGenerator[list[bytes], None]:
-        """Watch a kind: complete lines of JSON, as many at a time as came together.
+        """Watch a kind: complete lines of JSON, as many at a time as came together; first none, once the watch stands.
 
         Ends when the server ends the watch. Not retried: the caller knows from where to go on.
 
@@ -193,6 +193,7 @@ class Client:
             parameters["resourceVersion"] = options.resource_version
         path = path_of(resource, options.namespace)
         async with self._send("GET", path, parameters, silence=options.silence) as response:
+            yield []
             async for lines in _lines(response.content, options.silence, path):
                 yield lines
 

@@ -8,7 +8,9 @@ from prewarm.cluster.decoding.problems import Problems
 from prewarm.cluster.feeds import event_feed, feeds
 from prewarm.cluster.reflector import Reflector, ReflectorOptions
 from prewarm.cluster.store import Store
-from prewarm.model.intents import CLONE_SETS, CONTROLLER_REVISIONS
+from prewarm.model.intents import CLONE_SETS, CONTROLLER_REVISIONS, IMAGE_CACHES, NODE_IMAGES, NODES, PODS
+
+_OF_PULLS = frozenset({IMAGE_CACHES, NODE_IMAGES, NODES, PODS})
 
 
 class Mirror:
@@ -60,6 +62,13 @@ class Mirror:
         return tuple(reflector.name for reflector in self.reflectors if not reflector.synced.is_set())
 
     async def wait_synced(self) -> None:
-        """Return once all kinds were read completely."""
+        """Return once all kinds were read completely, and those that pulls follow from are up to date.
+
+        While records of nodes lag behind pods, as after a restart of the API server, what another instance pulled and
+        tidied away would be pulled again.
+        """
         for reflector in self.reflectors:
             await reflector.synced.wait()
+        for reflector in self.reflectors:
+            if reflector.feed.resource in _OF_PULLS:
+                await reflector.in_step.wait()

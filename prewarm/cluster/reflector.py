@@ -64,6 +64,7 @@ class Reflector:
     Attributes:
         synced: set once everything was read the first time, or a kind of another project found absent.
         present: set while the server has the kind.
+        in_step: set while everything is known and a watch stands that brings what comes.
         counters: what it has done.
     """
 
@@ -80,6 +81,7 @@ class Reflector:
         self.name = f"{feed.resource.plural}.{feed.resource.group}" if feed.optional else feed.resource.plural
         self.synced = asyncio.Event()
         self.present = asyncio.Event()
+        self.in_step = asyncio.Event()
         self.counters = ReflectorCounters()
         self._client = client
         self._options = options or ReflectorOptions()
@@ -205,11 +207,16 @@ class Reflector:
             silence=self._options.silence,
         )
         stream = self._client.watch(self.feed.resource, options)
-        async with aclosing(stream):
-            async for lines in stream:
-                for line in lines:
-                    if line:
-                        seen = self._take(line, seen)
+        try:
+            async with aclosing(stream):
+                async for lines in stream:
+                    for line in lines:
+                        if line:
+                            seen = self._take(line, seen)
+                    if seen is None:
+                        self.in_step.set()
+        finally:
+            self.in_step.clear()
 
     def _take(self, line: bytes, seen: set[ObjectKey] | None) -> set[ObjectKey] | None:
         """Take one event. `seen` collects the keys of a streamed list, None once that is over."""

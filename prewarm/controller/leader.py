@@ -12,6 +12,8 @@ from prewarm.controller.loop import Loop
 from prewarm.controller.metrics import Metrics
 
 AGAIN_SECONDS = 2.0
+LAGGING_SECONDS = 30.0
+"""So long a new leader waits to be up to date. Then it leads all the same: others may be no better off."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -20,7 +22,7 @@ class Leader:
     """Stands by until the lease is won, then leads; starts over when it is lost."""
 
     def __init__(self, lease: LeaderLease, loop: Loop, metrics: Metrics, synced: Callable[[], Awaitable[None]]) -> None:
-        """`synced` returns once everything was read: nobody should lead on half a cluster."""
+        """`synced` returns once everything was read and is up to date: nobody should lead on half a cluster."""
         self._lease = lease
         self._loop = loop
         self._metrics = metrics
@@ -36,6 +38,7 @@ class Leader:
             standby = asyncio.create_task(self._loop.stand_by(), name="standby")
 
             async def work(standby: "asyncio.Task[None]" = standby) -> None:
+                await self._up_to_date()
                 await _cancelled(standby)
                 self._metrics.leader.set(1)
                 try:
@@ -52,6 +55,13 @@ class Leader:
                 await asyncio.sleep(AGAIN_SECONDS)
             finally:
                 await _cancelled(standby)
+
+    async def _up_to_date(self) -> None:
+        try:
+            async with asyncio.timeout(LAGGING_SECONDS):
+                await self._synced()
+        except TimeoutError:
+            log.warning("leading out of step with the server", seconds=LAGGING_SECONDS)
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -1,11 +1,12 @@
 """The loop and its lease under faults: who writes, what survives, what is tried again."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 
 import pytest
 
-from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, LEASES, NODES, PODS
+from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, LEASES, NODE_IMAGES, NODES, PODS
 from tests.support.controlling import NAMESPACE, Instance, image_cache, instance
 from tests.support.fake_api_server import FakeApiServer, Hang, Refuse
 from tests.support.manifests import node, pod
@@ -66,6 +67,27 @@ async def test_an_instance_takes_over_what_came_while_it_stood_by(server: FakeAp
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await server.until(lambda: bool(server.objects(PODS)))
         assert holder(server) == "second"
+
+
+async def test_a_leader_whose_records_lag_orders_nothing_before_it_has_caught_up(server: FakeApiServer) -> None:
+    """What another pulled and tidied away is on the records alone; after an API server's restart they come late."""
+    hang = Hang()
+    async with instance(server) as running:
+        await leading(running)
+        server.fail_next("watch", NODE_IMAGES, hang)
+        server.cut_watches()
+        await server.until(lambda: server.count("watch", NODE_IMAGES) == 2)
+        lease = copy.deepcopy(server.objects(LEASES)[NAMESPACE, "prewarm"])
+        lease["spec"]["holderIdentity"] = "another"
+        server.put(LEASES, lease)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: holder(server) == "first")
+            server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+            renewed = server.count("update", LEASES)
+            await server.until(lambda: server.count("update", LEASES) == renewed + 20)
+        assert server.count("create", PODS) == 0
+        hang.released.set()
+        await ordered(server, 1)
 
 
 async def test_stopping_stores_what_was_learnt_and_frees_the_lease(server: FakeApiServer) -> None:

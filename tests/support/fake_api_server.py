@@ -54,7 +54,9 @@ class Stall:
 
 @dataclass(frozen=True)
 class Hang:
-    """Never answer."""
+    """Never answer, or not before it is released."""
+
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class FakeApiServer:
         if isinstance(fault, Garble):
             return web.Response(text="<html>Please log in</html>", content_type="text/html")
         if isinstance(fault, Hang):
-            await asyncio.Event().wait()
+            await fault.released.wait()
         if watching:
             return await self._watch(request, plural, fault)
         self._in_progress += 1

@@ -48,8 +48,8 @@ class Instance:
 @asynccontextmanager
 async def instance(server: FakeApiServer, identity: str = "first", *, purge: bool = False) -> AsyncIterator[Instance]:
     """An instance that competes for the lease until the block ends; `purge`: with removing images switched on."""
-    removing = {"purge": True, "purge_image": "registry.example/prewarm:v1"} if purge else {}
-    settings = Settings(namespace=NAMESPACE, persist_seconds=0.5, **removing)
+    image = "registry.example/prewarm:v1" if purge else ""
+    settings = Settings(namespace=NAMESPACE, persist_seconds=0.5, purge=purge, purge_image=image)
     clocks = Clocks(time.time, time.monotonic)
     metrics = Metrics(version="test")
     async with Client(server.connection(), limits=Limits(attempts=2, patience=QUICK)) as client:

@@ -144,13 +144,15 @@ async def watching(client: Client, recorders: Sequence[Recorder], options: Watch
 
 
 async def _watch(client: Client, recorders: Sequence[Recorder], options: WatchOptions, seen: asyncio.Event) -> None:
+    """Watch until cancelled; an API server on a busy machine ends streams that it cannot get rid of fast enough."""
     pods = Kinds().pods
-    async for lines in client.watch(PODS, options):
-        now = time.monotonic()
-        for line in lines:
-            change = pods.change(line)
-            if change.initial_end:
-                seen.set()
-            if change.type in {"ADDED", "MODIFIED"} and change.object.value is not None:
-                for recorder in recorders:
-                    recorder.observe(change.object.value, now)
+    while True:
+        async for lines in client.watch(PODS, options):
+            now = time.monotonic()
+            for line in lines:
+                change = pods.change(line)
+                if change.initial_end:
+                    seen.set()
+                if change.type in {"ADDED", "MODIFIED"} and change.object.value is not None:
+                    for recorder in recorders:
+                        recorder.observe(change.object.value, now)

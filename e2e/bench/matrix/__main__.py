@@ -33,9 +33,12 @@ def main(
     began = time.monotonic()
     try:
         results = asyncio.run(_measure(wanted, seed, together, console))
-    except (ToolError, ProcessError, TimeoutError) as error:
-        console.print(f"matrix: {error}", style="red", markup=False)
-        raise typer.Exit(1) from None
+    except* (ToolError, ProcessError, TimeoutError) as failed:
+        for error in failed.exceptions:
+            console.print(f"matrix: {error}", style="red", markup=False)
+        results = []
+    if not results:
+        raise typer.Exit(1)
     if not _report(results, console, explain=explain):
         raise typer.Exit(1)
     console.print(f"{len(results)} cells in {time.monotonic() - began:.0f} s", highlight=False)
@@ -60,8 +63,8 @@ async def _in_turn(shared: Ground, cell: Cell, slots: asyncio.Semaphore, console
 def _report(results: Sequence[CellResult], console: Console, *, explain: bool) -> bool:
     console.print(table(results))
     console.print(
-        "hits: prewarm hit ratio, of the pods created after the first new one was ready, and of all. p50, p90: from a "
-        f"pod's creation to its\nstart; cold: the same of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
+        "Hits: prewarm hit ratio, of the pods created after the first new one was ready, and of all. Start: p50 / p90 "
+        f"from a pod's\ncreation to its start; cold: of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
         highlight=False,
     )
     short = [result for result in results if missed(result.cell, figures(result))]

@@ -133,7 +133,7 @@ async def run_cell(shared: Ground, cell: Cell) -> CellResult:
         await workload.change(_tag(new))
         rolling = asyncio.create_task(workload.roll(), name=f"roll {cell}")
         try:
-            await _until(shared, lambda: _ready(new) >= workload.pods, _ROLLOUT_SECONDS)
+            await _until(shared, lambda: _ready(new) >= workload.pods, _ROLLOUT_SECONDS, cell)
             await rolling
         finally:
             rolling.cancel()
@@ -187,7 +187,9 @@ def _ready(recorder: Recorder) -> int:
     return sum(start.ready is not None for start in recorder.starts.values())
 
 
-async def _until(shared: Ground, condition: Callable[[], bool], seconds: float | None) -> None:
+async def _until(
+    shared: Ground, condition: Callable[[], bool], seconds: float | None, cell: Cell | None = None
+) -> None:
     """Wait for a condition; without `seconds` give up quietly after the time that verdicts may take."""
     deadline = time.monotonic() + (_JUDGING_SECONDS if seconds is None else seconds)
     while not condition():
@@ -197,5 +199,5 @@ async def _until(shared: Ground, condition: Callable[[], bool], seconds: float |
         if time.monotonic() > deadline:
             if seconds is None:
                 return
-            raise TimeoutError("the rollout did not end in time")
+            raise TimeoutError(f"the rollout of {cell} did not end in time")
         await asyncio.sleep(_TICK_SECONDS)

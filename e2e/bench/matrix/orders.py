@@ -35,11 +35,12 @@ class Orders:
     async def _watch(self) -> None:
         caches = Kinds().image_caches
         options = WatchOptions(initial_events=True, namespace=self._namespace, server_timeout=_WATCH_SECONDS)
-        async for lines in self._client.watch(IMAGE_CACHES, options):
-            now = time.monotonic()
-            for line in lines:
-                cache = caches.change(line).object.value
-                for entry in cache.lists if cache is not None else ():
-                    if self._image in entry.images:
-                        for node in entry.node_names or ():
-                            self.first.setdefault(node, now)
+        while True:
+            async for lines in self._client.watch(IMAGE_CACHES, options):
+                now = time.monotonic()
+                for line in lines:
+                    cache = caches.change(line).object.value
+                    for entry in cache.lists if cache is not None else ():
+                        if self._image in entry.images:
+                            for node in entry.node_names or ():
+                                self.first.setdefault(node, now)

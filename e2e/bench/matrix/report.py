@@ -56,8 +56,8 @@ def table(results: Sequence[CellResult]) -> Table:
         "hits of all",
         "goal",
         "waste",
-        "start p50/p90",
-        "cold p50/p90",
+        "start, s",
+        "cold, s",
     ):
         shown.add_column(column, justify="right")
     shown.add_column("")
@@ -80,9 +80,9 @@ def _row(result: CellResult) -> list[str]:
         str(len(starts)),
         str(len(recorder.after_first_burst)),
         _percent(found.later),
-        _percent(cell.later_goal),
+        _percent(cell.later_goal if found.later is not None else None),
         _percent(found.every),
-        _percent(cell.all_goal),
+        _percent(cell.all_goal if found.every is not None else None),
         _percent(found.waste),
         _seconds(percentile(starts, 0.5), percentile(starts, 0.9)),
         _seconds(_rank(result.cold, 0.5), _rank(result.cold, 0.9)),
@@ -139,4 +139,4 @@ def _percent(value: float | None) -> str:
 
 
 def _seconds(*values: float | None) -> str:
-    return " / ".join("-" if value is None else f"{value:.1f} s" for value in values)
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)

@@ -80,7 +80,7 @@ def decode_report(text: str) -> RemovalReport | None:
     """What a pod reported; None if it ended without a word that can be read."""
     try:
         wire = msgspec.json.decode(text, type=_Report)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     results = tuple(Removed(entry.result, one_line(entry.message, 256)) for entry in wire.results[:MAX_REMOVALS])
     return RemovalReport(results, one_line(wire.error, _MAX_ERROR))

@@ -20,7 +20,7 @@ def asked_images(pod: Pod) -> tuple[str, ...]:
     """The images that a puller pod was ordered for, in order, by its annotation; empty where that says nothing."""
     try:
         images: object = json.loads(pod.annotations.get(names.ANNOTATION_IMAGES, "null"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         return ()

@@ -106,6 +106,14 @@ def test_dropped_annotations_are_told() -> None:
     assert alterations(pod(annotations={})) == ("dropped annotations",)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "7", '["a", 7]', "null", "\ud800"])
+def test_annotations_that_people_wrote_over_are_taken_for_missing(text: str) -> None:
+    """Whoever may edit pods may write anything there."""
+    annotations = {ANNOTATION_IMAGES: text, ANNOTATION_ATTEMPT: text}
+    written = pod(ended("helper"), ended("pull-0"), annotations=annotations)
+    assert [(result.image, result.state) for result in read(written, 20.0, 600.0).results] == [(APP, PullState.PULLED)]
+
+
 @pytest.mark.parametrize(
     "status",
     [

@@ -29,6 +29,8 @@ class Deferral(Struct):
     """When the first of them is due at the latest."""
     _since: dict[tuple[str, bool], float] = field(default_factory=dict)
     """By pod uid and whether it is done, since when it has been seen so."""
+    _listed_since: dict[str, float] = field(default_factory=dict)
+    """By node that changed or waits, since when."""
 
     def due(
         self, nodes: frozenset[str], snapshot: ClusterSnapshot, work: Work, settings: PullerSettings
@@ -37,10 +39,12 @@ class Deferral(Struct):
         now = snapshot.taken_at
         candidates = (nodes | self.waiting) & snapshot.nodes.keys()
         before, self._since = self._since, {}
+        listed_before, self._listed_since = self._listed_since, {}
         until: dict[str, float] = {}
         if work.total > settings.busy_pulls:
             keys = [(reading.pod.uid, reading.settled) for reading in work.readings]
             self._since = {key: before.get(key, now) for key in keys}
+            self._listed_since = {name: listed_before.get(name, now) for name in candidates}
             until = {
                 name: at
                 for name in candidates
@@ -53,13 +57,14 @@ class Deferral(Struct):
         return candidates - self.waiting
 
     def _until(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
-        """When the first of the pods has waited long enough; -inf if one is not to wait, or there is none."""
+        """When the first of the pods, or the node without any, has waited long enough; -inf if one is not to wait."""
         readings = work.readings_by_node.get(node, ())
         if not all(_is_patient(reading, snapshot, work) for reading in readings):
             return float("-inf")
-        # Of a pod under way there is nothing to tell yet; reading its node at every step takes time, too.
+        # Of a pod under way there is nothing to tell yet; reading its node at every step takes time, too. Without a pod
+        # it is the node's own list that says something new, such as an image's size, and goes on saying it.
         return RECORD_SECONDS + min(
-            (self._since[reading.pod.uid, reading.settled] for reading in readings), default=float("-inf")
+            (self._since[reading.pod.uid, reading.settled] for reading in readings), default=self._listed_since[node]
         )
 
 

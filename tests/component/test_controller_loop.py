@@ -187,6 +187,19 @@ async def test_a_pod_that_the_server_lost_is_asked_for_again(server: FakeApiServ
         assert errors == 1
 
 
+async def test_a_create_without_an_answer_keeps_nothing_else_waiting(server: FakeApiServer) -> None:
+    server.fail_next("create", PODS, Hang())
+    async with instance(server):
+        server.put(IMAGE_CACHES, image_cache("base", IMAGE))
+        await ordered(server, 1)
+        server.put(NODES, node("node-b"))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: [pod["spec"]["nodeName"] for pod in server.objects(PODS).values()] == ["node-b"])
+            await server.until(
+                lambda: server.objects(IMAGE_CACHES)["shop", "base"].get("status", {}).get("active", 0) == 2
+            )
+
+
 async def test_memory_that_cannot_be_stored_is_tried_again_and_stops_nothing(server: FakeApiServer) -> None:
     server.fail_next("patch", CONFIG_MAPS, *[Refuse(403, "Forbidden", "no")] * 50)
     async with instance(server) as running:

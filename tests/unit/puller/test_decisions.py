@@ -87,6 +87,15 @@ def test_two_pods_on_a_node_never_pull_the_same_small_image() -> None:
     assert len(set(asked)) == len(asked)
 
 
+def test_a_second_pull_on_a_node_begins_where_no_node_is_idle() -> None:
+    found = cluster([node("n1"), node("n2"), node("n3")], image_caches=[cache(A, C)])
+    assert ordered(decide(found, node_pulls=2, cluster_pulls=4)) == [("n1", A), ("n2", A), ("n3", A), ("n1", C)]
+    assert len(ordered(decide(found, node_pulls=2))) == 6
+    assert len(ordered(decide(found, node_pulls=2, cluster_pulls=2))) == 2
+    assert decide(found, node_pulls=2, cluster_pulls=4).withheld == {WithheldReason.BUDGET: 2}
+    assert decide(found, node_pulls=1).withheld == {WithheldReason.NODE_BUSY: 3}
+
+
 def test_budget_of_a_registry_leaves_others_their_turn() -> None:
     found = cluster([node("n1"), node("n2"), node("n3")], image_caches=[cache(A, C)])
     decision = decide(found, registry_pulls=1)
@@ -274,3 +283,34 @@ def test_lost_create_is_repeated_under_the_same_name() -> None:
     assert names(1002.0) == [first]
     assert names(1003.0) == []
     assert names(1020.0) == [first]
+
+
+def test_a_create_without_an_answer_counts_until_it_has_one() -> None:
+    found = cluster([node("n1"), node("n2")], image_caches=[cache(A)])
+    memory = PullerMemory()
+
+    def names(at: float) -> list[str]:
+        decision = reconcile(replace(found, taken_at=at), PullerSettings(cluster_pulls=1), History(), memory)
+        return [intent.name for intent in decision.intents if isinstance(intent, Create)]
+
+    (first,) = names(1000.0)
+    assert memory.sent("shop", first)
+    assert names(1100.0) == []
+    memory.arrived("shop", first, 1100.0)
+    assert names(1110.0) == []
+    assert names(1120.0) == [first]
+
+
+def test_no_more_is_ordered_than_may_wait_for_an_answer() -> None:
+    found = cluster([node(f"n{index}") for index in range(5)], image_caches=[cache(A)])
+    memory = PullerMemory()
+
+    def names(at: float) -> list[str]:
+        decision = reconcile(replace(found, taken_at=at), PullerSettings(orders_at_once=2), History(), memory)
+        return [intent.name for intent in decision.intents if isinstance(intent, Create)]
+
+    first, second = names(1000.0)
+    assert all(memory.sent("shop", name) for name in (first, second))
+    assert names(1000.1) == []
+    memory.arrived("shop", first, 1000.2)
+    assert len(names(1000.2)) == 1

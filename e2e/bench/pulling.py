@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Annotated
@@ -201,7 +201,9 @@ class Result(Struct, frozen=True):
     progress: Progress
     server: ServerSample
     used: Mapping[str, float]
-    """CPU seconds by process."""
+    """CPU seconds by process, last records and deletions included."""
+    used_until_done: Mapping[str, float]
+    """The same, until every pair had succeeded."""
     usage: Usage
     lag: float
     """Seconds by which the emulator was late, 99th percentile."""
@@ -288,24 +290,39 @@ class Bench:
         await asyncio.sleep(LEARNING_SECONDS)
 
     async def _measure(self, case: Case, controller: ControllerProcess) -> Result:
-        pids = {c.value: self._plane.pid(c) for c in Component if is_running(self._plane.pid(c))}
         self._emulator.lags.clear()
         self._emulator.pulls.clear()
         server = await sample(self._plane)
-        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        own, begun = time.process_time(), controller.usage()
-        progress = await self._fill(case.key, _images(case, "v2"), case.nodes)
+        before = self._spent(controller)
+        at_the_end: dict[str, float] = {}
+        progress = await self._fill(
+            case.key, _images(case, "v2"), case.nodes, when_done=lambda: at_the_end.update(self._spent(controller))
+        )
         after = await sample(self._plane)
-        usage = controller.usage()
-        used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
-        used["emulator"] = time.process_time() - own
-        used["prewarm"] = usage.cpu_seconds - begun.cpu_seconds
+        used, usage = self._spent(controller), controller.usage()
         lags = sorted(self._emulator.lags) or [0.0]
         wanted = set(_images(case, "v2"))
         pulled = [pull for pull in self._emulator.pulls if pull.image in wanted and not pull.error]
         untold = progress.longest_untold(self._emulator.ended_at(pull) - progress.began for pull in pulled)
         lag = lags[len(lags) * 99 // 100]
-        return Result(case, self._ideal(case), progress, after.since(server), used, usage, lag, len(pulled), untold)
+        return Result(
+            case,
+            self._ideal(case),
+            progress,
+            after.since(server),
+            _since(used, before),
+            _since(at_the_end, before),
+            usage,
+            lag,
+            len(pulled),
+            untold,
+        )
+
+    def _spent(self, controller: ControllerProcess) -> dict[str, float]:
+        """CPU seconds so far by process."""
+        pids = {c.value: self._plane.pid(c) for c in Component if is_running(self._plane.pid(c))}
+        spent = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        return {**spent, "emulator": time.process_time(), "prewarm": controller.usage().cpu_seconds}
 
     def _ideal(self, case: Case) -> float:
         images = _images(case, "v2")
@@ -313,8 +330,10 @@ class Bench:
         pods = [tuple(images[start : start + together]) for start in range(0, len(images), together)]
         return ideal_seconds([_plan(case.nodes, self._speed)], registries(), pods, case.parallelism, case.per_node)
 
-    async def _fill(self, name: str, images: Sequence[str], nodes: int) -> Progress:
-        """Order a cache, watch its status until every pair succeeded, delete it."""
+    async def _fill(
+        self, name: str, images: Sequence[str], nodes: int, when_done: Callable[[], None] = lambda: None
+    ) -> Progress:
+        """Order a cache, watch its status until every pair succeeded, and wait until its pods are gone."""
         names = [profile.name for plan in plans(self._speed) for profile in plan.profiles()][:nodes]
         spec: Manifest = {"cacheSpec": [{"images": list(images), "nodeNames": list(names)}], "parallelism": "100%"}
         watching = self._statuses(name)
@@ -332,6 +351,7 @@ class Bench:
                 if status.desired and status.succeeded == status.desired == len(images) * nodes:
                     break
         done = time.monotonic() - began
+        when_done()
         await self._until_tidy()
         return Progress(times, done, began)
 
@@ -355,6 +375,10 @@ class Bench:
                     version = event.object.metadata.resource_version or version
                     if event.object.metadata.name == name:
                         yield event.object.status
+
+
+def _since(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    return {name: spent - before[name] for name, spent in after.items()}
 
 
 def image_cache(name: str, spec: Manifest) -> Manifest:
@@ -418,6 +442,11 @@ def report(result: Result, console: Console) -> bool:
         f"  controller: {result.used['prewarm']:.1f} CPU s, peak {result.usage.peak_bytes / 2**20:.0f} MiB; "
         f"etcd: {result.server.store_bytes / 2**20:+.1f} MiB in use; "
         f"{result.server.refused} answers 429"
+    )
+    cores = os.cpu_count() or 1
+    console.print(
+        f"  until it was done, {sum(result.used_until_done.values()) / took / cores:.0%} of the time of {cores} cores: "
+        + ", ".join(f"{name} {spent / took / cores:.0%}" for name, spent in result.used_until_done.items())
     )
     others = ", ".join(f"{name} {spent:.1f}" for name, spent in result.used.items() if name != "prewarm")
     console.print(f"  CPU s of the others: {others}; emulator late by {1000 * result.lag:.0f} ms (p99)")

@@ -25,6 +25,7 @@ from prewarm.cluster.decoding import (
     workloads,
 )
 from prewarm.cluster.decoding.common import WireMeta, WireObject
+from prewarm.cluster.decoding.depth import shallow
 from prewarm.cluster.decoding.problems import Problems, Report
 from prewarm.model import intents
 from prewarm.model.image_caches import ImageCache, Policy
@@ -43,6 +44,7 @@ class _HasMetadata(Protocol):
     metadata: WireMeta
 
 
+Result = TypeVar("Result")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 W = TypeVar("W", bound=_HasMetadata)
@@ -129,6 +131,9 @@ class TypedKind(Generic[W, T]):
         Raises:
             msgspec.DecodeError: if the body is no list at all.
         """
+        return _at_any_depth(self._page, body)
+
+    def _page(self, body: bytes) -> DecodedPage[T]:
         try:
             page = self._list.decode(body)
         except msgspec.ValidationError:
@@ -142,6 +147,9 @@ class TypedKind(Generic[W, T]):
         Raises:
             msgspec.DecodeError: if the line is no watch event.
         """
+        return _at_any_depth(self._changed, line)
+
+    def _changed(self, line: bytes) -> Change[T]:
         try:
             change = self._change.decode(line)
         except msgspec.ValidationError:
@@ -152,6 +160,9 @@ class TypedKind(Generic[W, T]):
 
     def one(self, raw: bytes | msgspec.Raw) -> Decoded[T]:
         """A single object; one that is malformed keeps its key."""
+        return _at_any_depth(self._single, bytes(raw))
+
+    def _single(self, raw: bytes) -> Decoded[T]:
         try:
             return self._decoded(self._one.decode(raw))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -186,6 +197,9 @@ class MappingKind(Generic[T]):
         Raises:
             msgspec.DecodeError: if the body is no list at all.
         """
+        return _at_any_depth(self._page, body)
+
+    def _page(self, body: bytes) -> DecodedPage[T]:
         raw = _RAW_LIST.decode(body)
         return DecodedPage([self.one(item) for item in raw.items or ()], raw.metadata.resource_version)
 
@@ -195,16 +209,27 @@ class MappingKind(Generic[T]):
         Raises:
             msgspec.DecodeError: if the line is no watch event.
         """
-        return _unusual(self, line)
+        return _at_any_depth(lambda text: _unusual(self, text), line)
 
     def one(self, raw: bytes | msgspec.Raw) -> Decoded[T]:
         """A single object; one that is malformed keeps its key."""
+        return _at_any_depth(self._single, bytes(raw))
+
+    def _single(self, raw: bytes) -> Decoded[T]:
         try:
             meta = _HEADER.decode(raw).metadata
             value = self._convert(msgspec.json.decode(raw, type=dict[str, object]))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return _not_understood(self.resource, raw, error, self._problems)
         return Decoded((meta.namespace, meta.name), value, meta.resource_version)
+
+
+def _at_any_depth(decode: Callable[[bytes], Result], text: bytes) -> Result:
+    """Decode a text; of one that nests too deep, what is not."""
+    try:
+        return decode(text)
+    except RecursionError:
+        return decode(shallow(text))
 
 
 _RAW_LIST = msgspec.json.Decoder(_WireList[msgspec.Raw])

@@ -34,7 +34,7 @@ async def _open(client: "Client", *, expired: bool) -> tuple[int, list[str]]:
     from prewarm.cluster.live import read_cluster
     from prewarm.cluster.writer import Writer
     from prewarm.delivery.gates import GateReason, Opened, gates
-    from prewarm.model.intents import DEPLOYMENTS, STATEFUL_SETS, OpenGate
+    from prewarm.model.intents import DEPLOYMENTS, STATEFUL_SETS
 
     now = time.time()
     found = await read_cluster(client, now, only={DEPLOYMENTS, STATEFUL_SETS})
@@ -44,12 +44,7 @@ async def _open(client: "Client", *, expired: bool) -> tuple[int, list[str]]:
         if not expired or gate.hold.since is None or now >= gate.deadline or not gate.hold.in_force
     ]
     reason = GateReason.TIMEOUT if expired else GateReason.RESUMED
-    patches = [
-        intent
-        for gate in chosen
-        for intent in Opened(gate, reason, "opened by prewarm open-gates").intents
-        if isinstance(intent, OpenGate)
-    ]
+    patches = [Opened(gate, reason, "opened by prewarm open-gates").patch for gate in chosen]
     results = await Writer(client).execute(patches)
     failed = [f"{r.intent.namespace}/{r.intent.name}: {r.message}" for r in results if not r.done]
     return len(results) - len(failed), failed

@@ -1,6 +1,6 @@
 """Executes intents, and lets the next decision see what was written without waiting for the watch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import structlog
 
@@ -8,12 +8,13 @@ from prewarm.cluster.feeds import Feed
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, Writer, WriteResult
 from prewarm.controller.metrics import Metrics
-from prewarm.model.intents import IMAGE_CACHES, PODS, Apply, Create, Intent
+from prewarm.model.intents import IMAGE_CACHES, PODS, Apply, Create, Intent, OpenGate
 
 _REMEMBERED = 1000
 """Objects whose trouble was told lately."""
 
 log = structlog.stdlib.get_logger(__name__)
+_decisions = structlog.stdlib.get_logger("prewarm.decisions")
 
 
 class Execution:
@@ -27,8 +28,25 @@ class Execution:
         self._told: dict[tuple[str, str, str, str], str] = {}
 
     async def execute(self, intents: Collection[Intent]) -> tuple[WriteResult, ...]:
-        """Execute all; results in the order of the intents."""
+        """Execute all; results in the order of the intents. What was to be told of some is written after them."""
         results = await self._writer.execute(intents)
+        self._note(results)
+        opened = [result.intent for result in results if result.outcome is WriteOutcome.APPLIED]
+        told = [found for intent in opened if isinstance(intent, OpenGate) for found in self._opened(intent)]
+        if told:
+            self._note(await self._writer.execute(told))
+        return results
+
+    def _opened(self, intent: OpenGate) -> Iterator[Intent]:
+        """Count and log a gate that is open now; an Event for the workload's owner, if there is one."""
+        self._metrics.gates_opened.labels(intent.reason).inc()
+        workload = f"{intent.resource.kind.lower()}/{intent.namespace}/{intent.name}"
+        why = intent.told.message if intent.told is not None else ""
+        _decisions.info("gate opened", workload=workload, reason=intent.reason, why=why)
+        if intent.told is not None:
+            yield intent.told
+
+    def _note(self, results: Iterable[WriteResult]) -> None:
         for result in results:
             kind = type(result.intent).__name__
             self._metrics.writes.labels(kind).inc()
@@ -36,7 +54,6 @@ class Execution:
                 self._metrics.write_errors.labels(kind).inc()
             self._take(result)
             self._tell(kind, result)
-        return results
 
     def _tell(self, kind: str, result: WriteResult) -> None:
         """Log trouble with an object when it begins or changes, not at each try.

@@ -1,6 +1,5 @@
 """Says what is to be held, opens held rollouts, and does not ask twice for what is under way."""
 
-from collections import Counter
 from collections.abc import Collection
 
 import structlog
@@ -23,7 +22,6 @@ class Gatekeeper:
 
     def __init__(self) -> None:
         self._asked: dict[WorkloadKey, tuple[str, float]] = {}
-        self.opened: Counter[str] = Counter()
         self.wakes_at: float | None = None
         self._gated: Gated | None = None
 
@@ -62,13 +60,7 @@ class Gatekeeper:
                 continue
             asked[key] = (version, now)
             self._wake(now + AGAIN_SECONDS)
-            if before is not None and before[0] == version:
-                # The patch had no effect: it was counted and told already.
-                intents.append(opened.intents[0])
-                continue
-            self.opened[opened.reason.value] += 1
-            log.info("gate opened", workload=str(key), reason=opened.reason.value, why=opened.words)
-            intents.extend(opened.intents)
+            intents.append(opened.patch)
         self._asked = asked
         return tuple(intents)
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from prewarm.accounting.waste import ByteUse, ByteVerdict
 from prewarm.cluster.mirror import Mirror
+from prewarm.delivery import GateReason
 from prewarm.model.outcomes import ContainerStart, Outcome
 
 CONTAINER_STARTS = "prewarm_container_starts_total"
@@ -38,6 +39,7 @@ REFLECTOR_ERRORS = "prewarm_reflector_errors_total"
 EVENTS_DROPPED = "prewarm_events_dropped_total"
 WRITES = "prewarm_writes_total"
 WRITE_ERRORS = "prewarm_write_errors_total"
+GATES_OPENED = "prewarm_gates_opened_total"
 IMAGE_CACHES = "prewarm_imagecache_objects"
 STEERED_WORKLOADS = "prewarm_steered_workloads"
 STEERED_NODES = "prewarm_steered_nodes"
@@ -94,6 +96,7 @@ class Metrics:
             buckets=_SECONDS,
         )
         self.writes = Counter(WRITES, "Intents executed by kind.", ("intent",), registry=registry)
+        self.gates_opened = Counter(GATES_OPENED, "Gates opened by reason.", ("reason",), registry=registry)
         self.write_errors = Counter(WRITE_ERRORS, "Intents that failed by kind.", ("intent",), registry=registry)
         self.image_caches = Gauge(IMAGE_CACHES, "ImageCaches by origin.", ("origin",), registry=registry)
         self.steered_workloads = Gauge(
@@ -116,6 +119,8 @@ class Metrics:
         for intent in ("Apply", "Create", "Delete", "LabelNode", "OpenGate", "RecordEvent", "RemoveAnnotation"):
             self.writes.labels(intent)
             self.write_errors.labels(intent)
+        for reason in GateReason:
+            self.gates_opened.labels(reason.value)
         for origin in ("planned", "written"):
             self.image_caches.labels(origin)
 

@@ -73,20 +73,19 @@ class Opened(Struct, frozen=True):
     words: str
 
     @property
-    def intents(self) -> tuple[OpenGate, RecordEvent]:
-        """The patch, and an Event for the workload's owner."""
+    def patch(self) -> OpenGate:
+        """The patch, with an Event for the workload's owner."""
         key, resource = self.gate.workload.key, _RESOURCES[self.gate.workload.key.kind]
-        return (
-            OpenGate(
-                resource,
-                key.namespace,
-                key.name,
-                resource_version=self.gate.workload.resource_version,
-                marker=self.gate.hold.marker,
-                partition=self.gate.hold.partition if key.kind == "StatefulSet" else None,
-                held=self.gate.hold.in_force,
-            ),
-            RecordEvent(
+        return OpenGate(
+            resource,
+            key.namespace,
+            key.name,
+            resource_version=self.gate.workload.resource_version,
+            marker=self.gate.hold.marker,
+            partition=self.gate.hold.partition if key.kind == "StatefulSet" else None,
+            held=self.gate.hold.in_force,
+            reason=self.reason.value,
+            told=RecordEvent(
                 resource,
                 key.namespace,
                 key.name,

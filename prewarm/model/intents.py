@@ -130,6 +130,10 @@ class OpenGate(Struct, frozen=True, tag=True):
     """Of a StatefulSet: the partition to put back; None opens a Deployment."""
     held: bool = True
     """Whether the rollout is held still; else only the marker is left to be removed."""
+    reason: str = ""
+    """Why it opens: a word of a closed set."""
+    told: RecordEvent | None = None
+    """What the workload's owner is told once it is open, and not before."""
 
 
 class LabelNode(Struct, frozen=True, tag=True):

@@ -10,7 +10,6 @@ from prewarm.cluster.writer import opening
 from prewarm.delivery.gates import GateReason, decide_gates, gates, longest_hold
 from prewarm.history import History
 from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, Policy, PolicyMode
-from prewarm.model.intents import OpenGate, RecordEvent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
 from prewarm.planning import plan
@@ -134,7 +133,7 @@ def test_a_damaged_marker_opens(marker: str) -> None:
 def test_what_a_person_resumed_is_only_tidied_up() -> None:
     (opened,) = decide_gates(snapshot(held(paused=False)), None).opened
     assert opened.reason is GateReason.RESUMED
-    patch = opened.intents[0]
+    patch = opened.patch
     assert not patch.held
     assert {"op": "remove", "path": "/spec/paused"} not in list(opening(patch))  # type: ignore[arg-type]
 
@@ -158,9 +157,8 @@ def test_a_workload_without_the_marker_is_never_touched() -> None:
 def test_opening_is_one_patch_that_any_other_change_makes_void() -> None:
     workload = held()
     (opened,) = decide_gates(snapshot(workload, cache(workload, Ready=True, Progressing=False)), None).opened
-    patch, event = opened.intents
-    assert isinstance(patch, OpenGate)
-    assert isinstance(event, RecordEvent)
+    patch, event = opened.patch, opened.patch.told
+    assert event is not None
     assert opening(patch) == [
         {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
         {"op": "test", "path": "/metadata/annotations/prewarm.dev~1gate-held", "value": SINCE},
@@ -175,7 +173,7 @@ def test_a_stateful_set_gets_its_partition_back() -> None:
     workload = held(SINCE + " partition=2", key=key, paused=False, partition=4, strategy=UpdateStrategy.ROLLING_UPDATE)
     found = snapshot(workload, cache(workload, Ready=True, Progressing=False))
     (opened,) = decide_gates(found, None).opened
-    (*_, last) = list(opening(opened.intents[0]))  # type: ignore[arg-type]
+    (*_, last) = list(opening(opened.patch))  # type: ignore[arg-type]
     assert last == {"op": "replace", "path": "/spec/updateStrategy/rollingUpdate/partition", "value": 2}
 
 

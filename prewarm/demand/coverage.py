@@ -68,9 +68,8 @@ def coverage(snapshot: ClusterSnapshot, workload: Workload) -> Coverage:
         if enabled is False or (enabled is None and selecting is None):
             return Coverage()
         policy = _policy(snapshot, workload, selecting)
-        return Coverage(
-            policy, _headroom(workload), _excluded(workload), None if asked else _announced(snapshot, workload)
-        )
+        ahead = None if asked else _announced(snapshot, workload)
+        return Coverage(policy, _headroom(workload), _excluded(workload), ahead)
     except _BadAnnotationError as problem:
         return Coverage(problem=str(problem))
 

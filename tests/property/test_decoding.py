@@ -179,6 +179,13 @@ CANARY: Object = {
     },
     "status": {"phase": "Progressing", "canaryWeight": 10, "failedChecks": 0, "iterations": 0},
 }
+IMAGE_POLICY: Object = {
+    "metadata": METADATA,
+    "status": {
+        "latestRef": {"name": "registry.test/web", "tag": "v2", "digest": "sha256:" + "a" * 64},
+        "latestImage": "registry.test/web:v1",
+    },
+}
 CACHE: Object = {"metadata": METADATA, "spec": {"cacheSpec": [{"images": ["a"], "nodeNames": ["n"]}]}, "status": {}}
 
 Pick = Callable[[Kinds], Kind[object]]
@@ -198,6 +205,7 @@ KINDS: list[tuple[Pick, Object]] = [
     (lambda kinds: kinds.revisions, REVISION),
     (lambda kinds: kinds.rollouts, ROLLOUT),
     (lambda kinds: kinds.canaries, CANARY),
+    (lambda kinds: kinds.image_policies, IMAGE_POLICY),
     (lambda kinds: kinds.autoscalers, AUTOSCALER),
     (lambda kinds: kinds.quotas, {"metadata": METADATA, "status": {"hard": {"pods": "3"}, "used": {"pods": "1"}}}),
     (lambda kinds: kinds.limit_ranges, {"metadata": METADATA, "spec": {"limits": [{"type": "Container", "max": {}}]}}),

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from e2e.cluster.components import Component, ControlPlaneOptions
 from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.processes import ProcessError
 from e2e.cluster.selection import cluster_of
 from e2e.controller import SYSTEM_NAMESPACE, ControllerProcess
 from e2e.emulator.catalog import Catalog
@@ -107,6 +108,7 @@ class Lane:
         self._caches: dict[str, _Cache] = {}
         self._moved = asyncio.Event()
         self._number = 0
+        self.following: asyncio.Task[None] | None = None
 
     # Instances
 
@@ -129,6 +131,7 @@ class Lane:
     async def start(self, count: int = 2) -> None:
         """Have so many instances run."""
         await self.started()
+        self.instances = [found for found in self.instances if not _ended(found)]
         fresh = [self.instance() for _ in range(count - len(self.instances))]
         self.instances += fresh
         await asyncio.gather(*(found.start() for found in fresh))
@@ -204,10 +207,25 @@ class Lane:
                 while not condition():
                     await self._moved.wait()
         except TimeoutError:
-            raise BrokenError(words()) from None
+            raise BrokenError(f"{words()}; instances that ended: {self.ended}") from None
         finally:
             self.emulator.check()
             self.plane.check()
+            self.check()
+
+    @property
+    def ended(self) -> list[str]:
+        """Logs of instances that nobody killed and that are gone."""
+        return [found.log.name for found in self.instances if _ended(found)]
+
+    def check(self) -> None:
+        """Do nothing while pods and caches are followed.
+
+        Raises:
+            Exception: what ended that.
+        """
+        if self.following is not None and self.following.done():
+            self.following.result()
 
     # Orders and verdicts
 
@@ -281,8 +299,10 @@ class Lane:
             more: by node, how many incarnations it had beyond the first while the cache was there.
 
         Raises:
-            BrokenError: if anything was pulled, or a pod made, more or less often.
+            BrokenError: if anything was pulled, or a pod made, more or less often; or an instance ended.
         """
+        if self.ended:
+            raise BrokenError(f"instances ended that nobody killed: {self.ended}; logs: {self.plane.logs}")
         did = self.pulls(images)
         for node in self.emulator.fleet.nodes:
             most = 1 + (more or {}).get(node, 0)
@@ -294,6 +314,14 @@ class Lane:
                     raise BrokenError(f"{made} pods were made for {image} on {node}")
         if did.failures:
             raise BrokenError(f"{did.failures} pulls of {images} failed")
+
+
+def _ended(instance: ControllerProcess) -> bool:
+    try:
+        instance.check()
+    except ProcessError:
+        return True
+    return False
 
 
 @asynccontextmanager
@@ -313,7 +341,7 @@ async def running_lane(seed: int) -> AsyncIterator[Lane]:
         options = EmulatorOptions(nodes=nodes(), registries=registries)
         async with Emulator(Connection.load(plane.kubeconfig), options) as emulator:
             lane = Lane(plane, client, emulator, proxy)
-            following = asyncio.create_task(lane.follow(), name="follow")
+            following = lane.following = asyncio.create_task(lane.follow(), name="follow")
             try:
                 yield lane
             finally:

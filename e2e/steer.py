@@ -96,10 +96,15 @@ def created(cluster: Cluster, namespace: str, *manifests: Mapping[str, object]) 
     """Pods as the API server would store them, in one call."""
     options = ("create", "--dry-run=server", "-n", namespace, "-f", "-", "-o", "json")
     given = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
-    found = json.loads(cluster.kubectl(*options, manifest=json.dumps(given)))
-    items = found["items"] if found["kind"] == "List" else [found]
-    assert len(items) == len(manifests)
-    return list(items)
+    text = cluster.kubectl(*options, manifest=json.dumps(given)).strip()
+    found: list[dict[str, Any]] = []
+    while text:
+        # One object after the other, no list.
+        stored, end = json.JSONDecoder().raw_decode(text)
+        found.append(stored)
+        text = text[end:].lstrip()
+    assert len(found) == len(manifests)
+    return found
 
 
 def preferences(found: Mapping[str, Any]) -> list[Any]:

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from e2e import steer
 from e2e.cluster.selection import Cluster
+from e2e.controller import ControllerProcess
 from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
 from e2e.manifests import install_definitions
 from prewarm.api.steer_label import PREFIX
@@ -20,6 +22,7 @@ REPLICAS = 20
 BURST = 10
 """Of 20 replicas at the default strategy: 5 above them, then 5 for those that may be missing."""
 POLICY = f"steer-{os.getpid()}"
+HELD = "prewarm.dev/gate-held"
 
 
 @pytest.fixture(scope="module")
@@ -99,22 +102,59 @@ def most(found: list[dict[str, Any]]) -> int:
     return max(Counter(pod["spec"]["nodeName"] for pod in found).values())
 
 
-async def test_on_equal_nodes_the_pods_after_the_first_burst_start_warm(lane: Lane, steering: str) -> None:
+async def steered(lane: Lane, steering: str) -> ControllerProcess:
+    """A controller that steers, and the workload at v1."""
     controller = await lane.controller(
         PREWARM_NAMESPACE=steering, PREWARM_STEER="true", PREWARM_LEASE_DURATION_SECONDS="15"
     )
     await lane.apply(deployment("v1"))
     await lane.rolled_out("deployment/shop")
+    return controller
+
+
+def hits(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Pods that found their image."""
+    return sum(after.get(name, 0) - before.get(name, 0) for name in ("hit_prewarmed", "hit_present"))
+
+
+async def test_on_equal_nodes_the_pods_after_the_first_burst_start_warm(lane: Lane, steering: str) -> None:
+    controller = await steered(lane, steering)
     before = await outcomes(controller, REPLICAS)
     await change(lane, "v2")
     await lane.rolled_out("deployment/shop")
-    after = await outcomes(controller, 2 * REPLICAS)
+    warm = hits(before, await outcomes(controller, 2 * REPLICAS))
     found = await pods(lane, "v2")
-    warm = sum(after.get(name, 0) - before.get(name, 0) for name in ("hit_prewarmed", "hit_present"))
 
-    assert warm >= REPLICAS - BURST, after
+    assert warm >= REPLICAS - BURST
     assert lane.cold_starts("v2") == REPLICAS - warm
     assert wasted(lane, "v2", {pod["spec"]["nodeName"] for pod in found}) <= 0.15
     assert [len(steer.preferences(pod)) for pod in found[-(REPLICAS - BURST) :]] == [1] * (REPLICAS - BURST)
+    assert most(found) <= 2
+    await unlabelled(lane)
+
+
+async def test_what_is_held_is_let_go_once_its_nodes_are_labelled_and_all_starts_warm(
+    lane: Lane, steering: str
+) -> None:
+    """The change is written as the gate's admission policy would: paused, with its marker."""
+    controller = await steered(lane, steering)
+    before = await outcomes(controller, REPLICAS)
+    marker = {"prewarm.dev/gate": "5m", HELD: datetime.now(UTC).isoformat(timespec="seconds")}
+    image = {"name": "app", "image": f"{REPOSITORY}:v2"}
+    spec = {"paused": True, "template": {"spec": {"containers": [image]}}}
+    patch = json.dumps({"metadata": {"annotations": marker}, "spec": spec})
+    await lane.kubectl("patch", "deployment", "shop", "-p", patch)
+
+    async def is_open() -> bool:
+        return HELD not in (await lane.kubectl("get", "deployment", "shop", "-o", "jsonpath={.metadata.annotations}"))
+
+    await eventually(is_open, 90)
+    await lane.rolled_out("deployment/shop")
+    warm = hits(before, await outcomes(controller, 2 * REPLICAS))
+    found = await pods(lane, "v2")
+
+    assert warm == REPLICAS
+    assert lane.cold_starts("v2") == 0
+    assert wasted(lane, "v2", {pod["spec"]["nodeName"] for pod in found}) <= 0.15
     assert most(found) <= 2
     await unlabelled(lane)

@@ -33,6 +33,9 @@ class ImageMessage(Struct, frozen=True):
 
 
 _DURATION = r"[0-9][0-9a-zµμ.]*"
+_LONGEST_SECONDS = 7 * 86_400.0
+_LARGEST_BYTES = 10**15
+"""Events may be written by people as well: what is beyond these is not believed."""
 _FORMS: tuple[tuple[str, MessageKind, re.Pattern[str]], ...] = (
     ("Pulling", MessageKind.PULLING, re.compile(r'Pulling image "(?P<image>[^"]+)"')),
     (
@@ -52,9 +55,15 @@ _COMBINED = "(combined from similar events): "
 @lru_cache(maxsize=4096)
 def _seconds(text: str | None) -> float:
     try:
-        return durationpy.from_str(text).total_seconds() if text else 0.0
-    except durationpy.DurationError:
+        seconds: float = durationpy.from_str(text).total_seconds() if text else 0.0
+    except (durationpy.DurationError, ValueError, OverflowError):
         return 0.0
+    return seconds if seconds <= _LONGEST_SECONDS else 0.0
+
+
+def _bytes(digits: str | None) -> int:
+    size = int(digits) if digits and len(digits) <= len(str(_LARGEST_BYTES)) else 0
+    return size if size <= _LARGEST_BYTES else 0
 
 
 def read_message(event: KubeletEvent) -> ImageMessage | None:
@@ -73,5 +82,5 @@ def read_message(event: KubeletEvent) -> ImageMessage | None:
             return ImageMessage(kind, match["image"])
         pull = _seconds(match["pull"])
         total = _seconds(match["total"]) or pull
-        return ImageMessage(kind, match["image"], pull, total, int(match["size"] or 0))
+        return ImageMessage(kind, match["image"], pull, total, _bytes(match["size"]))
     return None

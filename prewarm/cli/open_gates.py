@@ -41,7 +41,7 @@ async def _open(client: "Client", *, expired: bool) -> tuple[int, list[str]]:
     chosen = [
         gate
         for gate in gates(found)
-        if not expired or gate.hold.since is None or now >= gate.deadline or not gate.hold.in_force
+        if not expired or gate.hold.since is None or gate.is_over(now) or not gate.hold.in_force
     ]
     reason = GateReason.TIMEOUT if expired else GateReason.RESUMED
     patches = [Opened(gate, reason, "opened by prewarm open-gates").patch for gate in chosen]

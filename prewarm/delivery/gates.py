@@ -13,6 +13,7 @@ from prewarm.model.image_caches import ImageCache, PolicyMode
 from prewarm.model.intents import DEPLOYMENTS, STATEFUL_SETS, OpenGate, RecordEvent, Resource
 from prewarm.model.plans import DemandPlan, Plan, SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.times import believed
 from prewarm.model.workloads import Workload, WorkloadKey
 
 DEFAULT_SECONDS = 600.0
@@ -56,6 +57,10 @@ class Gate(Struct, frozen=True):
     def deadline(self) -> float:
         """When it opens at the latest; Unix seconds."""
         return (self.hold.since or 0.0) + self.longest
+
+    def is_over(self, now: float) -> bool:
+        """Whether it was held long enough; so is what was held at a time to come: the clock was set back."""
+        return now >= believed(self.hold.since or 0.0, now) + self.longest
 
     @property
     def longest(self) -> float:
@@ -162,7 +167,7 @@ def _verdict(
         return GateReason.RESUMED, "the rollout was resumed by hand"
     if gate.hold.since is None:
         return GateReason.DAMAGED, f"the annotation {ANNOTATION_GATE_HELD} cannot be read"
-    if snapshot.taken_at >= gate.deadline:
+    if gate.is_over(snapshot.taken_at):
         return GateReason.TIMEOUT, f"held for {gate.longest:.0f} s, the longest that is allowed"
     policy = covering_policy(snapshot, gate.workload)
     if policy is None or policy.mode is not PolicyMode.ACTIVE or not policy.rollout:

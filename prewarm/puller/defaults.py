@@ -4,8 +4,8 @@ from msgspec.structs import replace
 
 from prewarm.model.image_caches import ImageCache
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.model.times import believed
 from prewarm.puller.settings import PullerSettings
-from prewarm.puller.times import believed
 
 
 def complete(cache: ImageCache, settings: PullerSettings) -> ImageCache:

@@ -8,6 +8,7 @@ from prewarm.api.node_image import MAX_FAILED_PULLS, bounded_node_images, node_i
 from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete, Intent
 from prewarm.model.nodes import Evidence, FailedPull, Node, NodeImages, NodeState, may_become, pull_obstacle
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+from prewarm.model.times import believed
 from prewarm.presence import Warmth, forgotten, observe
 from prewarm.puller.hold import HeldImages
 from prewarm.puller.memory import PullerMemory
@@ -15,7 +16,6 @@ from prewarm.puller.outcome import Reading
 from prewarm.puller.purge import Purge
 from prewarm.puller.reasons import FailureReason
 from prewarm.puller.targets import POD_TOLERATIONS, obstacle
-from prewarm.puller.times import believed
 from prewarm.puller.work import Work
 
 _TROUBLED = frozenset({NodeState.NOT_READY, NodeState.LEAVING, NodeState.DISK_PRESSURE})

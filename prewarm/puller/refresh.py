@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from prewarm.model.image_caches import ImageCache, Schedule
 from prewarm.model.images import PullPolicy, parse_reference
+from prewarm.model.times import FUTURE_SECONDS, believed
 from prewarm.puller.requests import Ask
-from prewarm.puller.times import FUTURE_SECONDS, believed
 
 SHORTEST_SECONDS = 10.0
 """Intervals below this one are taken for it: every refresh may cost a pod on every node."""

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from prewarm.model.images import registry_of
 from prewarm.model.nodes import FailedPull, NodeImages
+from prewarm.model.times import believed
 from prewarm.puller.reasons import FailureReason
-from prewarm.puller.times import believed
 
 FIRST_SECONDS = 10.0
 LONGEST_SECONDS = 300.0

@@ -102,6 +102,13 @@ def test_without_a_plan_nothing_is_decided_before_the_time_is_up() -> None:
     assert reason(snapshot(held())) is None
 
 
+def test_a_clock_that_was_set_back_keeps_no_gate_shut() -> None:
+    """Held at noon; then it is eleven again: nobody waits for an hour."""
+    found = snapshot(held())
+    assert reason(replace(found, taken_at=NOW - 60.0)) is None
+    assert reason(replace(found, taken_at=NOW - 3600.0)) is GateReason.TIMEOUT
+
+
 def test_a_plan_that_misses_nothing_opens_at_once() -> None:
     """A rollback to images that are on the nodes, or a template without images to pull."""
     workload = held(annotations={**held().annotations, "prewarm.dev/exclude-containers": "c0"})

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from prewarm.model.image_caches import Completion, ImageCache, ImageCacheStatus, Schedule
 from prewarm.model.images import PullPolicy
+from prewarm.model.times import FUTURE_SECONDS
 from prewarm.puller.refresh import (
     SHORTEST_SECONDS,
     Refreshes,
@@ -16,7 +17,6 @@ from prewarm.puller.refresh import (
     times_of,
 )
 from prewarm.puller.requests import EMPTY
-from prewarm.puller.times import FUTURE_SECONDS
 
 CREATED = 1_000_000.0
 CACHE = ImageCache("shop", "base", uid="uid-base", generation=1, created_at=CREATED, refresh_seconds=900.0)

@@ -5,6 +5,7 @@ import re
 import msgspec
 from msgspec import Struct
 
+from prewarm.cluster.decoding.depth import shallow
 from prewarm.cluster.errors import ClusterError
 from prewarm.cluster.feeds import feeds
 from prewarm.cluster.store import Store
@@ -59,13 +60,20 @@ def _parse(data: bytes) -> _AnyList:
     if not data.strip():
         raise SnapshotError("snapshot is empty: give the output of kubectl get ... -o json")
     try:
-        listing = msgspec.json.decode(data, type=_AnyList)
+        listing = _listing(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SnapshotError(f"snapshot is no JSON list as kubectl get -o json prints it: {error}") from None
     if listing.items is None or not listing.kind.endswith("List"):
         found = listing.kind or "something without a kind"
         raise SnapshotError(f"snapshot holds {found}, not a List: give the output of kubectl get ... -o json")
     return listing
+
+
+def _listing(data: bytes) -> _AnyList:
+    try:
+        return msgspec.json.decode(data, type=_AnyList)
+    except RecursionError:
+        return msgspec.json.decode(shallow(data), type=_AnyList)
 
 
 def _type_of(raw: msgspec.Raw) -> tuple[str, str] | None:

@@ -53,6 +53,7 @@ def test_an_object_that_makes_no_sense_costs_nobody_else_and_is_named() -> None:
         (b'{"kind": "List", "items": [', "no JSON list"),
         (b"\xff\xfe", "no JSON list"),
         (b"[]", "no JSON list"),
+        (b"[" * 100_000, "no JSON list"),
         (b"{}", "something without a kind"),
         (json.dumps(pod("a")).encode(), "holds Pod, not a List"),
         (listing({"apiVersion": "example.test/v1", "kind": "Thing"}), "none of its 1 objects"),
@@ -63,6 +64,11 @@ def test_garbage_gives_one_clear_line(data: bytes, words: str) -> None:
     with pytest.raises(SnapshotError, match=words) as raised:
         read_snapshot(data, 0.0)
     assert "\n" not in str(raised.value)
+
+
+def test_what_nests_too_deep_is_left_out_alone() -> None:
+    data = listing(pod("a"), pod("b") | {"deep": "HERE"}).replace(b'"HERE"', b"[" * 5_000 + b"]" * 5_000)
+    assert read_snapshot(data, 0.0).pods.keys() == {("shop", "a"), ("shop", "b")}
 
 
 def test_an_empty_list_is_an_empty_cluster() -> None:

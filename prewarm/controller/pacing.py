@@ -14,6 +14,8 @@ from prewarm.placement import JOINING_SECONDS
 URGENT_SECONDS = 0.1
 """For about so long changed intentions are planned in one look. Those of fifty workloads that change together would
 keep the first one's pulls waiting for the last one's plan, and the event loop from renewing the lease."""
+URGENT_SHARE = 2.0
+"""But for at least so many times as long as the rest of a look takes: many looks must not cost more than the plans."""
 PROGRESS_GAP_SECONDS = 0.2
 PROGRESS_SHARE = 0.2
 """Most of one processor that following rollouts may take."""
@@ -49,6 +51,7 @@ class Pace:
         self._urgent: dict[WorkloadKey, None] = {}
         """Changed intentions that were not planned yet, in the order in which they were seen."""
         self._seconds_each = 0.0
+        self._planned_at = 0.0
         self._active: set[WorkloadKey] = set()
         self._expecting: set[WorkloadKey] = set()
         self._progressed: set[WorkloadKey] = set()
@@ -78,13 +81,14 @@ class Pace:
             fresh |= self._urgent.keys()
             self._urgent.clear()
             return Due(None, fresh)
+        rest = now - self._planned_at if self._urgent else 0.0
         self._urgent.update(dict.fromkeys(sorted(self._note(changes.workloads, snapshot))))
         self._progressed |= changes.workloads - self._urgent.keys()
         if any(_joins(snapshot.nodes.get(name), snapshot.taken_at) for name in changes.nodes):
             # Pods that fit nowhere will be there as soon as the node takes pods: it should be warm by then.
             self._progressed |= self._expecting
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
-        urgent = self._next_urgent()
+        urgent = self._next_urgent(max(URGENT_SECONDS, URGENT_SHARE * rest))
         if self._urgent:
             return Due(urgent, urgent, frozenset(self._urgent))
         # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
@@ -109,6 +113,7 @@ class Pace:
         took = ended - started
         if due.workloads:
             self._seconds_each = took / len(due.workloads)
+        self._planned_at = ended
         self._progress_at = ended + max(PROGRESS_GAP_SECONDS, took * (1 / PROGRESS_SHARE - 1))
         self._surroundings_at = ended + max(SURROUNDINGS_GAP_SECONDS, took * (1 / SURROUNDINGS_SHARE - 1))
 
@@ -121,11 +126,11 @@ class Pace:
             times.append(self._surroundings_at)
         return 0.0 if self._everything or self._urgent else min(times)
 
-    def _next_urgent(self) -> frozenset[WorkloadKey]:
-        """As many changed intentions as the time for one look allows, those seen first; at least one."""
+    def _next_urgent(self, seconds: float) -> frozenset[WorkloadKey]:
+        """As many changed intentions as this time allows, those seen first; at least one."""
         most = len(self._urgent)
         if self._seconds_each > 0:
-            most = max(1, int(URGENT_SECONDS / self._seconds_each))
+            most = max(1, int(seconds / self._seconds_each))
         chosen = list(self._urgent)[:most]
         for key in chosen:
             del self._urgent[key]

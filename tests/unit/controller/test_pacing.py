@@ -55,11 +55,26 @@ def test_many_changed_templates_are_planned_a_few_at_a_time_each_once() -> None:
     looks = [pace.due(Changes(workloads=frozenset(keys)), after, 2.0)]
     while looks[-1].waiting:
         assert pace.wake_at() == 0.0
+        pace.planned(looks[-1], Plan(), 2.0 - len(looks[-1].urgent) * URGENT_SECONDS / 3.5, 2.0)
         looks.append(pace.due(Changes(), after, 2.0))
     planned = [key for due in looks for key in due.urgent]
     assert [len(due.urgent) for due in looks] == [3, 3, 1]
     assert sorted(planned) == keys
     assert not pace.due(Changes(), after, 2.0)
+
+
+def test_looks_that_take_long_for_other_reasons_plan_more_at_a_time() -> None:
+    keys = [WorkloadKey("Deployment", "shop", f"web-{number}") for number in range(50)]
+    pace = Pace(RESYNC)
+    pace.planned(pace.due(Changes(), cluster(workloads=[replace(V1, key=key) for key in keys]), 0.0), Plan(), 0.0, 0.0)
+    pace.planned(Due(frozenset({keys[0]})), Plan(), 1.0, 1.0 + URGENT_SECONDS)
+    after = cluster(workloads=[replace(V2, key=key) for key in keys])
+    first = pace.due(Changes(workloads=frozenset(keys)), after, 2.0)
+    pace.planned(first, Plan(), 2.0, 2.0 + URGENT_SECONDS)
+    late = 2.0 + URGENT_SECONDS + 20 * URGENT_SECONDS
+    second = pace.due(Changes(), after, late)
+    assert len(first.urgent) == 1
+    assert len(second.urgent) >= 39
 
 
 def test_a_plan_that_takes_longer_than_a_look_may_is_made_all_the_same() -> None:

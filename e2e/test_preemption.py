@@ -9,6 +9,7 @@ from e2e.cluster.binaries import ControlPlaneBinaries
 from e2e.cluster.control_plane import ControlPlane
 from prewarm.cluster.client import Client
 from prewarm.cluster.connection import Connection
+from prewarm.cluster.live import read_cluster
 from prewarm.model.intents import DISRUPTION_BUDGETS, NODES, PODS, PRIORITY_CLASSES, Json
 from tests.unit.placement.preemption_cases import CASES, NODE_CPU, PRIORITY, PreemptionCase, Standing
 
@@ -68,6 +69,16 @@ async def _stand(client: Client, case: PreemptionCase, node: str, index: int, on
     await client.apply(PODS, "default", name, said, "status")
 
 
+async def _nodes_take_pods(client: Client) -> None:
+    """Return once no node has the taint with which it was created: until then, nothing helps to schedule."""
+    for _ in range(150):
+        nodes = (await read_cluster(client, 0.0, only=[NODES])).nodes.values()
+        if all(taint.key == "team" for node in nodes for taint in node.taints):
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError("the nodes did not become ready")
+
+
 async def _settled(client: Client) -> dict[str, str]:
     """The node that each coming pod got or was promised, once the scheduler has given up on all others."""
     found: dict[str, str] = {}
@@ -111,6 +122,7 @@ async def test_the_table_of_preemption_is_what_the_scheduler_does(
         for case in CASES:
             for node in case.nodes:
                 await client.create(NODES, "", _node(case, node))
+        await _nodes_take_pods(client)
         for case in CASES:
             for node, members in case.nodes.items():
                 for index, one in enumerate(members):

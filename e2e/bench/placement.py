@@ -162,7 +162,8 @@ def main(
     cases: Annotated[int, typer.Option(min=1, help="Number of clusters and workloads.")] = 30,
     nodes: Annotated[list[int] | None, typer.Option(min=4, help="Cluster sizes; repeatable.")] = None,
     large: Annotated[bool, typer.Option("--large", help="Clusters of 300 and 1,000 nodes.")] = False,
-    skip: Annotated[int, typer.Option(min=0, help="Cases to pass over: for a run in slices.")] = 0,
+    first: Annotated[int, typer.Option(min=1, help="Begin with this one: for a run in slices.")] = 1,
+    last: Annotated[int | None, typer.Option(min=1, help="End with this one.")] = None,
     seed: Annotated[int, typer.Option(help="Of the clusters.")] = 1,
     times_only: Annotated[bool, typer.Option("--times-only", help="Without a control plane.")] = False,
 ) -> None:
@@ -171,7 +172,7 @@ def main(
     reached = report_times(console)
     if not times_only:
         sizes = nodes or (_LARGE_SIZES if large else _SIZES)
-        found = asyncio.run(measure(cases_from_seed(seed, skip + cases, sizes)[skip:], console))
+        found = asyncio.run(measure(cases_from_seed(seed, cases, sizes)[first - 1 : last], console))
         reached = report_coverage(found, console) and reached
     if not reached:
         raise typer.Exit(1)

@@ -218,13 +218,17 @@ _PREEMPTION = "preemption"
 
 
 def cases_from_seed(seed: int, count: int, sizes: Sequence[int]) -> list[Case]:
-    """Cases of all features in turn, at sizes and with numbers of pods that the seed decides."""
+    """Cases of all features in turn, at sizes and with numbers of pods that the seed decides.
+
+    The last ones of many are those where pods fit by preemption alone.
+    """
     random = Random(f"cases {seed}")  # noqa: S311 - repeatable cases are wanted
-    features = [*FEATURES, "equal empty nodes"]
+    features = [*(name for name in FEATURES if name != _PREEMPTION), "equal empty nodes"]
     random.shuffle(features)
     found = []
     for index in range(count):
-        feature = features[index % len(features)]
+        last = index >= count - count // (len(features) + 1)
+        feature = _PREEMPTION if last else features[index % len(features)]
         equal = feature == "equal empty nodes"
         nodes, new = random.choice(sizes), random.choice((5, 10, 20))
         if feature in _FEW:
@@ -252,6 +256,8 @@ def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool 
     if feature == "gpu":
         requests["example.com/gpu"] = "1"
     full = feature == _PREEMPTION
+    # Old pods would have made room for themselves, and no run could begin where the one before it began.
+    scale_out = scale_out and not full
     load = _filling(made, random) if full else background(names, random, 3.0)
     how = ("scale-out" if scale_out else "rollout") + (", equal nodes" if equal else "")
     return Case(
@@ -262,7 +268,7 @@ def case(feature: str, nodes: int, seed: int, *, new: int = 20, scale_out: bool 
         nodes=made,
         background=() if equal else tuple(load),
         classes=_classes() if full else (),
-        old=new,
+        old=0 if full else new,
         new=new if not scale_out else max(1, new // 2),
         scale_out=scale_out,
         spec=FEATURES.get(feature, dict)(),

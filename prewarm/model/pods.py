@@ -275,6 +275,8 @@ class Pod(Struct, frozen=True):
     scheduled_at: float | None = None
     started_at: float | None = None
     """status.startTime: when the kubelet first saw it."""
+    unschedulable: bool = False
+    """The scheduler tried, and found no node (condition PodScheduled)."""
     sandbox_ready_at: float | None = None
     """When PodReadyToStartContainers became true."""
     ready_at: float | None = None

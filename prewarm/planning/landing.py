@@ -185,7 +185,7 @@ def _waits_in_vain(pod: Pod, snapshot: ClusterSnapshot) -> bool:
         not pod.node_name
         and not pod.shape.gated
         and pod.deleted_at is None
-        and snapshot.taken_at - pod.created_at >= SCHEDULING_SECONDS
+        and (pod.unschedulable or snapshot.taken_at - pod.created_at >= SCHEDULING_SECONDS)
     )
 
 
@@ -251,6 +251,9 @@ def expected_images(
 def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:
     """Whether pods of the wanted revision are about to get a node; those that found none for a while do not count."""
     return any(
-        not pod.node_name and not pod.shape.gated and snapshot.taken_at - pod.created_at < SCHEDULING_SECONDS
+        not pod.node_name
+        and not pod.shape.gated
+        and not pod.unschedulable
+        and snapshot.taken_at - pod.created_at < SCHEDULING_SECONDS
         for pod in pods_of_revision(demand, snapshot)
     )

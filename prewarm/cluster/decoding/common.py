@@ -73,6 +73,7 @@ class WireCondition(Struct, rename="camel", gc=False):
 
     type: str = ""
     status: str = ""
+    reason: str = ""
     last_transition_time: str | None = None
 
 

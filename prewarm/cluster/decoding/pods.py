@@ -95,6 +95,7 @@ def pod(wire: WirePod, report: Report) -> Pod:
         report(f"status.phase {status.phase!r} is unknown")
         phase = PodPhase.UNKNOWN
     scheduled_at = sandbox_ready_at = ready_at = None
+    unschedulable = False
     for condition in status.conditions or ():
         if condition.status == "True":
             match condition.type:
@@ -106,6 +107,8 @@ def pod(wire: WirePod, report: Report) -> Pod:
                     ready_at = unix(condition.last_transition_time)
                 case _:
                     pass
+        elif condition.type == "PodScheduled":
+            unschedulable = condition.reason == "Unschedulable"
     containers = [_container_status(state, init=True) for state in status.init_container_statuses or ()]
     containers += [_container_status(state, init=False) for state in status.container_statuses or ()]
     node_name = intern(spec.node_name)
@@ -125,6 +128,7 @@ def pod(wire: WirePod, report: Report) -> Pod:
         deleted_at=unix(meta.deletion_timestamp),
         scheduled_at=scheduled_at,
         started_at=unix(status.start_time),
+        unschedulable=unschedulable,
         sandbox_ready_at=sandbox_ready_at,
         ready_at=ready_at,
         containers=tuple(containers),

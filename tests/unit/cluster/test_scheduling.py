@@ -3,7 +3,7 @@
 import json
 
 from prewarm.cluster.decoding.kinds import Kinds
-from prewarm.model.pods import PodShape
+from prewarm.model.pods import Pod, PodShape
 from prewarm.model.scheduling import DisruptionBudget, PriorityClass, with_priority
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.volumes import AttachLimits
@@ -58,3 +58,21 @@ def test_a_template_gets_the_priority_of_its_class() -> None:
 def test_the_lowest_default_class_counts_for_templates_that_name_none() -> None:
     classes = {name: PriorityClass(name, value, is_default=True) for name, value in (("one", 20), ("two", 10))}
     assert with_priority(PodShape(), classes).priority == 10
+
+
+def test_a_pod_for_which_the_scheduler_found_no_node() -> None:
+    def waiting(reason: str) -> Pod:
+        condition = {"type": "PodScheduled", "status": "False", "reason": reason}
+        manifest = raw(metadata={"name": "web-1"}, status={"phase": "Pending", "conditions": [condition]})
+        found = Kinds().pods.one(manifest).value
+        assert found is not None
+        return found
+
+    assert waiting("Unschedulable").unschedulable
+    assert not waiting("SchedulingGated").unschedulable
+
+
+def test_when_the_kubelet_first_saw_a_pod() -> None:
+    found = Kinds().pods.one(raw(metadata={"name": "web-1"}, status={"startTime": "1970-01-01T00:01:00Z"})).value
+    assert found is not None
+    assert found.started_at == 60.0

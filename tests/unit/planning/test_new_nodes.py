@@ -11,7 +11,7 @@ from prewarm.placement import cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.planning.underway import Done
 from prewarm.presence import warmth
-from tests.unit.placement.clusters import HOSTNAME, cluster, demand, node, pod, requests
+from tests.unit.placement.clusters import HOSTNAME, cluster, demand, node, pod, replica_set, requests
 
 POOL = "karpenter.sh/nodepool"
 NOW = 100_000.0
@@ -62,3 +62,32 @@ def test_no_more_nodes_are_warmed_than_the_pods_need() -> None:
 def test_nothing_is_expected_while_there_is_room() -> None:
     found = planned([member(name, age=9999) for name in "abcd"], [full("a")])
     assert found.new_nodes == ()
+
+
+def test_a_pod_that_the_scheduler_gave_up_on_waits_for_a_new_node() -> None:
+    """Its rollout goes on as old pods leave, so the pods to come fit; it does not."""
+    starting = member("b", age=3, taints=(Taint("node.example.com/agent-not-ready"),))
+    snapshot = replace(cluster([member("a", age=9999), starting], [full("a")]), taken_at=NOW)
+    new = replica_set("web-new", {"app": "web"}, template_hash="r2")
+    waiting = replace(
+        pod(shape=requests(8000), owner=new, labels={"app": "web"}, created_at=NOW - 1), unschedulable=True
+    )
+    snapshot = replace(
+        snapshot,
+        pods={**snapshot.pods, waiting.key: waiting},
+        pods_by_owner={new.uid: {waiting.key: waiting}},
+        replica_sets={("default", "web-new"): new},
+        replica_sets_by_owner={"uid-web": {("default", "web-new"): new}},
+        waiting_pods={waiting.key: waiting},
+    )
+    found = plan_demand(
+        demand(batches=(Batch(NOW + 60.0, 1),), shape=requests(8000)),
+        Policy(),
+        snapshot,
+        warmth(snapshot),
+        History(),
+        cluster=cluster_arrays(snapshot),
+        pulls=Done(snapshot),
+        seed=0,
+    )
+    assert [(one.name, bool(one.missing)) for one in found.nodes] == [("b", True)]

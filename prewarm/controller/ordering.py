@@ -8,7 +8,7 @@ from prewarm.cluster.writer import WriteResult
 from prewarm.controller.execution import Execution
 from prewarm.model.intents import Create
 
-AT_ONCE = 12
+AT_ONCE = 40
 """Pods created at the same time; of the writer's places some are left to creates that a rollout waits for."""
 
 

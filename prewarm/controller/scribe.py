@@ -8,7 +8,7 @@ from prewarm.model.intents import Apply, Create, Delete, Intent, LabelNode, Open
 
 _Key = tuple[str, ...]
 AT_ONCE = 4
-"""Written at the same time: a quarter of what the writer can, so that pulls are ordered before they are written up."""
+"""Written at the same time: few of what the writer can, so that pulls are ordered before they are written up."""
 
 _RANKS = 3
 

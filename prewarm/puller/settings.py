@@ -85,5 +85,5 @@ class PullerSettings(Struct, frozen=True):
     """How long a pod that waits for its images may keep pulls off its node."""
     purge: PurgeSettings = PurgeSettings()
     """How images are removed from nodes."""
-    status_interval: float = 1.0
+    status_interval: float = 0.75
     """Seconds between two writes of one ImageCache's status that change nothing but counts."""

@@ -267,7 +267,6 @@ class Bench:
             "PREWARM_CLUSTER_PULLS": str(case.parallelism),
             "PREWARM_REGISTRY_PULLS": str(case.parallelism),
             "PREWARM_NODE_PULLS": str(case.per_node),
-            "PREWARM_LEASE_DURATION_SECONDS": "5",
             "PREWARM_LOG_LEVEL": "warning",
         }
         controller = ControllerProcess(self._plane.kubeconfig, self._plane.logs / f"prewarm-{case.key}.log", settings)

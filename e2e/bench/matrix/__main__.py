@@ -33,7 +33,7 @@ def main(
     began = time.monotonic()
     try:
         results = asyncio.run(_measure(wanted, seed, together, console))
-    except* (ToolError, ProcessError, TimeoutError) as failed:
+    except* (ToolError, ProcessError, TimeoutError, RuntimeError) as failed:
         for error in failed.exceptions:
             console.print(f"matrix: {error}", style="red", markup=False)
         results = []

@@ -162,7 +162,7 @@ def _result(shared: Ground, cell: Cell, old: Recorder, new: Recorder, orders: Or
 async def _place(lane: Lane) -> AsyncIterator[None]:
     """A namespace and nodes, gone afterwards."""
     await lane.kubectl("create", "namespace", lane.namespace)
-    await lane.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
+    await lane.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=120s")
     await lane.emulator.add_nodes(lane.plan.node_plan)
     await _ready_nodes(lane, lane.plan)
     try:
@@ -176,7 +176,7 @@ async def _place(lane: Lane) -> AsyncIterator[None]:
 
 async def _ready_nodes(lane: Lane, plan: LanePlan) -> None:
     (label, value), *_ = plan.pool.items()
-    await lane.kubectl("wait", "nodes", "-l", f"{label}={value}", "--for=condition=Ready", "--timeout=60s")
+    await lane.kubectl("wait", "nodes", "-l", f"{label}={value}", "--for=condition=Ready", "--timeout=180s")
 
 
 def _tag(recorder: Recorder) -> str:

@@ -28,7 +28,7 @@ from prewarm.model.intents import (
 
 AT_ONCE = 48
 """Writes at once, status aside: a server that is busy with the writes of a thousand kubelets serves ours by their share
-of all that wait. With a dozen creates at once it had a quarter of its time left while a thousand pods were to be created."""
+of all that wait. With a dozen creates at once it was idle a quarter of the time while 1,000 pods waited for theirs."""
 _STATUS_SLOTS = 2
 """Writes of status at once, beside all others: they do not queue behind fifty pods to be created."""
 _HEADER = msgspec.json.Decoder(WireObject)

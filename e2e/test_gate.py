@@ -18,6 +18,8 @@ PLAN = LanePlan(nodes=12, prefix="gate", image_bytes=100_000_000)
 REPLICAS = 6
 GATED = {"prewarm.dev/enabled": "true", "prewarm.dev/gate": "5m"}
 HELD = "prewarm.dev/gate-held"
+WRONG = f"{REPOSITORY}:missing-v9"
+"""The registry does not have it."""
 SYSTEM = f"prewarm-gate-{os.getpid()}"
 """Namespace of the lease."""
 
@@ -66,6 +68,13 @@ async def annotations(lane: Lane, kind: str) -> Mapping[str, str]:
     found = metadata.get("annotations", {})
     assert isinstance(found, Mapping)
     return found
+
+
+async def reasons(lane: Lane) -> list[str]:
+    """Why gates were opened, in the words of the Events."""
+    path = r'{range .items[?(@.reason=="PrewarmGateOpened")]}{.message}{"\n"}{end}'
+    lines = (await lane.kubectl("get", "events", "-o", f"jsonpath={path}")).splitlines()
+    return [line.partition(":")[0] for line in lines]
 
 
 async def opened(lane: Lane, kind: str) -> None:
@@ -134,8 +143,9 @@ async def test_without_a_controller_nothing_is_held(lane: Lane) -> None:
 async def test_pulls_that_fail_open_it(lane: Lane) -> None:
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")
-    await lane.kubectl("set", "image", "deployment/shop", "app=registry.invalid/shop:v9")
+    await lane.kubectl("set", "image", "deployment/shop", f"app={WRONG}")
     await opened(lane, "Deployment")
+    assert await reasons(lane) == ["Failed"]
 
 
 async def test_a_rollback_to_what_is_there_is_let_go_at_once(lane: Lane) -> None:

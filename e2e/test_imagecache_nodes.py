@@ -156,14 +156,24 @@ async def test_nodes_in_trouble_are_skipped_with_their_reason_and_taken_up_again
         assert shop.pulls(APP) == shop.once(*shop.nodes[:6], worker)
 
 
-async def test_toleration_lets_pulls_onto_the_control_plane(lane: Lane) -> None:
+@pytest.mark.parametrize(
+    ("taint", "toleration"),
+    [
+        (
+            "node-role.kubernetes.io/control-plane:NoSchedule",
+            {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"},
+        ),
+        ("team=a:NoExecute", {"key": "team", "operator": "Equal", "value": "a", "effect": "NoExecute"}),
+    ],
+    ids=["control plane", "NoExecute"],
+)
+async def test_toleration_lets_pulls_onto_the_node(lane: Lane, taint: str, toleration: dict[str, str]) -> None:
     async with lane.shop(nodes=1) as shop:
         (node,) = shop.nodes
-        await shop.kubectl("taint", "node", node, "node-role.kubernetes.io/control-plane:NoSchedule")
+        await shop.kubectl("taint", "node", node, taint)
         await shop.cache("warm", shop.entry(APP))
         await shop.wait_reason("warm", "AllSkipped")
-        tolerations = [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]
-        await shop.cache("warm", shop.entry(APP), tolerations=tolerations)
+        await shop.cache("warm", shop.entry(APP), tolerations=[toleration])
         await shop.wait("warm", "Ready")
         assert shop.pulls(APP) == shop.once(node)
 

@@ -26,6 +26,8 @@ SETTINGS = {
     "PREWARM_POD_RETENTION": "OnFailure",
     "PREWARM_POD_RETENTION_SECONDS": "8",
     "PREWARM_REFRESH_SECONDS": "0",
+    "PREWARM_HELPER_IMAGE": "registry.test/helper:v1",
+    "PREWARM_HOLD_LIMIT": "1",
 }
 
 
@@ -207,6 +209,18 @@ async def test_attempts_end_for_once_and_time_out_by_themselves(lane: Lane) -> N
         assert len(lane.pods.ordered(shop.namespace)) == 2
 
 
+async def test_always_asks_the_registry_again_at_each_refresh(lane: Lane) -> None:
+    async with lane.shop(nodes=2) as shop:
+        await shop.cache("warm", shop.entry(APP), imagePullPolicy="Always")
+        await shop.wait("warm", "Ready")
+        await lane.pods.until(lambda: not lane.pods.left(shop.namespace))
+        await refresh(shop, "warm", "again")
+        await lane.pods.until(lambda: len(lane.pods.ordered(shop.namespace, APP)) == 4)
+        assert (await shop.conditions("warm"))["Ready"].status == "True"
+        await lane.pods.until(lambda: not lane.pods.left(shop.namespace))
+        assert len(lane.pods.ordered(shop.namespace, APP)) == 4
+
+
 async def test_operators_defaults_and_what_an_imagecache_says_instead(
     cluster: Cluster, lane: Lane, tmp_path: Path
 ) -> None:
@@ -224,8 +238,15 @@ async def test_operators_defaults_and_what_an_imagecache_says_instead(
         assert (seen["usual"]["serviceAccountName"], seen["usual"]["activeDeadlineSeconds"]) == ("puller", 77)
         assert (seen["own"]["serviceAccountName"], seen["own"]["activeDeadlineSeconds"]) == ("default", 44)
         assert {spec["priorityClassName"] for spec in seen.values()} == {"lifecycle-pullers"}
+        assert {spec["initContainers"][0]["image"] for spec in seen.values()} == {"registry.test/helper:v1"}
         first = own.pods.left(shop.namespace, APP)
         await own.pods.until(lambda: not own.pods.left(shop.namespace, APP), 20)
         held = datetime.now(first[0].metadata.creation_timestamp.tzinfo) - first[0].metadata.creation_timestamp
         assert held.total_seconds() >= 8
+        # Of what is to be held, as much as the limit of the whole cluster lets.
+        await shop.cache("held", shop.entry(NEXT, SIDECAR), hold="1h")
+        await shop.wait("held", "Ready")
+        await own.pods.until(
+            lambda: len(own.pods.left(shop.namespace, NEXT) + own.pods.left(shop.namespace, SIDECAR)) == 1
+        )
     await lane.controller.start()

@@ -71,8 +71,8 @@ class Lane:
     directory: Path
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def controller(self, name: str = "prewarm", **settings: str) -> ControllerProcess:
-        """Start a controller that leads, and ends with the test."""
+    async def controller(self, name: str = "prewarm", *, leads: bool = True, **settings: str) -> ControllerProcess:
+        """Start a controller that ends with the test; it leads, unless another one does."""
         environment = {
             "PREWARM_NAMESPACE": self.namespace,
             "PREWARM_PERSIST_SECONDS": "0.5",
@@ -82,7 +82,8 @@ class Lane:
         controller = ControllerProcess(self.cluster.kubeconfig, self.directory / f"{name}.log", environment)
         self.stack.push_async_callback(controller.stop)
         await controller.start()
-        await controller.wait_leading()
+        if leads:
+            await controller.wait_leading()
         return controller
 
     async def kubectl(self, *arguments: str, manifest: str | None = None) -> str:

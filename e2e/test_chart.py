@@ -479,6 +479,7 @@ def test_settings_of_the_chart_are_the_controllers_with_its_defaults() -> None:
         "puller_priority_class",
         "purge_image",
         "purge_pull_secrets",
+        "steer",
     }
     assert known | by_the_chart_itself == set(Settings.model_fields)
     values = yaml.safe_load((PROJECT / "charts/prewarm/values.yaml").read_text())["settings"]

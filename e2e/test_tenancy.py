@@ -337,5 +337,5 @@ async def test_limits_of_the_namespace_hold_against_its_tenants(lane: Tenancy) -
     assert sum(map(len, pulled.values())) == 4
     await lane.kubectl("delete", "prewarmpolicies.prewarm.dev", "tenants")
     # Ready it was with what the limits left of it.
-    await lane.wait("second", f"jsonpath={{.status.succeeded}}={NODES}")
+    await lane.wait("second", f"jsonpath={{.status.succeeded}}={len(more) * NODES}")
     assert lane.pulled(more[2]) == [f"tenancy-{number}" for number in range(NODES)]

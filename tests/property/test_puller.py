@@ -267,7 +267,7 @@ def test_no_budget_is_exceeded_by_what_is_added(found: ClusterSnapshot, budgets:
     for uid in {uid for _, _, uid in new}:
         cache = next(cache for cache in found.image_caches.values() if cache.uid == uid)
         if isinstance(cache.parallelism, int):
-            at_work = before.nodes_of(uid) | {node_name for node_name, _, of in new if of == uid}
+            at_work = {*before.nodes_of(uid)} | {node_name for node_name, _, of in new if of == uid}
             assert len(at_work) <= max(cache.parallelism, len(before.nodes_of(uid)))
 
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from prewarm.model.image_caches import Completion, ImageCache, ImageCacheStatus, ImageList, Schedule
+from prewarm.model.times import FUTURE_SECONDS
 from prewarm.puller.lifecycle import FINISHED
-from prewarm.puller.refresh import FUTURE_SECONDS, Refreshes, refresh_of, times_of
+from prewarm.puller.refresh import Refreshes, refresh_of, times_of
 from tests.support.pulling import MB, World, registries
 
 MOVING, FIXED = "registry.test/tool:latest", "registry.test/web:v1"

@@ -113,10 +113,10 @@ def cluster(
     sets: dict[tuple[str, str], Workload] = {}
     sets_by_owner: dict[str, dict[tuple[str, str], Workload]] = {}
     for found in replica_sets:
-        key = (found.key.namespace, found.key.name)
-        sets[key] = found
+        name = (found.key.namespace, found.key.name)
+        sets[name] = found
         if found.owner is not None:
-            sets_by_owner.setdefault(found.owner.uid, {})[key] = found
+            sets_by_owner.setdefault(found.owner.uid, {})[name] = found
     return ClusterSnapshot(
         taken_at=now,
         nodes=_by_name(nodes),

@@ -22,6 +22,7 @@ from prewarm.model.intents import (
     Create,
     Delete,
     Intent,
+    LabelNode,
     OpenGate,
     RecordEvent,
     RemoveAnnotation,
@@ -193,7 +194,7 @@ class World:
         return counts
 
     def _execute(self, intent: Intent) -> None:
-        assert not isinstance(intent, OpenGate), "the puller opens no gate"
+        assert not isinstance(intent, OpenGate | LabelNode), "the puller opens no gate and labels no node"
         self.written.append(intent)
         match intent:
             case Create(resource=resource, namespace=namespace, name=name, manifest=manifest):

@@ -13,6 +13,7 @@ from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.competitors import competitors
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
+from prewarm.placement.meeting import meets
 from prewarm.placement.new_nodes import JOINING_SECONDS, new_nodes
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
@@ -26,6 +27,7 @@ __all__ = [
     "ExpectedImage",
     "cluster_arrays",
     "in_time",
+    "meets",
     "new_nodes",
     "place",
     "place_both_ways",
@@ -136,7 +138,11 @@ def place_both_ways(
     arrays = cluster if cluster is not None else reachable(demand, snapshot, cluster_arrays(snapshot), rivals)
     fewer = replace(demand, leaving=demand.leaving[:leaving])
     pod = of_demand(demand, snapshot)
-    if not arrays.count or not demand.pods or _rivals(fewer, snapshot, pod) != _rivals(demand, snapshot, pod):
+    if (
+        not arrays.count
+        or not demand.pods
+        or _waiting(fewer, snapshot, pod, arrays) != _waiting(demand, snapshot, pod, arrays)
+    ):
         apart = place_in_turn(
             fewer, snapshot, first, replays=replays, seed=seed, images=images, cluster=arrays, rivals=rivals
         )
@@ -150,8 +156,10 @@ def place_both_ways(
     return alone, summarize(some, arrays), summarize(every, arrays)
 
 
-def _rivals(demand: Demand, snapshot: ClusterSnapshot, pod: IncomingPod) -> list[tuple[str, int, int]]:
-    return [(one.owner_uid, id(one.shape), number) for one, number in competitors(demand, snapshot, pod)]
+def _waiting(
+    demand: Demand, snapshot: ClusterSnapshot, pod: IncomingPod, cluster: ClusterArrays
+) -> list[tuple[str, int, int]]:
+    return [(one.owner_uid, id(one.shape), number) for one, number in competitors(demand, snapshot, pod, cluster)]
 
 
 def _alone(outcome: Outcome, counts: Ints, cluster: ClusterArrays) -> Candidates:

@@ -17,6 +17,7 @@ from prewarm.placement.arrays import Mask
 from prewarm.placement.cluster_arrays import ClusterArrays
 from prewarm.placement.competitors import competitors
 from prewarm.placement.incoming import IncomingPod, of_demand
+from prewarm.placement.meeting import admitted, looks_elsewhere
 from prewarm.placement.pod_affinity import PodAffinity
 from prewarm.placement.sampling import nodes_to_find
 
@@ -31,10 +32,10 @@ def reachable(
     """
     pod = of_demand(demand, snapshot)
     # Whoever leaves is no rival, but plays of a part of the demand let fewer leave.
-    rivals = competitors(replace(demand, leaving=()), snapshot, pod)
+    rivals = competitors(replace(demand, leaving=()), snapshot, pod, cluster)
     placed = [pod, *(rival for rival, _ in rivals)]
     placed += [of_demand(other, snapshot) for other in others]
-    mask: Mask = np.logical_or.reduce([_admitted(one, cluster) for one in placed])
+    mask: Mask = np.logical_or.reduce([admitted(one.shape, cluster) for one in placed])
     if not mask.any() or mask.sum() > nodes_to_find(cluster.count):
         return cluster
     for one in (demand, *others):
@@ -47,11 +48,6 @@ def reachable(
     return cluster.part(np.flatnonzero(mask))
 
 
-def _admitted(pod: IncomingPod, cluster: ClusterArrays) -> Mask:
-    """Nodes that the pod's own choice leaves. Taints and cordons do not count: such nodes are counted by spread."""
-    return node_affinity.named(pod.shape, cluster) & node_affinity.required(pod.shape, cluster)
-
-
 def _standing(demand: Demand, snapshot: ClusterSnapshot) -> set[str]:
     """Nodes with pods of the workload: where they stand decides who leaves next."""
     owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
@@ -61,7 +57,7 @@ def _standing(demand: Demand, snapshot: ClusterSnapshot) -> set[str]:
 
 
 def _looks_elsewhere(pod: IncomingPod, snapshot: ClusterSnapshot, cluster: ClusterArrays) -> bool:
-    if pod.shape.affinity.concerns_pods or not all(rule.honor_node_affinity for rule in pod.shape.spread):
+    if looks_elsewhere(pod.shape):
         return True
     return bool(snapshot.pods_with_affinity) and PodAffinity(pod, snapshot, cluster, 1).matters
 

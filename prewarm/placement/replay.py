@@ -18,7 +18,7 @@ from prewarm.placement.preemption import Gone
 from prewarm.placement.reach import rejected_elsewhere
 from prewarm.placement.rivals import TOGETHER_SECONDS, due
 from prewarm.placement.sampling import NodeSampling
-from prewarm.placement.scheduler import PodScheduler
+from prewarm.placement.scheduler import Effect, PodScheduler
 from prewarm.placement.volumes import Reach, reach
 
 IMAGE_REPORT_SECONDS = 20.0
@@ -142,8 +142,10 @@ class Replays:
         self._departures = Departures(demand, snapshot, cluster, departures, rows, most_leaving)
         owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
         self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
-        self._rivals = [self._rival(other, (seed, 4 + number), copies) for number, other in enumerate(rivals)]
-        self._watching = [self._scheduler, *(rival.scheduler for rival in self._rivals)]
+        self._watching = [self._scheduler]
+        self._others = rivals
+        self._others_draw = [np.random.default_rng((seed, 4 + number)) for number in range(len(rivals))]
+        self._rivals: list[_Rival] = []
 
     def run(self, first: int = 0) -> list[Outcome]:
         """Competitors first, then the demand batch by batch, old pods leaving in between; an outcome for each set.
@@ -159,6 +161,7 @@ class Replays:
         attachable = self._attachable_by_any()
         rejected = [self._scheduler.rejections(rows.start, own, attachable) for rows in self._sets]
         self._place_competitors()
+        self._meet_rivals()
         landed: list[tuple[float, Ints, Ints]] = []
         before = 0
         kept: list[Ints | None] = [None] * len(self._sets)
@@ -186,12 +189,26 @@ class Replays:
     def _scheduler_of(self, pod: IncomingPod) -> PodScheduler:
         return PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected, self._leaving, self._gone)
 
-    def _rival(self, other: Demand, seed: tuple[int, int], copies: int) -> _Rival:
-        snapshot, cluster, rows = self._snapshot, self._cluster, len(self._rows)
-        random = np.random.default_rng(seed)
-        most = (len(other.leaving),) * copies
-        departures = Departures(other, snapshot, cluster, random, rows // copies, most)
-        return _Rival(other, self._scheduler_of(of_demand(other, snapshot)), departures, rows)
+    def _late_scheduler_of(self, pod: IncomingPod) -> PodScheduler:
+        """One that knows what has happened up to now."""
+        scheduler = self._scheduler_of(pod)
+        effects: dict[int, Effect] = {}
+        for past in self._history:
+            effect = effects.get(id(past.pod))
+            if effect is None:
+                effect = effects[id(past.pod)] = scheduler.effect(past.pod)
+            scheduler.observe(effect, past.rows, past.columns, past.sign, spread=past.counted_by_spread)
+        return scheduler
+
+    def _meet_rivals(self) -> None:
+        """From now on rivals follow what happens: their pods come after those that wait already."""
+        snapshot, rows, copies = self._snapshot, len(self._rows), len(self._sets)
+        for other, random in zip(self._others, self._others_draw, strict=True):
+            most = (len(other.leaving),) * copies
+            departures = Departures(other, snapshot, self._cluster, random, rows // copies, most)
+            scheduler = self._late_scheduler_of(of_demand(other, snapshot))
+            self._rivals.append(_Rival(other, scheduler, departures, rows))
+            self._watching.append(scheduler)
 
     def _own_volumes(self) -> Reach | None:
         """Where the volumes of any pod of the demand can be used; None if some pod has none of its own."""
@@ -322,11 +339,8 @@ class Replays:
 
     def _place_competitors(self) -> None:
         """Pods that wait already and are not of lower priority: the scheduler's queue has them first."""
-        for pod, number in competitors(self._demand, self._snapshot, self._scheduler.pod):
-            scheduler = self._scheduler_of(pod)
-            for past in self._history:
-                effect = scheduler.effect(past.pod)
-                scheduler.observe(effect, past.rows, past.columns, past.sign, spread=past.counted_by_spread)
+        for pod, number in competitors(self._demand, self._snapshot, self._scheduler.pod, self._cluster):
+            scheduler = self._late_scheduler_of(pod)
             self._place(scheduler, np.full(len(self._rows), number, dtype=np.int64))
 
     def _make_room(

@@ -111,5 +111,5 @@ class _Making:
             pulls=self._pulls,
             seed=self._seed,
             unsteerable=self._unsteerable or (None if demand is steered else SteerState.OTHER_DEMAND),
-            rivals=self._rolling.beside(demand),
+            rivals=self._rolling.beside(demand, self._cluster),
         )

@@ -8,7 +8,7 @@ from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Demand, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload
-from prewarm.placement import in_time
+from prewarm.placement import ClusterArrays, in_time, meets
 
 MOST_RIVAL_PODS = 100
 """Pods of others that are played beside one demand's, at most: each costs as much as a pod of the demand."""
@@ -27,11 +27,17 @@ class Rolling:
         self._snapshot = snapshot
         self._history = history
 
-    def beside(self, demand: Demand) -> tuple[Demand, ...]:
-        """What others bring until the last pod of a demand comes."""
+    def beside(self, demand: Demand, cluster: ClusterArrays) -> tuple[Demand, ...]:
+        """What others bring to a demand's nodes until its last pod comes."""
         if demand.is_fixed or not self._demands:
             return ()
-        return in_time(demand, self._demands, min(MOST_RIVAL_PODS, ALL_RIVAL_PODS // len(self._demands)))
+        shape, snapshot = demand.template.shape, self._snapshot
+        met = [
+            other
+            for other in self._demands
+            if meets(shape, other.template.shape, other.pods, snapshot, cluster, other.leaving)
+        ]
+        return in_time(demand, met, min(MOST_RIVAL_PODS, ALL_RIVAL_PODS // max(1, len(met))))
 
     @cached_property
     def _demands(self) -> tuple[Demand, ...]:

@@ -3,9 +3,10 @@
 from msgspec.structs import replace
 
 from prewarm.history import History
-from prewarm.model.plans import Batch
+from prewarm.model.plans import Batch, Demand
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
+from prewarm.placement import cluster_arrays
 from prewarm.planning.rolling import ALL_RIVAL_PODS, Rolling
 from tests.unit.placement.clusters import cluster, demand, node, requests
 
@@ -30,8 +31,12 @@ def snapshot(*workloads: Workload) -> ClusterSnapshot:
 OURS = demand(batches=(Batch(1000.0, 4),))
 
 
+def beside(now: ClusterSnapshot, ours: Demand = OURS) -> tuple[Demand, ...]:
+    return Rolling(now, History()).beside(ours, cluster_arrays(now))
+
+
 def test_a_rollout_that_is_under_way_comes_beside() -> None:
-    found = Rolling(snapshot(rolling_out("other")), History()).beside(OURS)
+    found = beside(snapshot(rolling_out("other")))
     assert [(one.workload.name, one.pods) for one in found] == [("other", 4)]
 
 
@@ -39,16 +44,38 @@ def test_what_is_rolled_out_paused_or_our_own_does_not() -> None:
     done = replace(rolling_out("done"), observed_generation=2, updated_replicas=4, status_replicas=4)
     paused = replace(rolling_out("paused"), paused=True)
     ours = replace(rolling_out("web"), key=OURS.workload)
-    assert Rolling(snapshot(done, paused, ours), History()).beside(OURS) == ()
+    assert beside(snapshot(done, paused, ours)) == ()
 
 
 def test_a_strategy_that_cannot_be_read_is_left_out() -> None:
     odd = replace(rolling_out("odd"), max_surge="many")
-    found = Rolling(snapshot(odd, rolling_out("other")), History()).beside(OURS)
+    found = beside(snapshot(odd, rolling_out("other")))
     assert [one.workload.name for one in found] == ["other"]
 
 
 def test_many_rollouts_at_once_cost_no_more_together() -> None:
     many = [rolling_out(f"other-{index:03d}", replicas=50) for index in range(100)]
-    found = Rolling(snapshot(*many), History()).beside(OURS)
+    found = beside(snapshot(*many))
     assert 0 < sum(one.pods for one in found) <= ALL_RIVAL_PODS / len(many)
+
+
+def in_pool(name: str, pool: str) -> Workload:
+    found = rolling_out(name)
+    shape = replace(found.template.shape, node_selector=(("pool", pool),))
+    return replace(found, template=replace(found.template, shape=shape))
+
+
+def test_those_in_another_pool_cost_nothing() -> None:
+    nodes = [node(f"{pool}-{number}", labels={"pool": pool}) for pool in ("a", "b") for number in range(3)]
+    rolling = [in_pool("beside", "a"), in_pool("elsewhere", "b"), rolling_out("anywhere")]
+    now = replace(snapshot(*rolling), nodes={one.name: one for one in nodes})
+    ours = demand(batches=(Batch(1000.0, 4),), shape=in_pool("web", "a").template.shape)
+    assert [one.workload.name for one in beside(now, ours)] == ["anywhere", "beside"]
+
+
+def test_those_that_hardly_come_to_a_small_pool_are_not_counted_on() -> None:
+    nodes = [node(f"node-{number}", labels={"pool": "a" if number == 0 else "b"}) for number in range(10)]
+    few, many = rolling_out("few", replicas=4), rolling_out("many", replicas=40)
+    now = replace(snapshot(few, many), nodes={one.name: one for one in nodes})
+    ours = demand(batches=(Batch(1000.0, 4),), shape=in_pool("web", "a").template.shape)
+    assert [one.workload.name for one in beside(now, ours)] == ["many"]

@@ -37,7 +37,10 @@ def balanced_allocation(used: Ints, pod: Ints, capacity: Ints) -> Ints:
 
 
 class ResourceFit:
-    """Where a pod fits and how well, kept true cell by cell as pods land and leave."""
+    """Where a pod fits and how well, kept true cell by cell as pods land and leave.
+
+    Cells are looked at again when somebody asks: between two pods of a rival many others land and leave.
+    """
 
     def __init__(self, shape: PodShape, cluster: ClusterArrays, usage: Usage) -> None:
         self._shape = shape
@@ -53,16 +56,41 @@ class ResourceFit:
         self._scored: Ints = np.array((shape.scoring_milli_cpu, shape.scoring_memory), dtype=np.int64)
         self._wanted: Ints = np.array(self.given_back(shape), dtype=np.int64)
         every = slice(None)
-        self.fits: Mask = self._fits(every, every)
-        self.score: Scores = self._score(every, every)
-        self.changed: Mask = np.zeros(self.fits.shape, dtype=np.bool_)
+        self._known_fits: Mask = self._fits(every, every)
+        self._known_score: Scores = self._score(every, every)
+        self._changed: Mask = np.zeros(self._known_fits.shape, dtype=np.bool_)
+        self._stale: list[tuple[Ints, Ints]] = []
+
+    @property
+    def fits(self) -> Mask:
+        """Cells with room for a pod."""
+        self._look_again()
+        return self._known_fits
+
+    @property
+    def score(self) -> Scores:
+        """What NodeResourcesFit and NodeResourcesBalancedAllocation make of the cells."""
+        self._look_again()
+        return self._known_score
+
+    @property
+    def changed(self) -> Mask:
         """Cells that were refreshed; whoever looks may clear it."""
+        self._look_again()
+        return self._changed
 
     def refresh(self, rows: Ints, columns: Ints) -> None:
-        """Look again at the cells whose usage has changed."""
-        self.fits[rows, columns] = self._fits(rows, columns)
-        self.score[rows, columns] = self._score(rows, columns)
-        self.changed[rows, columns] = True
+        """Tell of cells whose usage has changed."""
+        self._stale.append((rows, columns))
+
+    def _look_again(self) -> None:
+        if not self._stale:
+            return
+        rows, columns = map(np.concatenate, zip(*self._stale, strict=True))
+        self._stale.clear()
+        self._known_fits[rows, columns] = self._fits(rows, columns)
+        self._known_score[rows, columns] = self._score(rows, columns)
+        self._changed[rows, columns] = True
 
     def _shortages(self, rows: Ints | slice, columns: Ints | slice) -> list[tuple[RejectReason, Mask]]:
         """Per resource, in the order in which the plugin looks, where it does not suffice.

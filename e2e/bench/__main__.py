@@ -14,6 +14,7 @@ BENCHMARKS = {
     "pulling": "an ImageCache on 1,000 nodes: pulls a second, what they cost, beside the ideal and others",
     "rest": "200 warm ImageCaches on 1,000 nodes: what nothing costs",
     "reaction": "from a template change to the first puller pod, on a real control plane",
+    "rollouts": "fifty Deployments that change at once, on 1,000 nodes: reactions, budgets, hits, costs",
     "matrix": "hits, waste and start latency by strategy, cluster and help",
 }
 """Modules of this package and what they measure, in the order in which they run."""

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from typing import TypeVar
 
 from e2e.emulator.nodes import NodePlan, manifest
 from e2e.emulator.writer import KubeletClient
-from prewarm.model.intents import NODES, PODS, Manifest
+from prewarm.cluster.errors import ApiError
+from prewarm.model.intents import NODES, PODS, Manifest, Resource
 
 IN_FLIGHT = 48
 IMAGE = "registry.example/background:v1"
@@ -21,7 +23,7 @@ T = TypeVar("T")
 async def populate(client: KubeletClient, namespace: str, plans: Iterable[NodePlan], pods: int) -> None:
     """Create nodes, and pods spread over them in turn; their sizes vary by a fixed rule."""
     profiles = [profile for plan in plans for profile in plan.profiles()]
-    await at_once(partial(client.create, NODES, "", manifest(profile)) for profile in profiles)
+    await at_once(partial(create, client, NODES, "", manifest(profile)) for profile in profiles)
     names = [profile.name for profile in profiles]
     await at_once(
         partial(_running_pod, client, namespace, number, names[number % len(names)]) for number in range(pods)
@@ -42,8 +44,20 @@ async def _running_pod(client: KubeletClient, namespace: str, number: int, node:
         "metadata": {"name": name, "namespace": namespace, "labels": {"app": "background"}},
         "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
     }
-    await client.create(PODS, namespace, pod)
+    await create(client, PODS, namespace, pod)
     await client.strategic_patch(PODS, namespace, name, {"status": running_status(("app", IMAGE))}, "status")
+
+
+async def create(client: KubeletClient, resource: Resource, namespace: str, manifest: Manifest) -> None:
+    """Create an object in a control plane that nobody else writes to.
+
+    A request is sent again where its answer was lost, which a busy API server may have granted.
+    """
+    try:
+        await client.create(resource, namespace, manifest)
+    except ApiError as error:
+        if error.code != HTTPStatus.CONFLICT or error.reason != "AlreadyExists":
+            raise
 
 
 def running_status(*containers: tuple[str, str]) -> Manifest:

@@ -1,0 +1,410 @@
+"""Fifty Deployments change their image at the same moment, on a thousand nodes: reactions, budgets, costs, hits.
+
+Half of them run in pools of 20 nodes of their own, half on all nodes. Nodes are emulated by a process of its own; the
+rest of the control plane is real, and gets what the controller leaves of the cores, as machines of its own would.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from random import Random
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+from rich.console import Console
+from rich.table import Table
+
+from e2e.bench.budgets import Peaks
+from e2e.bench.populace import at_once, create, populate
+from e2e.bench.reaction import CONTROL_PLANE_NICENESS, GOAL_P50, GOAL_P99, percentile, set_niceness
+from e2e.cluster.components import Component, ControlPlaneOptions
+from e2e.cluster.control_plane import ControlPlane
+from e2e.cluster.selection import cluster_of
+from e2e.controller import SYSTEM_NAMESPACE, ControllerProcess, Usage, judged_starts
+from e2e.demo.recorder import Recorder
+from e2e.demo.rollouts import account
+from e2e.emulator.child import EmulatorProcess
+from e2e.emulator.nodes import NodePlan
+from e2e.emulator.writer import KubeletClient
+from e2e.manifests import install_definitions
+from prewarm.api.names import ANNOTATION_ENABLED, LABEL_PULLER, TRUE
+from prewarm.cluster.client import WatchOptions
+from prewarm.cluster.connection import Connection
+from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.model.intents import DEPLOYMENTS, IMAGE_CACHES, NAMESPACES, NODES, PODS, Manifest
+from prewarm.model.outcomes import Outcome, hit_ratio
+
+NAMESPACE, BACKGROUND = "bench", "background"
+REGISTRIES = ("one.example", "two.example", "three.example")
+POOL, POOL_NODES = "bench.prewarm.dev/pool", 20
+REPLICAS = (4, 8, 12, 16, 24, 40)
+IMAGE_BYTES, BANDWIDTH = 400_000_000, 50_000_000
+STARTUP_SECONDS = 5.0
+BUDGETS = {"cluster": 100, "registry": 60, "node": 1}
+"""Pulls at once that the controller is allowed."""
+OPTIONS = ControlPlaneOptions(
+    node_lease_seconds=400,
+    extra_flags={
+        Component.KUBE_CONTROLLER_MANAGER: [
+            "--node-monitor-grace-period=600s",
+            "--kube-api-qps=100",
+            "--kube-api-burst=200",
+        ]
+    },
+)
+"""Nodes stay Ready on a busy machine; and the controllers do not hold rollouts back, as 20 requests a second would."""
+READY_SECONDS, ROLLOUT_SECONDS, JUDGING_SECONDS = 120.0, 300.0, 30.0
+_TICK_SECONDS = 0.25
+_WATCH_SECONDS = 1800.0
+
+
+class Team(Struct, frozen=True):
+    """One of the Deployments."""
+
+    name: str
+    replicas: int
+    registry: str
+    pool: str = ""
+    """Value of POOL on its nodes; "" for all nodes."""
+
+    def image(self, version: str) -> str:
+        """Its image."""
+        return f"{self.registry}/{self.name}:{version}"
+
+
+class Reaction(Struct):
+    """When what was seen of one change, on the monotonic clock."""
+
+    changed: float | None = None
+    ordered: float | None = None
+    """The ImageCache with the new image."""
+    pulling: float | None = None
+    """The first puller pod."""
+
+
+class Result(Struct, frozen=True):
+    """What is reported."""
+
+    teams: Sequence[Team]
+    reactions: Mapping[str, Reaction]
+    recorders: Mapping[str, Recorder]
+    outcomes: Mapping[tuple[str, str], Outcome]
+    peaks: Peaks
+    before: Usage
+    after: Usage
+    seconds: float
+    prewarmed: int
+    wasted: int
+
+
+class Watcher:
+    """Follows Deployments, ImageCaches and pods of the namespace."""
+
+    def __init__(self, client: KubeletClient, teams: Sequence[Team]) -> None:
+        self._client = client
+        self._by_image = {team.image("v2"): team.name for team in teams}
+        self.reactions = {team.name: Reaction() for team in teams}
+        self.recorders = {team.name: Recorder(team.image("v2")) for team in teams}
+        self.peaks = Peaks()
+        self.synced = [asyncio.Event() for _ in range(3)]
+
+    async def deployments(self) -> None:
+        """Note when each Deployment has its new image."""
+        kind = Kinds().deployments
+        async for lines in self._client.watch(DEPLOYMENTS, self._options()):
+            now = time.monotonic()
+            for line in lines:
+                change = kind.change(line)
+                self._sync(0, change.initial_end)
+                for image in change.object.value.template.shape.images if change.object.value else ():
+                    if image in self._by_image:
+                        reaction = self.reactions[self._by_image[image]]
+                        reaction.changed = reaction.changed or now
+
+    async def image_caches(self) -> None:
+        """Note when each new image is asked for."""
+        kind = Kinds().image_caches
+        async for lines in self._client.watch(IMAGE_CACHES, self._options()):
+            now = time.monotonic()
+            for line in lines:
+                change = kind.change(line)
+                self._sync(1, change.initial_end)
+                for entry in change.object.value.lists if change.object.value else ():
+                    for image in entry.images:
+                        if entry.node_names and image in self._by_image:
+                            reaction = self.reactions[self._by_image[image]]
+                            reaction.ordered = reaction.ordered or now
+
+    async def pods(self) -> None:
+        """Follow puller pods and those of the Deployments."""
+        kind = Kinds().pods
+        async for lines in self._client.watch(PODS, self._options()):
+            now = time.monotonic()
+            for line in lines:
+                change = kind.change(line)
+                self._sync(2, change.initial_end)
+                pod = change.object.value
+                if pod is None:
+                    continue
+                names = {self._by_image[image] for image in pod.shape.images if image in self._by_image}
+                if pod.labels.get(LABEL_PULLER) == TRUE:
+                    self.peaks.gone(pod.uid) if change.type == "DELETED" else self.peaks.seen(pod)
+                    for name in names:
+                        self.reactions[name].pulling = self.reactions[name].pulling or now
+                elif change.type != "DELETED":
+                    for name in names:
+                        self.recorders[name].observe(pod, now)
+
+    def _options(self) -> WatchOptions:
+        return WatchOptions(initial_events=True, namespace=NAMESPACE, server_timeout=_WATCH_SECONDS)
+
+    def _sync(self, which: int, initial_end: bool) -> None:
+        if initial_end:
+            self.synced[which].set()
+
+
+def teams_of(count: int, seed: int) -> list[Team]:
+    """Deployments of varied sizes, every other one in a pool of its own."""
+    random = Random(seed)  # noqa: S311 - a reproducible scenario, not cryptography
+    return [
+        Team(
+            f"team-{number:02d}",
+            random.choice(REPLICAS),
+            REGISTRIES[number % len(REGISTRIES)],
+            f"pool-{number:02d}" if number % 2 else "",
+        )
+        for number in range(count)
+    ]
+
+
+class Scene(Struct, frozen=True):
+    """What a run works with."""
+
+    plane: ControlPlane
+    client: KubeletClient
+    emulator: EmulatorProcess
+    controller: ControllerProcess
+    watcher: Watcher
+    tasks: Sequence[asyncio.Task[None]]
+    """The watches."""
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+        """Wait for something, while all processes and watches go on.
+
+        Raises:
+            TimeoutError: it did not come.
+        """
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                self.plane.check()
+                self.emulator.check()
+                self.controller.check()
+                for task in self.tasks:
+                    if task.done():
+                        task.result()
+                await asyncio.sleep(_TICK_SECONDS)
+
+
+async def measure(nodes: int, pods: int, deployments: int, niceness: int, console: Console) -> Result:
+    """Populate a control plane, roll everything out once, change all images at once, and wait for the last pod."""
+    teams = teams_of(deployments, seed=1)
+    async with AsyncExitStack() as stack:
+        with console.status(f"creating {nodes} nodes and {pods} running pods"):
+            scene = await _set_up(stack, teams, nodes, pods, niceness)
+        client, watcher, controller = scene.client, scene.watcher, scene.controller
+        with console.status(f"rolling {sum(team.replicas for team in teams)} pods out for the first time"):
+            await asyncio.gather(*(event.wait() for event in watcher.synced))
+            await at_once(partial(create, client, DEPLOYMENTS, NAMESPACE, _deployment(team)) for team in teams)
+            await scene.until(partial(_settled, client, teams), ROLLOUT_SECONDS)
+        before, began = controller.usage(), time.monotonic()
+        with console.status(f"changing {deployments} images at once"):
+            await at_once((partial(_change, client, team) for team in teams), limit=deployments)
+            await scene.until(partial(_all_ready, watcher, teams), ROLLOUT_SECONDS)
+        seconds, after = time.monotonic() - began, controller.usage()
+        with console.status("waiting for the last verdicts"):
+            try:
+                await scene.until(partial(_all_judged, controller, watcher), JUDGING_SECONDS)
+            except TimeoutError:
+                console.print("not all starts were judged in time: they count as unknown")
+        bytes_of = [account(scene.emulator.pulls(), recorder) for recorder in watcher.recorders.values()]
+        return Result(
+            teams,
+            watcher.reactions,
+            watcher.recorders,
+            judged_starts(controller.log),
+            watcher.peaks,
+            before,
+            after,
+            seconds,
+            sum(one.prewarmed for one in bytes_of),
+            sum(one.wasted for one in bytes_of),
+        )
+
+
+async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods: int, niceness: int) -> Scene:
+    """A populated control plane with a controller that leads, and watches on what they do."""
+    plane = await stack.enter_async_context(ControlPlane.start(OPTIONS))
+    client = await stack.enter_async_context(KubeletClient(Connection.load(plane.kubeconfig)))
+    for component in Component:
+        await asyncio.to_thread(set_niceness, plane.pid(component), niceness)
+    emulator = EmulatorProcess(plane)
+    stack.push_async_callback(emulator.stop)
+    for name in (NAMESPACE, BACKGROUND, SYSTEM_NAMESPACE):
+        await create(client, NAMESPACES, "", {"metadata": {"name": name}})
+    await asyncio.to_thread(install_definitions, cluster_of(plane))
+    await populate(client, BACKGROUND, [NodePlan(count=nodes)], pods)
+    await _make_pools(client, teams, nodes)
+    await emulator.start({"nodes": nodes, "bandwidth": BANDWIDTH, "image-size": IMAGE_BYTES}, READY_SECONDS)
+    settings = {f"PREWARM_{scope.upper()}_PULLS": str(pulls) for scope, pulls in BUDGETS.items()}
+    controller = ControllerProcess(plane.kubeconfig, plane.logs / "prewarm.log", settings)
+    stack.push_async_callback(controller.stop)
+    await controller.start()
+    await controller.wait_leading()
+    watcher = Watcher(client, teams)
+    tasks = [
+        asyncio.create_task(watch(), name=watch.__name__)
+        for watch in (watcher.deployments, watcher.image_caches, watcher.pods)
+    ]
+    for task in tasks:
+        stack.callback(task.cancel)
+    return Scene(plane, client, emulator, controller, watcher, tasks)
+
+
+async def _make_pools(client: KubeletClient, teams: Sequence[Team], nodes: int) -> None:
+    """Label 20 nodes for each pool."""
+    names = [profile.name for profile in NodePlan(count=nodes).profiles()]
+    pools = [team.pool for team in teams if team.pool]
+    labels = {name: pools[index // POOL_NODES] for index, name in enumerate(names[: POOL_NODES * len(pools)])}
+    await at_once(
+        partial(client.merge_patch, NODES, "", name, {"metadata": {"labels": {POOL: pool}}})
+        for name, pool in labels.items()
+    )
+
+
+async def _settled(client: KubeletClient, teams: Sequence[Team]) -> bool:
+    kind = Kinds().deployments
+    ready = 0
+    async for page in client.list_pages(DEPLOYMENTS, namespace=NAMESPACE):
+        for read in kind.page(page).items:
+            ready += read.value is not None and read.value.ready_replicas == read.value.replicas
+    return ready == len(teams)
+
+
+async def _all_ready(watcher: Watcher, teams: Sequence[Team]) -> bool:
+    return all(
+        sum(start.ready is not None for start in watcher.recorders[team.name].starts.values()) >= team.replicas
+        for team in teams
+    )
+
+
+async def _all_judged(controller: ControllerProcess, watcher: Watcher) -> bool:
+    judged = judged_starts(controller.log)
+    recorders = watcher.recorders.values()
+    return all((uid, recorder.image) in judged for recorder in recorders for uid in recorder.starts)
+
+
+async def _change(client: KubeletClient, team: Team) -> None:
+    container: Manifest = {"name": "app", "image": team.image("v2")}
+    patch: Manifest = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    await client.strategic_patch(DEPLOYMENTS, NAMESPACE, team.name, patch)
+
+
+def _deployment(team: Team) -> Manifest:
+    container: Manifest = {
+        "name": "app",
+        "image": team.image("v1"),
+        "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}},
+    }
+    selector: Manifest = {POOL: team.pool} if team.pool else {}
+    spec: Manifest = {"terminationGracePeriodSeconds": 1, "nodeSelector": selector, "containers": [container]}
+    annotations: Manifest = {"emulator.prewarm.dev/startup-seconds": str(STARTUP_SECONDS)}
+    return {
+        "metadata": {"name": team.name, "annotations": {ANNOTATION_ENABLED: TRUE}},
+        "spec": {
+            "replicas": team.replicas,
+            "selector": {"matchLabels": {"app": team.name}},
+            "template": {"metadata": {"labels": {"app": team.name}, "annotations": annotations}, "spec": spec},
+        },
+    }
+
+
+def report(result: Result, console: Console) -> bool:
+    """Print the figures; whether the goals are reached."""
+    console.print(_reactions(result))
+    peaks = {"cluster": result.peaks.cluster, "registry": result.peaks.registry, "node": result.peaks.node}
+    kept = all(peaks[scope] <= allowed for scope, allowed in BUDGETS.items())
+    held = ", ".join(f"{scope} {peaks[scope]} of {allowed}" for scope, allowed in BUDGETS.items())
+    console.print(f"most pulls at once: {held}: {'kept' if kept else 'EXCEEDED'}; {result.peaks.pulls} pulls in all")
+    for title, pooled in (("in pools", True), ("on all nodes", False)):
+        console.print(_hits(result, title, pooled=pooled))
+    share = result.wasted / result.prewarmed if result.prewarmed else 0.0
+    console.print(f"prewarmed: {result.prewarmed / 1e9:.0f} GB, wasted {100 * share:.0f} %")
+    used = result.after.cpu_seconds - result.before.cpu_seconds
+    console.print(
+        f"controller: {used:.1f} CPU seconds in the {result.seconds:.0f} s of the rollouts "
+        f"({100 * used / result.seconds:.0f} % of a core), peak {result.after.peak_bytes / 2**20:.0f} MiB"
+    )
+    times = _times(result, pooled=True, end="pulling")
+    quick = bool(times) and percentile(times, 0.5) <= GOAL_P50 and percentile(times, 0.99) <= GOAL_P99
+    goal = f"p50 <= {1000 * GOAL_P50:.0f} ms, p99 <= {GOAL_P99:.0f} s"
+    console.print(f"goal, in pools: {goal} to the first puller pod: {'reached' if quick else 'missed'}")
+    return kept and quick
+
+
+def _reactions(result: Result) -> Table:
+    table = Table(title=f"{len(result.teams)} changes at once: from each template change, in milliseconds")
+    for column in ("", "p50", "p90", "p99", "of"):
+        table.add_column(column, justify="left" if not column else "right")
+    for title, pooled in (("in a pool of its own", True), ("on all nodes", False)):
+        for what, end in (("ImageCache", "ordered"), ("first puller pod", "pulling")):
+            times = _times(result, pooled=pooled, end=end)
+            cells = [f"{1000 * percentile(times, share):.0f}" for share in (0.5, 0.9, 0.99)] if times else ["-"] * 3
+            asked = sum(bool(team.pool) is pooled for team in result.teams)
+            table.add_row(f"{title}: {what}", *cells, f"{len(times)} of {asked}")
+    return table
+
+
+def _times(result: Result, *, pooled: bool, end: str) -> list[float]:
+    found = []
+    for team in result.teams:
+        reaction = result.reactions[team.name]
+        at = reaction.ordered if end == "ordered" else reaction.pulling
+        if bool(team.pool) is pooled and reaction.changed is not None and at is not None:
+            found.append(at - reaction.changed)
+    return found
+
+
+def _hits(result: Result, title: str, *, pooled: bool) -> str:
+    counts = {True: dict.fromkeys(Outcome, 0), False: dict.fromkeys(Outcome, 0)}
+    for team in result.teams:
+        if bool(team.pool) is pooled:
+            recorder = result.recorders[team.name]
+            later = {id(start) for start in recorder.after_first_burst}
+            for uid, start in recorder.starts.items():
+                counts[id(start) in later][result.outcomes.get((uid, recorder.image), Outcome.UNKNOWN)] += 1
+    ratio = hit_ratio(counts[True])
+    shown = "-" if ratio is None else f"{100 * ratio:.1f} %"
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts[True].items() if count)
+    first = sum(counts[False].values())
+    return f"{title}: prewarm hit ratio after the first burst {shown} ({outcomes}); {first} pods in first bursts"
+
+
+def main(
+    nodes: Annotated[int, typer.Option(min=100, help="Emulated nodes.")] = 1000,
+    pods: Annotated[int, typer.Option(min=0, help="Pods that run already.")] = 5000,
+    deployments: Annotated[int, typer.Option(min=1, max=90, help="Deployments that change.")] = 50,
+    niceness: Annotated[
+        int, typer.Option(min=0, max=19, help="Of the control plane; 0: it competes with the controller for the cores.")
+    ] = CONTROL_PLANE_NICENESS,
+) -> None:
+    """Change many images at once and measure what prewarm makes of it."""
+    console = Console(width=140)
+    if not report(asyncio.run(measure(nodes, pods, deployments, niceness, console)), console):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

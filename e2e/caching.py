@@ -21,6 +21,7 @@ from e2e.emulator.catalog import Catalog
 from e2e.emulator.driver import Emulator, EmulatorOptions
 from e2e.emulator.nodes import NodePlan, manifest
 from e2e.emulator.watching import Metadata, Watch
+from e2e.lane import eventually
 from e2e.manifests import install_definitions
 from prewarm.api.names import LABEL_PULLER
 from prewarm.cluster.client import Client
@@ -279,8 +280,16 @@ class Shop:
         assert isinstance(found, list)
         return {entry["reason"]: entry["count"] for entry in found}
 
-    async def events(self, name: str) -> list[tuple[str, str]]:
-        """Type and reason of the Events about an ImageCache, in order."""
+    async def told(self, name: str, last: str) -> list[tuple[str, str]]:
+        """Type and reason of the Events about an ImageCache, once one has this reason: they come beside the status."""
+
+        async def found() -> bool:
+            return any(reason == last for _, reason in await self._events(name))
+
+        await eventually(found)
+        return await self._events(name)
+
+    async def _events(self, name: str) -> list[tuple[str, str]]:
         selector = f"involvedObject.kind=ImageCache,involvedObject.name={name}"
         found = await self.kubectl("get", "events", "--field-selector", selector, "-o", "json")
         return [(event["type"], event["reason"]) for event in json.loads(found)["items"]]

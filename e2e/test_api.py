@@ -223,7 +223,7 @@ def test_defaults_show_in_a_policy(cluster: Cluster, cluster_scoped: Callable[[s
         "mode": "Active",
         "rollout": {"enabled": True, "minUpdatedReadyPods": 0},
         "scaleOut": {"enabled": True, "headroom": "20%"},
-        "placement": {"coverage": 0.99, "maxOverprovision": 1.5},
+        "placement": {"coverage": 0.99, "maxOverprovision": 1.5, "steer": "Off"},
     }
 
 

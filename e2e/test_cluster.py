@@ -172,7 +172,7 @@ async def test_refusals_come_back_in_the_servers_words(client: Client, cluster: 
     assert (refused.outcome, refused.code) == (WriteOutcome.REFUSED, 403)
     assert "exceeded quota: none" in refused.message
     assert (invalid.outcome, invalid.reason) == (WriteOutcome.REFUSED, "Invalid")
-    assert (lost.outcome, lost.reason) == (WriteOutcome.REFUSED, "NotFound")
+    assert (lost.outcome, lost.reason) == (WriteOutcome.NAMESPACE_ENDS, "NotFound")
 
 
 async def test_of_events_only_the_kubelets_about_images_come(client: Client, namespace: str) -> None:

@@ -71,9 +71,15 @@ async def annotations(lane: Lane, kind: str) -> Mapping[str, str]:
 
 
 async def reasons(lane: Lane) -> list[str]:
-    """Why gates were opened, in the words of the Events."""
+    """Why gates were opened, in the words of the Events, once there is one: they come after the gate is open."""
     path = r'{range .items[?(@.reason=="PrewarmGateOpened")]}{.message}{"\n"}{end}'
-    lines = (await lane.kubectl("get", "events", "-o", f"jsonpath={path}")).splitlines()
+    lines: list[str] = []
+
+    async def told() -> bool:
+        lines[:] = (await lane.kubectl("get", "events", "-o", f"jsonpath={path}")).splitlines()
+        return bool(lines)
+
+    await eventually(told)
     return [line.partition(":")[0] for line in lines]
 
 

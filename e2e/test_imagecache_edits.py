@@ -168,7 +168,7 @@ async def test_status_tells_progress_verdict_and_failures(lane: Lane) -> None:
         await shop.cache("warm", shop.entry(APP))
         await shop.wait("warm", "Ready")
         await shop.wait("warm", "Degraded=False")
-        told = await shop.events("warm")
+        told = await shop.told("warm", "Warm")
         assert sorted(set(told)) == [("Normal", "Warm"), ("Warning", "PullsFailed")]
         assert told.count(("Warning", "PullsFailed")) == 1
         assert len(told) <= 3

@@ -223,7 +223,7 @@ async def test_openkruise_trap_selector_that_matches_nothing_says_so_and_waits(l
         await shop.cache("warm", typo)
         await shop.cache("half", shop.entry(APP), typo)
         await shop.wait_reason("warm", "NoNodes")
-        assert await shop.events("warm") == [("Warning", "NoNodes")]
+        assert await shop.told("warm", "NoNodes") == [("Warning", "NoNodes")]
         await shop.wait("half", ".status.succeeded=1")
         await shop.wait_reason("half", "NoNodes")
         ready = (await shop.conditions("half"))["Ready"]

@@ -71,11 +71,7 @@ async def test_deletion_removes_what_no_other_cache_wants(lane: Lane) -> None:
         await gone(shop, APP)
         await nothing_left(lane)
         assert holders(shop, SIDECAR) == shop.nodes
-
-        async def told() -> bool:
-            return ("Warning", "PurgeImagesStay") in await shop.events("warm")
-
-        await eventually(told, 30)
+        assert ("Warning", "PurgeImagesStay") in await shop.told("warm", "PurgeImagesStay")
         assert await remembered(lane) == []
 
 
@@ -151,7 +147,7 @@ async def test_where_it_is_off_a_purge_says_so_at_once(cluster: Cluster, tmp_pat
             await shop.wait("warm", "Ready")
             await shop.kubectl("annotate", f"{KIND}/warm", "prewarm.dev/purge=now")
             await purged(shop, "warm", "SwitchedOff")
-            assert ("Warning", "PurgeSwitchedOff") in await shop.events("warm")
+            assert ("Warning", "PurgeSwitchedOff") in await shop.told("warm", "PurgeSwitchedOff")
             assert holders(shop, APP) == shop.nodes
             assert (await shop.conditions("warm"))["Ready"].status == "True"
     finally:

@@ -14,6 +14,7 @@ from e2e.cluster.selection import Cluster
 from e2e.controller import SYSTEM_NAMESPACE, ControllerProcess
 from e2e.emulator.driver import Emulator, EmulatorOptions
 from e2e.emulator.nodes import NodePlan
+from e2e.lane import eventually
 from e2e.manifests import install_definitions
 from prewarm.api.names import LABEL_PULLER
 from prewarm.cluster.connection import Connection
@@ -33,6 +34,20 @@ class Lane:
     namespace: str
     emulator: Emulator
     controller: ControllerProcess
+
+    async def told(self) -> list[tuple[str, str]]:
+        """Type and reason of the Events of ImageCaches, once there is one: they are written beside the status."""
+
+        async def found() -> bool:
+            return bool(await self._events())
+
+        await eventually(found)
+        return await self._events()
+
+    async def _events(self) -> list[tuple[str, str]]:
+        selector = "involvedObject.kind=ImageCache"
+        answer = await self.kubectl("get", "events", "--field-selector", selector, "-o", "json")
+        return [(event["type"], event["reason"]) for event in json.loads(answer)["items"]]
 
     async def kubectl(self, *arguments: str, manifest: str | None = None) -> str:
         """kubectl in the namespace, while the emulated kubelets go on."""
@@ -117,9 +132,7 @@ async def test_wrong_image_is_reported_in_the_kubelets_words(lane: Lane) -> None
     assert isinstance(failures, list)
     assert (failures[0]["image"], failures[0]["reason"]) == (WRONG, "NotFound")
     assert f"failed to resolve image: {WRONG}: not found" in failures[0]["message"]
-    events = json.loads(await lane.kubectl("get", "events", "-o", "json"))["items"]
-    told = [event for event in events if event["involvedObject"]["kind"] == "ImageCache"]
-    assert [(event["type"], event["reason"]) for event in told] == [("Warning", "PullsFailed")]
+    assert await lane.told() == [("Warning", "PullsFailed")]
     await lane.kubectl(
         "wait", "imagecaches.prewarm.dev/base", f"--for=jsonpath={{.status.succeeded}}={NODES}", "--timeout=60s"
     )

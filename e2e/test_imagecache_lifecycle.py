@@ -214,6 +214,8 @@ async def test_always_asks_the_registry_again_at_each_refresh(lane: Lane) -> Non
         await shop.cache("warm", shop.entry(APP), imagePullPolicy="Always")
         await shop.wait("warm", "Ready")
         await lane.pods.until(lambda: not lane.pods.left(shop.namespace))
+        # Times of the API are whole seconds: a pull answers what is asked in the second in which it ends.
+        await asyncio.sleep(1.0)
         await refresh(shop, "warm", "again")
         await lane.pods.until(lambda: len(lane.pods.ordered(shop.namespace, APP)) == 4)
         assert (await shop.conditions("warm"))["Ready"].status == "True"

@@ -99,7 +99,7 @@ async def test_recreated_pods_with_volumes_are_warmed_for_on_their_nodes(lane: L
     await asyncio.to_thread(kruise.install, lane.cluster)
     controller = await lane.controller()
     nodes = sorted(lane.emulator.fleet.nodes)[-3:]
-    rolling = {"podUpdatePolicy": "ReCreate"}
+    rolling = {"podUpdatePolicy": "ReCreate", "paused": True}
     strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
     template = claim_template("data")
     player = KruisePlayer(
@@ -116,10 +116,15 @@ async def test_recreated_pods_with_volumes_are_warmed_for_on_their_nodes(lane: L
     await player.create(pods)
     await outcomes(controller, len(nodes))
     await player.change("v2")
+
+    async def warm() -> bool:
+        return lane.downloads("v2") == dict.fromkeys(nodes, 1)
+
+    await eventually(warm)
     await player.recreate(from_the_last)
     after = await outcomes(controller, 2 * len(nodes))
 
-    assert after.get("hit_prewarmed", 0) >= 1, after
+    assert after.get("hit_prewarmed", 0) == len(nodes), after
     assert lane.downloads("v2") == dict.fromkeys(nodes, 1)
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from prewarm.cluster.decoding.common import WireMeta, WireSelector, controlling_owner, label_selector
 from prewarm.cluster.decoding.problems import Report
 from prewarm.cluster.decoding.workloads import (
+    WireClaimTemplate,
     WireOrdinals,
     WireWorkloadStatus,
     common_status,
@@ -100,6 +101,7 @@ class WireKruiseSpec(Struct, rename="camel", gc=False):
     ordinals: WireOrdinals | None = None
     reserve_ordinals: list[int | str] | None = None
     pod_management_policy: str = ""
+    volume_claim_templates: list[WireClaimTemplate] | None = None
 
 
 class WireKruiseStatus(WireWorkloadStatus, rename="camel", gc=False):
@@ -215,7 +217,14 @@ def _workload(resource: Resource, wire: WireKruise, report: Report) -> Workload:
         update_revision=status.daemon_set_hash or status.update_revision,
         min_ready_seconds=spec.min_ready_seconds or rolling.min_ready_seconds or 0,
         paused=bool(rolling.paused or strategy.paused),
+        claim_templates=_claim_templates(kind, spec),
     )
+
+
+def _claim_templates(kind: str, spec: WireKruiseSpec) -> tuple[str, ...]:
+    """Those of an Advanced StatefulSet: claims of a CloneSet's pods are named by an instance id, and stay unknown."""
+    templates = spec.volume_claim_templates or () if kind == "AdvancedStatefulSet" else ()
+    return tuple(claim.metadata.name for claim in templates)
 
 
 def _reserved(values: Sequence[int | str]) -> tuple[int, ...]:

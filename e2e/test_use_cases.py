@@ -130,7 +130,7 @@ async def test_a_function_starts_at_once_on_every_node(lane: Lane) -> None:
             spec = {"nodeName": node, "restartPolicy": "Never", "containers": [{"name": "f", "image": image}]}
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"function-{index}"}, "spec": spec}
             await shop.kubectl("apply", "-f", "-", manifest=yaml.safe_dump(pod))
-        await shop.kubectl("wait", "pod/function-0", "pod/function-1", "--for=condition=Ready", "--timeout=30s")
+        await shop.kubectl("wait", "pod/function-0", "pod/function-1", "--for=condition=Ready", "--timeout=120s")
         assert not cold(shop, image)
 
 

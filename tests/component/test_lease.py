@@ -1,7 +1,6 @@
 """Only one leads, whatever clocks say; a leader that loses the Lease stops its work first."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,22 +9,10 @@ from prewarm.cluster.errors import ConfigurationError
 from prewarm.cluster.lease import LeaderLease, LeadershipLost, LeaseTimes
 from prewarm.model.intents import LEASES
 from tests.support.fake_api_server import FakeApiServer, Garble, Hang, Refuse
-from tests.support.mirroring import TIMEOUT_SECONDS, connected
+from tests.support.mirroring import TIMEOUT_SECONDS
 
 PATIENT = LeaseTimes(duration=15, renew_deadline=10, retry=0.02)
 HASTY = LeaseTimes(duration=1.2, renew_deadline=0.3, retry=0.02)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[FakeApiServer]:
-    async with FakeApiServer.running() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: FakeApiServer) -> AsyncIterator[Client]:
-    async with connected(server) as client:
-        yield client
 
 
 def candidate(client: Client, identity: str, times: LeaseTimes = PATIENT) -> LeaderLease:

@@ -14,7 +14,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from e2e import steer
+from e2e import parameters, steer
 from e2e.cluster import binaries
 from e2e.cluster.binaries import ArgoRollouts, ControlPlaneBinaries
 from e2e.cluster.gomodules import ToolError
@@ -111,17 +111,17 @@ def cluster(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
     except ToolError as error:
         _unavailable(str(error))
     try:
+        kept = parameters.keep(chosen)
         yield chosen
+        if kept and chosen.lane is Lane.EXISTING:
+            parameters.remove(chosen)
     finally:
         running.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
 def steering(cluster: Cluster) -> Iterator[str]:
-    """The policy that steers pods, in force for the whole session; gives the namespace of its entries.
-
-    Once for all: an API server (1.36.3) that loses its last binding with a parameter does not find the next one's.
-    """
+    """The policy that steers pods, in force for the whole session; gives the namespace of its entries."""
     name = f"prewarm-steering-{os.getpid()}"
     steer.install(cluster, name)
     yield name

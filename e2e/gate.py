@@ -15,11 +15,7 @@ _SECONDS = 30.0
 
 
 def install(cluster: Cluster, namespace: str) -> None:
-    """Apply the policies that hold, bound to the lease in a namespace of its own, for all namespaces.
-
-    They stay as long as tests need them: an API server (1.36.3) that loses its last binding with a parameter does not
-    find the parameter of the next one.
-    """
+    """Apply the policies that hold, bound to the lease in a namespace of its own, for all namespaces."""
     own = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     cluster.kubectl("apply", "-f", "-", manifest=json.dumps(own))
     for policy in _policies():

@@ -122,7 +122,7 @@ def helm_run(cluster: Cluster, helm: Path) -> Helm:
 
     def run(*arguments: str) -> str:
         connection = ("--kubeconfig", str(cluster.kubeconfig), "--kube-context", cluster.context)
-        done = subprocess.run([helm, *arguments, *connection], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run([helm, *arguments, *connection], capture_output=True, text=True, check=False, timeout=300)
         if done.returncode:
             raise RuntimeError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout

@@ -139,6 +139,10 @@ _SWITCHED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("prewarm-gates", "deployments.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
     ("prewarm-gates", "statefulsets.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
     ("prewarm-steer", "nodes"): ("steer.enabled", "labels under `steer.prewarm.dev/`, and nothing else"),
+    ("prewarm-steer-expiry", "nodes"): (
+        "steer.enabled",
+        "the same, for the CronJob that takes away what nobody renews; its Role may get the ConfigMap `prewarm-steer`",
+    ),
     ("prewarm-steer-cleanup", "nodes"): (
         "steer.enabled",
         "the same, for the hook that takes them away when prewarm is uninstalled; it lasts as long as the hook",

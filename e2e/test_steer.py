@@ -1,7 +1,9 @@
 """Steering on a real control plane: on equal, empty nodes, where nothing can be predicted, pods still start warm."""
 
+import asyncio
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
@@ -167,3 +169,47 @@ async def test_what_is_held_is_let_go_once_its_nodes_are_labelled_and_all_starts
     assert wasted(lane, "v2", {pod["spec"]["nodeName"] for pod in found}) <= 0.15
     assert most(found) <= 2
     await unlabelled(lane)
+
+
+async def test_labels_that_a_dead_controller_leaves_go_once_their_entries_have_ended(lane: Lane, steering: str) -> None:
+    controller = await steered(lane, steering)
+    await change(lane, "v2")
+
+    async def begun() -> bool:
+        return entry in await entries(lane, steering) and bool(await labelled(lane))
+
+    entry = f"deployment.{lane.namespace}.shop"
+    await eventually(begun)
+    controller.kill()
+    left = await labelled(lane)
+    assert await expire(lane, steering) == "labels taken off 0 nodes\n"
+    assert await labelled(lane) == left
+
+    text = (await entries(lane, steering))[entry]
+    ended = {**steer.PROBE, entry: f"{text.rpartition(' ')[0]} 2020-01-01T00:00:00Z"}
+    await asyncio.to_thread(steer.write_entries, lane.cluster, steering, ended)
+    taken = await expire(lane, steering)
+    assert taken == (f"labels taken off {len(left)} nodes\n" if len(left) > 1 else "labels taken off 1 node\n")
+    assert await labelled(lane) == {}
+    await lane.rolled_out("deployment/shop")
+    await asyncio.to_thread(steer.write_entries, lane.cluster, steering, steer.PROBE)
+
+
+async def entries(lane: Lane, steering: str) -> Mapping[str, str]:
+    """What the controller has written for the admission policy."""
+    found = (await lane.get("configmap", steer.ENTRIES, "--namespace", steering)).get("data", {})
+    assert isinstance(found, Mapping)
+    return found
+
+
+async def expire(lane: Lane, steering: str) -> str:
+    """Run the command that the CronJob runs, and return what it says."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "prewarm", "remove-labels", "--expired", "--system-namespace", steering),
+        *("--kubeconfig", str(lane.cluster.kubeconfig)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()

@@ -1,7 +1,9 @@
 """Steering as the chart installs it: what our own ServiceAccounts may write on a node, and what goes with it."""
 
+import asyncio
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e import steer
 from e2e.cluster.selection import Cluster, Lane
 from e2e.release import CHART, CONTROLLER, RELEASE, RELEASE_NAMESPACE, as_user, attempt, installed
+from prewarm.api.steer_label import PREFIX
 
+EXPIRY = f"{RELEASE}-steer-expiry"
 CLEANER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{RELEASE}-steer-cleanup"
 NODE = "steer-chart"
 LABEL = "steer.prewarm.dev/0123456789abcdef"
@@ -124,6 +129,29 @@ def test_uninstalling_takes_the_labels_away_with_rights_of_its_own(cluster: Clus
     finally:
         for kind in ("ClusterRoleBinding", "ClusterRole"):
             cluster.kubectl("delete", kind, by_kind[kind]["metadata"]["name"])
+
+
+async def test_the_cron_job_takes_away_what_nobody_renews_with_rights_of_its_own(cluster: Cluster, node: str) -> None:
+    if cluster.control_plane is None:
+        pytest.skip("needs a control plane that hands out tokens of service accounts to a process outside of it")
+    job = json.loads(cluster.kubectl("get", "cronjob", EXPIRY, "-n", RELEASE_NAMESPACE, "-o", "json"))
+    spec = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["serviceAccountName"] == EXPIRY
+    kept = "steer.prewarm.dev/fedcba9876543210"
+    cluster.kubectl("label", "node", node, f"{kept}=new")
+    entries = {"one": steer.entry(LABEL, "old", "2020-01-01T00:00:00Z"), "other": steer.entry(kept, "new")}
+    steer.write_entries(cluster, RELEASE_NAMESPACE, entries)
+    kubeconfig = await cluster.control_plane.service_account_kubeconfig(RELEASE_NAMESPACE, EXPIRY)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "prewarm", *container["args"], "--kubeconfig", str(kubeconfig)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert (process.returncode, output.decode()) == (0, "labels taken off 1 node\n")
+    found = json.loads(cluster.kubectl("get", "node", node, "-o", "json"))["metadata"]["labels"]
+    assert {key: value for key, value in found.items() if key.startswith(PREFIX)} == {kept: "new"}
 
 
 def test_switching_it_off_takes_the_labels_away(cluster: Cluster, helm: Path) -> None:

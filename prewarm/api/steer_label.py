@@ -47,3 +47,21 @@ def entry_value(label: str, value: str, until: float) -> str:
     """Label, value, and until when (Unix seconds) the policy acts by it: an entry nobody renews ends by itself."""
     end = datetime.fromtimestamp(int(until), UTC).isoformat().replace("+00:00", "Z")
     return f"{label} {value} {end}"
+
+
+def labels_in_force(data: Mapping[str, str], now: float) -> frozenset[tuple[str, str]]:
+    """Key and value of the labels of entries that have not ended; what is no entry of ours counts for nothing."""
+    found = set()
+    for text in data.values():
+        match text.split(" "):
+            case [label, value, end] if label.startswith(PREFIX) and _unix(end) > now:
+                found.add((label, value))
+    return frozenset(found)
+
+
+def _unix(moment: str) -> float:
+    """Unix seconds; 0 if it is no time."""
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 class _ConfigMap(Struct):
+    data: dict[str, str] | None = None
     binary_data: dict[str, str] | None = msgspec.field(default=None, name="binaryData")
 
 
@@ -52,6 +53,21 @@ async def read_steering(client: "Client", namespace: str) -> SteerState | None:
     except ApiError as error:
         return SteerState.SWITCHED_OFF if error.not_found else None
     return None
+
+
+async def read_steering_entries(client: "Client", namespace: str) -> dict[str, str]:
+    """Whose pods the admission policy steers, and until when, as the controller wrote it; empty if nothing is there.
+
+    Raises:
+        ApiError: if it may not be read.
+    """
+    try:
+        body = await client.get(CONFIG_MAPS, namespace, ENTRIES_NAME)
+    except ApiError as error:
+        if error.not_found:
+            return {}
+        raise
+    return msgspec.json.decode(body, type=_ConfigMap).data or {}
 
 
 async def read_history(client: "Client", namespace: str) -> History:

@@ -4,7 +4,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
-from prewarm.api.steer_label import ENTRIES_NAME, MAX_ENTRIES, entry_key, entry_value, our_labels
+from prewarm.api.steer_label import (
+    ENTRIES_NAME,
+    MAX_ENTRIES,
+    entry_key,
+    entry_value,
+    labels_in_force,
+    our_labels,
+)
 from prewarm.delivery.planned_cache import deliverable_images
 from prewarm.model.intents import CONFIG_MAPS, Apply, LabelNode
 from prewarm.model.nodes import Node, pull_identity, pull_obstacle
@@ -106,6 +113,15 @@ def label_changes(
         if have != want and node.deleted_at is None:
             changes = {**dict.fromkeys(have.keys() - want.keys()), **want}
             yield LabelNode(name, tuple(sorted(changes.items(), key=lambda pair: pair[0])), uid=node.uid)
+
+
+def labels_that_stay(data: Mapping[str, str], snapshot: ClusterSnapshot) -> Mapping[str, Mapping[str, str]]:
+    """Labels by node of which an entry in force speaks; a controller that is alive renews the entries of the others."""
+    in_force = labels_in_force(data, snapshot.taken_at)
+    return {
+        name: {key: value for key, value in our_labels(snapshot.nodes[name].labels).items() if (key, value) in in_force}
+        for name in carriers(snapshot)
+    }
 
 
 def entries(steered: Iterable[Steered], namespace: str, until: float) -> Apply:

@@ -272,6 +272,33 @@ async def test_steering_labels_go_from_all_nodes_and_no_other_label_does(
     assert shell.server.count("patch", NODES) == 1
 
 
+async def test_only_labels_whose_entry_has_ended_go_if_asked(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = {"in-force": "2099-01-01T00:00:00Z", "ended": "2020-01-01T00:00:00Z", "garbage": "some day"}
+    entries = {name: f"steer.prewarm.dev/{name} v2 {end}" for name, end in ends.items()}
+    labels = {f"steer.prewarm.dev/{name}": "v2" for name in ("in-force", "ended", "garbage", "gone")}
+    shell.server.put(NODES, {"metadata": {"name": "n1", "uid": "uid-n1", "labels": {**labels, "zone": "x"}}})
+    older = {"steer.prewarm.dev/in-force": "v1", "zone": "x"}
+    shell.server.put(NODES, {"metadata": {"name": "n2", "uid": "uid-n2", "labels": older}})
+    about = {"name": "prewarm-steer", "namespace": "ops"}
+    shell.server.put(CONFIG_MAPS, {"metadata": about, "data": entries})
+    assert await shell.run("remove-labels", "--expired", "--system-namespace", "ops") == 0
+    assert capsys.readouterr().out == "labels taken off 2 nodes\n"
+    assert {key[1]: node["metadata"]["labels"] for key, node in shell.server.objects(NODES).items()} == {
+        "n1": {"steer.prewarm.dev/in-force": "v2", "zone": "x"},
+        "n2": {"zone": "x"},
+    }
+
+
+async def test_labels_stay_where_nobody_may_read_what_is_in_force(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.server.put(NODES, {"metadata": {"name": "n1", "labels": {"steer.prewarm.dev/1": "a"}}})
+    shell.server.fail_next("get", CONFIG_MAPS, Refuse(403, "Forbidden", "you may not get configmaps"))
+    assert await shell.run("remove-labels", "--expired") == ExitCode.FAILED
+    assert "you may not get configmaps" in capsys.readouterr().err
+    assert shell.server.count("patch", NODES) == 0
+
+
 async def test_labels_that_may_not_be_removed_are_named(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     shell.server.put(NODES, {"metadata": {"name": "n1", "labels": {"steer.prewarm.dev/1": "a"}}})
     shell.server.fail_next("patch", NODES, Refuse(403, "Forbidden", "you may not patch nodes"))

@@ -1,6 +1,6 @@
 """Do pods of two kinds ever stand in each other's way? Rollouts in pools of their own must not cost each other time."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 from prewarm.model.pods import PodShape
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
@@ -15,7 +15,7 @@ def meets(
     pods: int,
     snapshot: ClusterSnapshot,
     cluster: ClusterArrays,
-    leaving: Collection[ObjectKey] = (),
+    leaving: Iterable[ObjectKey] = (),
 ) -> bool:
     """Whether so many pods of another kind are to be counted on where ours come.
 

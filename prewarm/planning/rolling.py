@@ -6,8 +6,9 @@ from prewarm.demand import demands
 from prewarm.history import History
 from prewarm.model.image_caches import Policy
 from prewarm.model.plans import Demand, Trigger
+from prewarm.model.pods import PodShape
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.workloads import Workload
+from prewarm.model.workloads import Workload, WorkloadKey
 from prewarm.placement import ClusterArrays, in_time, meets
 
 MOST_RIVAL_PODS = 100
@@ -21,35 +22,55 @@ _KINDS = frozenset({"Deployment", "StatefulSet", "CloneSet", "AdvancedStatefulSe
 
 
 class Rolling:
-    """The rollouts of one snapshot; they are looked for once, when the first demand asks."""
+    """The rollouts of one snapshot; which there are is looked up when the first demand asks.
+
+    What one brings is worked out when a demand may meet it: of fifty in pools of their own, none for another.
+    """
 
     def __init__(self, snapshot: ClusterSnapshot, history: History) -> None:
         self._snapshot = snapshot
         self._history = history
+        self._demands: dict[WorkloadKey, tuple[Demand, ...]] = {}
 
     def beside(self, demand: Demand, cluster: ClusterArrays) -> tuple[Demand, ...]:
         """What others bring to a demand's nodes until its last pod comes."""
-        if demand.is_fixed or not self._demands:
+        if demand.is_fixed:
             return ()
         shape, snapshot = demand.template.shape, self._snapshot
         met = [
             other
-            for other in self._demands
+            for key in self._under_way
+            if self._may_meet(shape, snapshot.workloads[key], cluster)
+            for other in self._brought_by(key)
             if meets(shape, other.template.shape, other.pods, snapshot, cluster, other.leaving)
         ]
         return in_time(demand, met, min(MOST_RIVAL_PODS, ALL_RIVAL_PODS // max(1, len(met))))
 
     @cached_property
-    def _demands(self) -> tuple[Demand, ...]:
-        found: list[Demand] = []
-        for key in sorted(key for key, workload in self._snapshot.workloads.items() if _may_roll(workload)):
+    def _under_way(self) -> tuple[WorkloadKey, ...]:
+        return tuple(sorted(key for key, workload in self._snapshot.workloads.items() if _may_roll(workload)))
+
+    def _may_meet(self, ours: PodShape, other: Workload, cluster: ClusterArrays) -> bool:
+        """Whether a rollout could be met, if it brought as many pods as it can and all of its old ones left.
+
+        A Deployment's brings pods of its own template, at most its replicas; of other kinds this is not known before.
+        """
+        if other.key.kind != "Deployment":
+            return True
+        snapshot = self._snapshot
+        owned = snapshot.replica_sets_by_owner.get(other.uid, {})
+        standing = (key for found in owned.values() for key in snapshot.pods_by_owner.get(found.uid, {}))
+        return meets(ours, other.template.shape, other.replicas, snapshot, cluster, standing)
+
+    def _brought_by(self, key: WorkloadKey) -> tuple[Demand, ...]:
+        if key not in self._demands:
             try:
                 wanted = demands(self._snapshot, key, Policy(), self._history)
             except ValueError:
                 # Its strategy cannot be read: whoever it belongs to hears of it where it is planned.
-                continue
-            found += (demand for demand in wanted if demand.trigger is Trigger.ROLLOUT and demand.batches)
-        return tuple(found)
+                wanted = ()
+            self._demands[key] = tuple(one for one in wanted if one.trigger is Trigger.ROLLOUT and one.batches)
+        return self._demands[key]
 
 
 def _may_roll(workload: Workload) -> bool:

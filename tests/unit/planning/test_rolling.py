@@ -8,7 +8,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 from prewarm.placement import cluster_arrays
 from prewarm.planning.rolling import ALL_RIVAL_PODS, Rolling
-from tests.unit.placement.clusters import cluster, demand, node, requests
+from tests.unit.placement.clusters import cluster, demand, node, pod, requests
 
 
 def rolling_out(name: str, replicas: int = 4) -> Workload:
@@ -79,3 +79,24 @@ def test_those_that_hardly_come_to_a_small_pool_are_not_counted_on() -> None:
     now = replace(snapshot(few, many), nodes={one.name: one for one in nodes})
     ours = demand(batches=(Batch(1000.0, 4),), shape=in_pool("web", "a").template.shape)
     assert [one.workload.name for one in beside(now, ours)] == ["many"]
+
+
+def test_one_that_comes_to_another_pool_is_met_where_its_old_pods_stand() -> None:
+    nodes = [node(f"{pool}-{number}", labels={"pool": pool}) for pool in ("a", "b") for number in range(3)]
+    moves, stays = in_pool("moves", "b"), in_pool("stays", "b")
+    sets, pods = {}, {}
+    for one, stands_on in ((moves, "a-0"), (stays, "b-0")):
+        key = WorkloadKey("ReplicaSet", "default", f"{one.key.name}-old")
+        made = Workload(key, uid=f"uid-{key.name}", replicas=4, template=one.template, template_hash="old")
+        sets[one.uid] = {("default", key.name): made}
+        old = pod(stands_on, owner=made)
+        pods[made.uid] = {old.key: old}
+    now = replace(
+        snapshot(moves, stays),
+        nodes={one.name: one for one in nodes},
+        replica_sets_by_owner=sets,
+        pods_by_owner=pods,
+        pods={key: one for group in pods.values() for key, one in group.items()},
+    )
+    ours = demand(batches=(Batch(1000.0, 4),), shape=in_pool("web", "a").template.shape)
+    assert [one.workload.name for one in beside(now, ours)] == ["moves"]

@@ -1,5 +1,5 @@
 """What is worth pulling? Candidate nodes against warmth, in order of value, each skip with its reason."""
 
-from prewarm.planning.plans import plan
+from prewarm.planning.plans import Planner, plan
 
-__all__ = ["plan"]
+__all__ = ["Planner", "plan"]

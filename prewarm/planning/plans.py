@@ -16,7 +16,7 @@ from prewarm.planning.kept import plan_kept
 from prewarm.planning.rolling import Rolling
 from prewarm.planning.steering import steered_first
 from prewarm.planning.underway import Done
-from prewarm.presence import Warmth, WarmthMemory, warmth
+from prewarm.presence import WarmthMemory, warmth
 
 
 def plan(
@@ -38,66 +38,73 @@ def plan(
         memory: kept by the caller between snapshots, so that unchanged nodes are not read again.
         unsteerable: why no pods can be steered in this cluster, whatever policies say; None if they can.
     """
-    making = _Making(snapshot, history, warmth(snapshot, memory), seed, unsteerable)
-    for key in sorted(snapshot.workloads if only is None else set(only)):
-        workload = snapshot.workloads.get(key)
-        if workload is not None:
-            making.consider(workload)
-    return Plan(
-        tuple(making.entries),
-        tuple(making.skips),
-        tuple(making.problems),
-        None if only is None else tuple(sorted(set(only))),
-        tuple(making.later),
-    )
+    return Planner(snapshot, history, seed=seed, memory=memory, unsteerable=unsteerable).plan(only)
 
 
-class _Making:
-    """A plan in the making: what all its demands read, and what was decided so far."""
+class Planner:
+    """Makes plans on one snapshot, for all workloads or a few at a time; what they have in common is read once."""
 
     def __init__(
-        self, snapshot: ClusterSnapshot, history: History, heat: Warmth, seed: int, unsteerable: SteerState | None
+        self,
+        snapshot: ClusterSnapshot,
+        history: History,
+        *,
+        seed: int = 0,
+        memory: WarmthMemory | None = None,
+        unsteerable: SteerState | None = None,
     ) -> None:
+        """The arguments are those of `plan`."""
         self._snapshot = snapshot
         self._history = history
-        self._heat = heat
+        self._heat = warmth(snapshot, memory)
         self._seed = seed
         self._unsteerable = unsteerable
         self._pulls = Done(snapshot)
         self._rolling = Rolling(snapshot, history)
-        self.entries: list[DemandPlan] = []
-        self.skips: list[Skip] = []
-        self.problems: list[Problem] = []
-        self.later: list[tuple[WorkloadKey, float]] = []
+
+    def plan(self, only: Collection[WorkloadKey] | None = None) -> Plan:
+        """The plan for all workloads, or for these alone."""
+        made = _Made()
+        for key in sorted(self._snapshot.workloads if only is None else set(only)):
+            workload = self._snapshot.workloads.get(key)
+            if workload is not None:
+                self._consider(workload, made)
+        return Plan(
+            tuple(made.entries),
+            tuple(made.skips),
+            tuple(made.problems),
+            None if only is None else tuple(sorted(set(only))),
+            tuple(made.later),
+        )
 
     @cached_property
     def _cluster(self) -> ClusterArrays:
         """Made for the first demand: most plans have none."""
         return cluster_arrays(self._snapshot)
 
-    def consider(self, workload: Workload) -> None:
+    def _consider(self, workload: Workload, made: "_Made") -> None:
         """Add what one workload needs, or why nothing is done for it."""
         key, snapshot = workload.key, self._snapshot
         wishes = coverage(snapshot, workload)
         if wishes.problem:
-            self.problems.append(Problem(key, wishes.problem))
+            made.problems.append(Problem(key, wishes.problem))
         if wishes.policy is None:
             return
         if wishes.policy.mode is PolicyMode.OFF:
-            self.skips.append(Skip(SkipReason.POLICY_OFF, key))
+            made.skips.append(Skip(SkipReason.POLICY_OFF, key))
             return
         try:
             wanted = demands(snapshot, key, wishes.policy, self._history)
         except ValueError as error:
-            self.problems.append(Problem(key, f"strategy of {key}: {error}"))
+            made.problems.append(Problem(key, f"strategy of {key}: {error}"))
             return
         again = plan_again_at(snapshot, workload, wishes, self._history)
         if again is not None:
-            self.later.append((key, again))
+            made.later.append((key, again))
         first = steered_first(wanted)
-        self.entries.extend(self._planned(demand, wishes.policy, first) for demand in wanted)
+        made.entries.extend(self._planned(demand, wishes.policy, first) for demand in wanted)
         replaced = previous_demands(snapshot, key, wishes.policy, wishes.excluded)
-        self.entries.extend(plan_kept(demand, wishes.policy, snapshot, self._heat) for demand in replaced)
+        made.entries.extend(plan_kept(demand, wishes.policy, snapshot, self._heat) for demand in replaced)
 
     def _planned(self, demand: Demand, policy: Policy, steered: Demand | None) -> DemandPlan:
         """One demand's plan; of a workload's demands only one is steered."""
@@ -113,3 +120,13 @@ class _Making:
             unsteerable=self._unsteerable or (None if demand is steered else SteerState.OTHER_DEMAND),
             rivals=self._rolling.beside(demand, self._cluster),
         )
+
+
+class _Made:
+    """A plan in the making: what was decided so far."""
+
+    def __init__(self) -> None:
+        self.entries: list[DemandPlan] = []
+        self.skips: list[Skip] = []
+        self.problems: list[Problem] = []
+        self.later: list[tuple[WorkloadKey, float]] = []

@@ -3,7 +3,7 @@
 from prewarm.accounting.account import account
 from prewarm.accounting.ledger import Ledger, decode_ledger, encode_ledger
 from prewarm.accounting.messages import ImageMessage, MessageKind, read_message
-from prewarm.accounting.waste import ByteUse, ByteVerdict, WasteReason, waste
+from prewarm.accounting.waste import ByteUse, ByteVerdict, WasteMemory, WasteReason, waste
 
 __all__ = [
     "ByteUse",
@@ -11,6 +11,7 @@ __all__ = [
     "ImageMessage",
     "Ledger",
     "MessageKind",
+    "WasteMemory",
     "WasteReason",
     "account",
     "decode_ledger",

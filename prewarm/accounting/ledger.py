@@ -37,7 +37,7 @@ class Heard(Struct, frozen=True, order=True):
     size_bytes: int = 0
 
 
-class PullKey(Struct, frozen=True, order=True):
+class PullKey(Struct, frozen=True, order=True, gc=False):
     """One pull of ours; `since` is when the image was there, in Unix seconds."""
 
     node: str

@@ -1,6 +1,6 @@
 """What became of the bytes that were pulled ahead: used, or wasted. Each pull is judged once."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from prewarm.accounting.messages import MessageKind
 from prewarm.accounting.pulls import SAME_SECONDS
 from prewarm.history import History
 from prewarm.model.images import canonical
-from prewarm.model.nodes import Evidence, PresentImage
+from prewarm.model.nodes import Evidence, Node, NodeImages, PresentImage
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.presence.evidence import record_holds
 
@@ -50,28 +50,62 @@ class ByteVerdict(Struct, frozen=True):
     reason: WasteReason | None = None
 
 
-def waste(ledger: Ledger, snapshot: ClusterSnapshot, history: History) -> tuple[Ledger, tuple[ByteVerdict, ...]]:
+class WasteMemory:
+    """Which records were read, kept from one call of `waste` to the next.
+
+    Reading those of 5,000 nodes with 100 images each takes more than a second, and little of it is new two seconds
+    later. Losing it costs that time, nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[NodeImages, Node | None]] | None = None
+
+    def changed(self, snapshot: ClusterSnapshot) -> frozenset[str] | None:
+        """Nodes that are to be read, those included that have no record any more; None for all."""
+        if self._read is None:
+            return None
+        found = {name for name in self._read if name not in snapshot.node_images}
+        for name, record in snapshot.node_images.items():
+            known = self._read.get(name)
+            if known is None or known[0] is not record or known[1] is not snapshot.nodes.get(name):
+                found.add(name)
+        return frozenset(found)
+
+    def note(self, snapshot: ClusterSnapshot, again: Collection[str]) -> None:
+        """Take note that everything was read; some nodes are to be read once more all the same."""
+        nodes = snapshot.nodes
+        self._read = {
+            name: (record, nodes.get(name)) for name, record in snapshot.node_images.items() if name not in again
+        }
+
+
+def waste(
+    ledger: Ledger, snapshot: ClusterSnapshot, history: History, memory: WasteMemory | None = None
+) -> tuple[Ledger, tuple[ByteVerdict, ...]]:
     """Take up new pulls from the nodes' records and judge those whose fate is known.
 
     Call it after `account`, which credits starts to pulls.
+
+    Args:
+        ledger: with a memory the one that came of the last call with it.
+        snapshot: the cluster.
+        history: sizes of images.
+        memory: kept by the caller, so that only records that changed are read.
     """
     now = snapshot.taken_at
-    recorded = {key: (uid, image) for key, uid, image in _recorded(snapshot)}
+    changed = memory.changed(snapshot) if memory is not None else None
+    recorded = {key: (uid, image) for key, uid, image in _recorded(snapshot, changed)}
     pulls, closed = dict(ledger.pulls), dict(ledger.closed_pulls)
-    for key, (uid, image) in recorded.items():
-        # The kubelet's word on whether the pull brought anything may come a little after the pod's status.
-        if key in pulls or key in closed or not ledger.pulls_since <= key.since <= now - SAME_SECONDS:
-            continue
-        if _brought_nothing(ledger, key):
-            closed[key] = True
-        elif len(pulls) < MAX_PULLS:
-            pulls[key] = OutstandingPull(key, uid, image.cache)
+    again = _take_up(ledger, recorded, pulls, closed, now)
     wanted = _wanted(snapshot)
     verdicts: list[ByteVerdict] = []
-    for key, pull in sorted(pulls.items()):
-        image_there = recorded[key][1] if key in recorded else None
-        size = pull.size_bytes or _size(ledger, key, image_there, history)
-        fate = _fate(ledger, key, image_there, wanted, now)
+    for key in sorted(key for key, pull in pulls.items() if not _rests(ledger, pull, changed, wanted, now)):
+        pull = pulls[key]
+        unread = changed is not None and key.node not in changed
+        # What waits for its verdict is there and unused, or it would have had one.
+        there = _unused(key) if unread else recorded[key][1] if key in recorded else None
+        size = pull.size_bytes or _size(ledger, key, there, history)
+        fate = _fate(ledger, key, there, wanted, now)
         if fate is not None and fate[1] is WasteReason.EVICTED and _untraceable(pull, snapshot):
             del pulls[key]
             continue
@@ -84,14 +118,63 @@ def waste(ledger: Ledger, snapshot: ClusterSnapshot, history: History) -> tuple[
         verdicts.append(ByteVerdict(use, key.node, key.image, size, reason))
         del pulls[key]
         closed[key] = True
-    kept = {key: True for key in closed if key in recorded}
-    return replace(ledger, pulls=pulls, closed_pulls=kept), tuple(verdicts)
+    if changed is None or changed:
+        closed = {key: True for key in closed if key in recorded or (changed is not None and key.node not in changed)}
+    if memory is not None:
+        memory.note(snapshot, again)
+    return replace(ledger, pulls=pulls, closed_pulls=closed), tuple(verdicts)
 
 
-def _recorded(snapshot: ClusterSnapshot) -> Iterator[tuple[PullKey, str, PresentImage]]:
-    for name, record in snapshot.node_images.items():
-        node = snapshot.nodes.get(name)
-        if node is None or not record_holds(record, node):
+def _take_up(
+    ledger: Ledger,
+    recorded: Mapping[PullKey, tuple[str, PresentImage]],
+    pulls: dict[PullKey, OutstandingPull],
+    closed: dict[PullKey, bool],
+    now: float,
+) -> set[str]:
+    """Add what is new; nodes with something that cannot be taken up yet."""
+    again = set()
+    for key, (uid, image) in recorded.items():
+        if key in pulls or key in closed or key.since < ledger.pulls_since:
+            continue
+        # The kubelet's word on whether the pull brought anything may come a little after the pod's status.
+        if key.since > now - SAME_SECONDS:
+            again.add(key.node)
+        elif _brought_nothing(ledger, key):
+            closed[key] = True
+        elif len(pulls) < MAX_PULLS:
+            pulls[key] = OutstandingPull(key, uid, image.cache)
+        else:
+            again.add(key.node)
+    return again
+
+
+def _rests(
+    ledger: Ledger, pull: OutstandingPull, changed: frozenset[str] | None, wanted: frozenset[str], now: float
+) -> bool:
+    """Whether there is nothing to say of a pull, of which most have nothing new."""
+    key = pull.key
+    return (
+        changed is not None
+        and key.node not in changed
+        and pull.counted
+        and key.image in wanted
+        and now < key.since + RETENTION_SECONDS
+        and (key.node, key.image) not in ledger.credited
+    )
+
+
+def _unused(key: PullKey) -> PresentImage:
+    return PresentImage(key.image, Evidence.OUR_PULL, key.since)
+
+
+def _recorded(
+    snapshot: ClusterSnapshot, names: Collection[str] | None = None
+) -> Iterator[tuple[PullKey, str, PresentImage]]:
+    """Our pulls as the records of these nodes, or of all, tell them."""
+    for name in snapshot.node_images if names is None else names:
+        record, node = snapshot.node_images.get(name), snapshot.nodes.get(name)
+        if record is None or node is None or not record_holds(record, node):
             continue
         for image in record.images:
             if image.evidence is Evidence.OUR_PULL:

@@ -10,7 +10,7 @@ from prewarm.model.pods import Resources, Taint, TaintEffect, Toleration
 from prewarm.model.removals import RemovalResult
 
 
-class NodeImageStatus(Struct, frozen=True):
+class NodeImageStatus(Struct, frozen=True, gc=False):
     """One entry of status.images; `names` hold digests first, then tags, as the kubelet lists them."""
 
     names: tuple[str, ...]
@@ -123,7 +123,7 @@ class Evidence(StrEnum):
     """A container of another pod started with it."""
 
 
-class PresentImage(Struct, frozen=True):
+class PresentImage(Struct, frozen=True, gc=False):
     """One image known to be on a node; `image` is the canonical spelling, times are Unix seconds."""
 
     image: str

@@ -25,7 +25,7 @@ _CREATED_REASONS = frozenset(
 """Reasons that the kubelet gives after a pull that succeeded (pkg/kubelet/kuberuntime startContainer pulls first)."""
 
 
-class Sighting(Struct, frozen=True):
+class Sighting(Struct, frozen=True, gc=False):
     """One proof that an image is on a node. `identity` None: nobody knows under which credentials it came."""
 
     evidence: Evidence

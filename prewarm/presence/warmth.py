@@ -102,17 +102,21 @@ class Warmth:
         The policy makes no difference: under Always the kubelet still asks the registry for the manifest, a round
         trip that nothing can save, but transfers no layer that is there.
         """
+        known = self.identities(node_name, image)
+        return known is not None and (not known or pull_identity in known or "" in known)
+
+    def identities(self, node_name: str, image: str) -> Identities | None:
+        """Under which credentials the image came to the node, empty if nobody knows; None if it is not there."""
         names = self.names(node_name)
         for key in keys(image):
             known = names.get(key)
             if known is not None:
-                return not known or pull_identity in known or "" in known
-        return False
+                return known
+        return None
 
     def is_there(self, node_name: str, image: str) -> bool:
         """Whether the image is on the node, whoever may use it."""
-        names = self.names(node_name)
-        return any(key in names for key in keys(image))
+        return self.identities(node_name, image) is not None
 
     def names(self, node_name: str) -> Mapping[str, Identities]:
         """Every spelling under which an image is known on the node; empty for an unknown node."""

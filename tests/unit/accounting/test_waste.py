@@ -4,7 +4,17 @@ from collections import Counter
 
 from msgspec.structs import replace
 
-from prewarm.accounting import ByteUse, ByteVerdict, Ledger, WasteReason, account, decode_ledger, encode_ledger, waste
+from prewarm.accounting import (
+    ByteUse,
+    ByteVerdict,
+    Ledger,
+    WasteMemory,
+    WasteReason,
+    account,
+    decode_ledger,
+    encode_ledger,
+    waste,
+)
 from prewarm.history import History
 from prewarm.model.nodes import Evidence, NodeImages, PresentImage
 from tests.support.starts import SIZE, Scene, present
@@ -146,3 +156,37 @@ def test_without_a_saved_ledger_what_is_on_record_is_nothing_new() -> None:
     scene = Scene()
     scene.record("node-a", since=1000.0)
     assert look(Ledger(), scene, 5000.0)[1] == ()
+
+
+def test_reading_only_records_that_changed_gives_the_same_verdicts() -> None:
+    scene = Scene()
+    scene.node_names = ("node-a", "node-b", "node-c")
+    whole, incremental, memory = Ledger(), Ledger(), WasteMemory()
+    given: list[tuple[ByteVerdict, ...]] = []
+
+    def both(at: float) -> None:
+        nonlocal whole, incremental
+        snapshot = scene.snapshot(at)
+        whole, expected = waste(account(whole, snapshot, (), History())[0], snapshot, History())
+        ledger = account(incremental, snapshot, (), History())[0]
+        incremental, found = waste(ledger, snapshot, History(), memory)
+        assert (found, incremental) == (expected, whole)
+        given.append(found)
+
+    both(990.0)
+    # The second pull is too young to be judged when its record is first read.
+    scene.record("node-a", since=1000.0)
+    scene.record("node-b", since=1009.9)
+    both(1010.0)
+    both(1020.0)
+    both(1030.0)
+    scene.records["node-a"] = replace(scene.records["node-a"], images=())
+    both(1040.0)
+    scene.record("node-c", since=1050.0, image="registry.test/unwanted:v1")
+    both(1060.0)
+    both(1120.0)
+    del scene.records["node-c"]
+    both(1130.0)
+    both(1009.9 + 86401.0)
+    uses = Counter(verdict.use for verdicts in given for verdict in verdicts)
+    assert uses == {ByteUse.PULLED: 3, ByteUse.WASTED: 3}

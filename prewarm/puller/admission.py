@@ -1,6 +1,6 @@
 """Which of the wanted pulls may start now? The one place where budgets, rates and slots are kept."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from msgspec import Struct
@@ -95,30 +95,58 @@ class Admission:
 
     def _admit_cache(self, standing: Standing) -> None:
         now = self._snapshot.taken_at
-        due = [pair for pair in standing.open_pairs() if pair.is_due(now)]
-        # What is there can wait for what is not.
-        due.sort(key=attrgetter("there"))
+        total, seen, seen_taken = standing.due_total(now), 0, 0
         at_once = nodes_at_once(standing.cache, standing.nodes)
+        registries = {registry_of(image) for entry in standing.cache.lists for image in entry.images}
         taken: set[tuple[str, str]] = set()
+        due: Iterable[Pair] = self._due(standing, at_once)
         # Pulls on one node share its line and its disk: a second one begins where no idle node is left to begin with.
+        later: list[Pair] = []
         for most in range(1, self._settings.node_pulls + 1):
-            later: list[Pair] = []
-            for number, pair in enumerate(due):
+            later = []
+            for pair in due:
+                seen += 1
                 if (pair.node, pair.image) in taken:
+                    seen_taken += 1
                     continue
                 if self._under_way + len(self._orders) >= self._settings.orders_at_once:
                     self._look_again(now)
                     return
-                if self._work.total >= self._settings.cluster_pulls:
-                    rest = sum((other.node, other.image) not in taken for other in (*due[number:], *later))
-                    self._withhold(WithheldReason.BUDGET, rest)
+                if self._is_full(registries):
+                    self._withhold(WithheldReason.BUDGET, total - seen + 1 - (len(taken) - seen_taken) + len(later))
                     return
                 if self._work.on_node(pair.node) >= most:
                     later.append(pair)
-                else:
-                    taken.update((pair.node, image) for image in self._try(standing, pair, at_once))
+                elif images := self._try(standing, pair, at_once):
+                    taken.update((pair.node, image) for image in images)
+                    seen_taken += 1
+            if most == 1:
+                # Of nodes beyond parallelism nothing was looked at.
+                self._withhold(WithheldReason.BUDGET, total - seen - (len(taken) - seen_taken))
+            total, seen, seen_taken = len(later), 0, 0
             due = later
-        self._withhold(WithheldReason.NODE_BUSY, len(due))
+            taken = set()
+        self._withhold(WithheldReason.NODE_BUSY, len(later))
+
+    def _is_full(self, registries: Iterable[str]) -> bool:
+        """Whether no further pod may be at work, in the cluster or with any of these registries."""
+        work, settings = self._work, self._settings
+        if work.total >= settings.cluster_pulls:
+            return True
+        return all(work.from_registry(registry) >= settings.registry_pulls for registry in registries)
+
+    def _due(self, standing: Standing, at_once: int) -> Iterator[Pair]:
+        """Pairs that are due, what is there already last; of nodes beyond parallelism none.
+
+        Read while pods are ordered: of hundreds of thousands, those are looked at that have a place.
+        """
+        now, uid = self._snapshot.taken_at, standing.cache.uid
+        again = standing.again[PairState.PENDING] + standing.again[PairState.FAILED]
+        for there in (False, True) if again else (False,):
+            for name in standing.open_nodes():
+                at_work = self._work.nodes_of(uid)
+                if len(at_work) < at_once or name in at_work:
+                    yield from (pair for pair in standing.open_on(name) if pair.there is there and pair.is_due(now))
 
     def _try(self, standing: Standing, pair: Pair, at_once: int) -> tuple[str, ...]:
         """Order a pair that is due if it fits, maybe with others; images that need not be tried again now."""

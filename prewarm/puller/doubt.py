@@ -67,10 +67,13 @@ class Doubts:
 
     def concerns(self, snapshot: ClusterSnapshot, node: Node, image: str, asked_at: float) -> bool:
         """Whether it is doubtful that the image is on the node."""
-        if node.name not in self.nodes(snapshot):
+        if self._stale:
+            self.nodes(snapshot)
+        found = self._unlisted.get(node.name)
+        if found is None:
             return False
         name = canonical(image)
-        since = self._unlisted[node.name].get(name)
+        since = found.get(name)
         if since is None or not is_doubtful(since, node, asked_at):
             return False
         pods = snapshot.pods_by_node.get(node.name, {})

@@ -307,6 +307,17 @@ class PullerMemory:
         self._standings = standings
         return list(standings.values())
 
+    def unjudged(self, snapshot: ClusterSnapshot) -> int:
+        """About how many pairs of image and node the next look judges for the first time."""
+        count = 0
+        for cache in snapshot.image_caches.values():
+            known = self._standings.get(cache.uid)
+            if known is None or known.cache.lists != cache.lists:
+                nodes = len(snapshot.nodes)
+                sizes = (nodes if entry.node_names is None else len(entry.node_names) for entry in cache.lists)
+                count += sum(len(entry.images) * size for entry, size in zip(cache.lists, sizes, strict=True))
+        return count
+
     def wants(self, cache_uid: str, node_name: str, image: str) -> bool:
         """Whether a cache asked for an image on a node, by whatever name, when `standings` was called last."""
         standing = self._standings.get(cache_uid)

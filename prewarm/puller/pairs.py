@@ -35,7 +35,7 @@ class PairState(StrEnum):
     SKIPPED = "Skipped"
 
 
-class Pair(Struct, frozen=True):
+class Pair(Struct, frozen=True, gc=False):
     """A wanted image on a node; `image` as the cache spells it."""
 
     node: str
@@ -163,8 +163,10 @@ class Pairs:
         """
         if cache.hold_present and cache.hold_seconds:
             return self._used_by(cache, node_name, image)
-        always = cache.pull_policy is PullPolicy.ALWAYS
-        if not always and self._known.is_warm(node_name, image, pull_identity=identity):
+        known = self._known.identities(node_name, image)
+        if known is None:
+            return False
+        if cache.pull_policy is not PullPolicy.ALWAYS and (not known or identity in known or "" in known):
             return True
         return self._pulled_since(cache, node_name, image, identity, float(int(cache.created_at)))
 
@@ -222,7 +224,9 @@ class Pairs:
     ) -> Pair:
         active = self._work.is_active(node.name, image, identity, cache.uid)
         key = (cache.uid, canonical(image))
-        refusal = self._refusals.get((cache.uid, node.name, key[1])) or self._refused_for_good.get(key)
+        refusal: Refusal | None = None
+        if self._refusals:
+            refusal = self._refusals.get((cache.uid, node.name, key[1])) or self._refused_for_good.get(key)
         if refusal is not None and refusal.at >= refresh.anew_at and not active:
             due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
             return Pair(
@@ -236,13 +240,14 @@ class Pairs:
                 due_at=None if key in self._refused_for_good else due_after(refusal.at, due, refresh),
                 there=there,
             )
-        failure = self.failures(node.name).get((cache.uid, canonical(image)))
+        failures = self.failures(node.name)
+        failure = failures.get(key) if failures else None
+        if failure is None:
+            return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING, there=there)
         # A ServiceAccount may have added its secrets to what the cache declares; other credentials begin anew.
-        own = failure is not None and may_become(
-            failure.pull_identity, cache.namespace, cache.service_account, cache.pull_secrets
-        )
-        attempts = failure.attempts if failure is not None and own else 0
-        if failure is None or not attempts or failure.at < refresh.anew_at:
+        own = may_become(failure.pull_identity, cache.namespace, cache.service_account, cache.pull_secrets)
+        attempts = failure.attempts if own else 0
+        if not attempts or failure.at < refresh.anew_at:
             return Pair(node.name, image, PairState.ACTIVE if active else PairState.PENDING, there=there)
         again_at = retry_at(failure, cache.attempt_limit, node.name, self.snapshot.taken_at)
         due_at = due_after(failure.at, again_at, refresh)

@@ -73,8 +73,10 @@ class Records:
             if record is None:
                 continue
             record = self._with_holds(purge.amend(name, record))
-            bounded = bounded_node_images(record)
             stored = self._snapshot.node_images.get(name)
+            if record is stored:
+                continue
+            bounded = bounded_node_images(record)
             if stored is not None and bounded == bounded_node_images(stored):
                 continue
             memory.observe_again(name)

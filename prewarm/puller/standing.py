@@ -51,6 +51,10 @@ class Standing:
         self._nodes_of_entry: Counter[int] = Counter()
         self._open: dict[str, tuple[Pair, ...]] = {}
         """By node, what is left to do there."""
+        self.open_total = 0
+        """Pairs with something left to do."""
+        self._failing: dict[str, tuple[Pair, ...]] = {}
+        """By node, those among them whose last attempt failed."""
         self._open_in_order: list[str] | None = None
         """Those nodes, None while their order is not known."""
         self._moves = any(asks_again(cache, image) for entry in cache.lists for image in entry.images)
@@ -139,6 +143,21 @@ class Standing:
         for name in self._nodes_in_order():
             yield from self._open[name]
 
+    def open_nodes(self) -> Sequence[str]:
+        """Nodes with something left to do, in the order in which they are to be pulled to."""
+        return self._nodes_in_order()
+
+    def failing_pairs(self) -> Iterator[Pair]:
+        """Pairs whose last attempt failed, in the same order: few as a rule, where hundreds of thousands are open."""
+        if self._failing:
+            for name in self._nodes_in_order():
+                yield from self._failing.get(name, ())
+
+    def due_total(self, now: float) -> int:
+        """How many pairs a pod may be ordered for."""
+        pending = self.counts[PairState.PENDING] + self.again[PairState.PENDING]
+        return pending + sum(pair.state is PairState.FAILED and pair.is_due(now) for pair in self.failing_pairs())
+
     def open_on(self, name: str) -> tuple[Pair, ...]:
         """Those of one node."""
         return self._open.get(name, ())
@@ -174,8 +193,14 @@ class Standing:
         self._count(before, -1)
         self._count(pairs, 1)
         still_open = tuple(pair for pair in pairs if pair.is_open)
+        self.open_total += len(still_open) - len(self._open.get(name, ()))
         if bool(still_open) is not (name in self._open):
             self._open_in_order = None
+        failing = tuple(pair for pair in still_open if pair.is_failing)
+        if failing:
+            self._failing[name] = failing
+        else:
+            self._failing.pop(name, None)
         if still_open:
             self._open[name] = still_open
         else:

@@ -46,9 +46,8 @@ def status_of(
     course = standing.course if standing.course is not None else course_of(cache, now)
     if course.finished_at is not None:
         return bounded_status(_noted(cache, cache.status, request, now))
-    open_pairs = list(standing.open_pairs())
-    counts, again = _counted(standing, open_pairs, ordered)
-    failing = [pair for pair in open_pairs if pair.is_failing]
+    counts, again = _counted(standing, ordered)
+    failing = list(standing.failing_pairs())
     before = cache.status
     working = counts[PairState.ACTIVE] > 0
     settled = not working and not counts[PairState.PENDING]
@@ -56,7 +55,7 @@ def status_of(
     started = started_at(cache, course.refresh) if cache.completion.once else before.started_at if same else None
     completed = before.completed_at if same else None
     conditions = _conditions(standing, failing, counts, again)
-    end = None if cache.error else finished(cache, course, _tally(open_pairs, counts), now)
+    end = None if cache.error else finished(cache, course, _tally(standing, failing, counts), now)
     fresh = ImageCacheStatus(
         observed_generation=cache.generation,
         conditions=(
@@ -74,7 +73,7 @@ def status_of(
         failures=_failures(failing),
         started_at=started if started is not None or not (working or cache.completion.once) else now,
         completed_at=(completed if completed is not None else now) if settled and counts.total() else None,
-        refreshed_at=_refreshed_at(before, course, open_pairs, cache.created_at),
+        refreshed_at=_refreshed_at(before, course, standing, cache.created_at),
         requested_at=before.requested_at,
         refresh_handled=before.refresh_handled,
         purge_handled=before.purge_handled,
@@ -82,13 +81,13 @@ def status_of(
     return bounded_status(_noted(cache, fresh, request, now))
 
 
-def _counted(
-    standing: Standing, open_pairs: Sequence[Pair], ordered: Collection[tuple[str, str]]
-) -> tuple[Counter[PairState], Counter[PairState]]:
+def _counted(standing: Standing, ordered: Collection[tuple[str, str]]) -> tuple[Counter[PairState], Counter[PairState]]:
     """All pairs by state, and those asked for again, once what is being ordered is under way."""
     counts, again = standing.counts.copy(), standing.again.copy()
-    for pair in open_pairs:
-        if (pair.node, pair.image) in ordered:
+    for node in {node for node, _ in ordered}:
+        for pair in standing.open_on(node):
+            if (node, pair.image) not in ordered:
+                continue
             counts[pair.counted] -= 1
             counts[PairState.ACTIVE] += 1
             if pair.there:
@@ -97,12 +96,10 @@ def _counted(
     return counts, again
 
 
-def _refreshed_at(
-    before: ImageCacheStatus, course: Course, open_pairs: Sequence[Pair], created_at: float
-) -> float | None:
+def _refreshed_at(before: ImageCacheStatus, course: Course, standing: Standing, created_at: float) -> float | None:
     """When the last refresh began that had anything to do: the others are not worth a write."""
     at = course.refresh.at
-    return at if open_pairs and at > max(created_at, before.refreshed_at or 0.0) else before.refreshed_at
+    return at if standing.open_total and at > max(created_at, before.refreshed_at or 0.0) else before.refreshed_at
 
 
 def _noted(cache: ImageCache, status: ImageCacheStatus, request: Request | None, now: float) -> ImageCacheStatus:
@@ -126,9 +123,9 @@ def _noted(cache: ImageCache, status: ImageCacheStatus, request: Request | None,
     )
 
 
-def _tally(open_pairs: Sequence[Pair], counts: Counter[PairState]) -> Tally:
-    for_good = sum(1 for pair in open_pairs if pair.state is PairState.FAILED and pair.due_at is None)
-    return Tally(counts[PairState.SUCCEEDED], counts[PairState.SKIPPED], for_good, len(open_pairs) - for_good)
+def _tally(standing: Standing, failing: Sequence[Pair], counts: Counter[PairState]) -> Tally:
+    for_good = sum(1 for pair in failing if pair.state is PairState.FAILED and pair.due_at is None)
+    return Tally(counts[PairState.SUCCEEDED], counts[PairState.SKIPPED], for_good, standing.open_total - for_good)
 
 
 def _end_since(end: Condition, before: ImageCacheStatus, course: Course, now: float) -> Condition:

@@ -13,9 +13,9 @@ from e2e.controller import SYSTEM_NAMESPACE
 from e2e.survival.lane import LEASE_SECONDS, Lane, nodes
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError
+from prewarm.controller.clocks import Clocks
 from prewarm.controller.main import Controller
 from prewarm.controller.settings import LogLevel, Settings
-from prewarm.controller.term import Clocks
 from prewarm.model.intents import LEASES
 
 MOMENTS = 2.5

@@ -25,6 +25,7 @@ from prewarm.cluster.mirror import Mirror
 from prewarm.cluster.server_clock import ServerClock
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import Writer
+from prewarm.controller.clocks import Clocks
 from prewarm.controller.execution import Execution
 from prewarm.controller.health import Heartbeat, Sighting, Witness
 from prewarm.controller.http import Probes, serve
@@ -35,7 +36,7 @@ from prewarm.controller.metrics import Metrics, watch_reflectors
 from prewarm.controller.persistence import Persistence
 from prewarm.controller.settings import Settings
 from prewarm.controller.steersman import unsteerable
-from prewarm.controller.term import Clocks, Services
+from prewarm.controller.term import Services
 
 YOUNG_OBJECTS = 20_000
 """New containers after which the collector looks at them (Python's default is 700). It follows all that they refer to,

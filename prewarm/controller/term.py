@@ -1,7 +1,6 @@
 """What one instance does while it holds the lease: plan, deliver, pull, account, remember."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -9,14 +8,16 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prewarm.accounting import ByteVerdict, account, waste
+from prewarm.accounting import ByteVerdict, WasteMemory, account, waste
 from prewarm.api.names import ANNOTATION_GATED
 from prewarm.cluster.changes import Changes
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import WriteOutcome, WriteResult
 from prewarm.controller.announcing import Announcer
+from prewarm.controller.clocks import Clocks
 from prewarm.controller.execution import Execution
 from prewarm.controller.gatekeeper import Gatekeeper
+from prewarm.controller.looking import Looks
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.ordering import Ordering
 from prewarm.controller.pacing import Due, Pace
@@ -31,7 +32,7 @@ from prewarm.demand import linked
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.images import PullPolicy
-from prewarm.model.intents import PODS, Create, Delete
+from prewarm.model.intents import Create, Delete
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
@@ -39,7 +40,7 @@ from prewarm.model.steering import SteerState
 from prewarm.model.workloads import KubeletEvent, WorkloadKey
 from prewarm.planning import plan
 from prewarm.presence import WarmthMemory, warmth
-from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings, reconcile
+from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings
 
 WASTE_SECONDS = 2.0
 """How often bytes are judged: nobody waits for it, and it reads every node's record."""
@@ -59,14 +60,6 @@ INLINE_SECONDS = 0.5
 SEED = 0
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Clocks(Struct, frozen=True):
-    """Wall-clock time, as objects carry it, a clock that never jumps, and the processor time that we have taken."""
-
-    wall: Callable[[], float]
-    steady: Callable[[], float]
-    processor: Callable[[], float] = time.process_time
 
 
 class Work(Struct, frozen=True):
@@ -127,8 +120,8 @@ class Term:
         self._history = memory.history
         self._ledger = memory.ledger
         self._pace = Pace(settings.resync_seconds)
-        self._puller_settings = puller_settings(settings)
         self._puller_memory = PullerMemory(purge=PurgeMemory(memory.purges))
+        self._looks = Looks(puller_settings(settings), self._puller_memory, services.clocks)
         self._purges = PurgeKeeping(services.persistence, memory.purges, services.clocks.steady)
         self._delivery_memory = DeliveryMemory()
         self._warmth = WarmthMemory()
@@ -141,10 +134,10 @@ class Term:
         self._seen_at: dict[WorkloadKey, float] = {}
         self._uncounted: list[ContainerStart] = []
         self._unweighed: list[ByteVerdict] = []
+        self._waste_memory = WasteMemory()
         self._wasted_at = 0.0
         self._plan_seconds = 0.0
         self._pulled_at = 0.0
-        self._pull_seconds = 0.0
         self._pulling = False
         self._pulls_concerned = False
         self._learn_until = 0.0
@@ -195,7 +188,7 @@ class Term:
         if self._surroundings_changed:
             wake_at = min(wake_at, self._pulled_at + self._pull_gap)
         if self._pulls_concerned:
-            wake_at = min(wake_at, self._pulled_at + PULL_REST * self._pull_seconds)
+            wake_at = min(wake_at, self._pulled_at + PULL_REST * self._looks.seconds)
         if self._history.scanned_at < self._learn_until:
             wake_at = min(wake_at, steady() + max(1.0, self._history.scanned_at + SCAN_INTERVAL - wall()))
         if self._puller_wakes_at is not None:
@@ -261,7 +254,7 @@ class Term:
             return True
         self._pulls_concerned |= bool(changes.image_caches)
         self._pulls_concerned |= self._puller_wakes_at is not None and clocks.wall() >= self._puller_wakes_at
-        if self._pulls_concerned and clocks.steady() >= self._pulled_at + PULL_REST * self._pull_seconds:
+        if self._pulls_concerned and clocks.steady() >= self._pulled_at + PULL_REST * self._looks.seconds:
             return True
         if snapshot.image_caches or snapshot.puller_pods or snapshot.node_images:
             self._surroundings_changed |= bool(changes.nodes or changes.used_nodes or changes.quotas)
@@ -270,15 +263,14 @@ class Term:
     @property
     def _pull_gap(self) -> float:
         """Seconds between two looks at the pulls where only the surroundings changed."""
-        return max(BUSY_GAP_SECONDS, PULL_REST * self._pull_seconds) if self._pulling else PULL_GAP_SECONDS
+        return max(BUSY_GAP_SECONDS, PULL_REST * self._looks.seconds) if self._pulling else PULL_GAP_SECONDS
 
     async def _pull(self) -> None:
         services = self._services
         self._pulled_at = services.clocks.steady()
         self._surroundings_changed = self._pulls_concerned = False
         snapshot = services.store.snapshot(services.clocks.wall())
-        decision = reconcile(snapshot, self._puller_settings, self._history, self._puller_memory)
-        self._pull_seconds = services.clocks.steady() - self._pulled_at
+        decision = await self._looks.look(snapshot, self._history)
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
         self._pulling = decision.in_flight > 0
@@ -297,7 +289,7 @@ class Term:
             if first:
                 self._react(first, snapshot)
                 for result in await services.execution.execute(first):
-                    self._heed(result, snapshot.taken_at)
+                    self._looks.heed(result, snapshot.taken_at)
         finally:
             self._scribe.put(last)
 
@@ -342,22 +334,10 @@ class Term:
 
     def _answered(self, result: WriteResult, ordered_at: float) -> None:
         """Heed what became of a pod that was created while looks went on."""
-        self._heed(result, ordered_at)
+        self._looks.heed(result, ordered_at)
         if not result.done:
             self._pulls_concerned = True
             self._nudge()
-
-    def _heed(self, result: WriteResult, ordered_at: float) -> None:
-        """Tell the puller whether the server took a pod."""
-        intent, memory = result.intent, self._puller_memory
-        if intent.resource != PODS:
-            return
-        if result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
-            memory.refused(intent.namespace, intent.name, result.message, ordered_at)
-        elif result.outcome is WriteOutcome.FAILED:
-            memory.lost(intent.namespace, intent.name)
-        else:
-            memory.arrived(intent.namespace, intent.name, self._services.clocks.wall())
 
     def _account(self, work: Work) -> None:
         clocks = self._services.clocks
@@ -368,7 +348,7 @@ class Term:
         self._ledger, starts = account(before, snapshot, work.events, self._history, only=only)
         if clocks.steady() >= self._wasted_at + WASTE_SECONDS:
             self._wasted_at = clocks.steady()
-            self._ledger, verdicts = waste(self._ledger, snapshot, self._history)
+            self._ledger, verdicts = waste(self._ledger, snapshot, self._history, self._waste_memory)
             self._reporter.weighed(verdicts)
             self._unweighed.extend(verdicts)
         if starts:

@@ -12,6 +12,7 @@ from prewarm.cluster.lease import LeaderLease, LeaseTimes
 from prewarm.cluster.mirror import Mirror
 from prewarm.cluster.reflector import ReflectorOptions
 from prewarm.cluster.writer import Writer
+from prewarm.controller.clocks import Clocks
 from prewarm.controller.execution import Execution
 from prewarm.controller.health import Heartbeat
 from prewarm.controller.leader import Leader
@@ -19,7 +20,7 @@ from prewarm.controller.loop import Loop
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.persistence import Persistence
 from prewarm.controller.settings import Settings
-from prewarm.controller.term import Clocks, Services
+from prewarm.controller.term import Services
 from tests.support.fake_api_server import FakeApiServer
 from tests.support.manifests import Object
 from tests.support.mirroring import QUICK

@@ -1,0 +1,65 @@
+"""Looks at the pulls: beside the event loop where that takes long, or nobody would renew the lease meanwhile."""
+
+import asyncio
+from functools import partial
+
+from prewarm.cluster.writer import WriteOutcome, WriteResult
+from prewarm.controller.clocks import Clocks
+from prewarm.history import History
+from prewarm.model.intents import PODS
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.puller import PullerDecision, PullerMemory, PullerSettings, reconcile
+
+INLINE_SECONDS = 0.3
+"""After a look that took longer, the next one leaves the event loop to lease, probes and reflectors."""
+INLINE_PAIRS = 50_000
+"""So does one that judges more pairs of image and node than this for the first time: 4 to 8 microseconds each."""
+
+
+class Looks:
+    """One look after the other, and what the API server answered to what they ordered.
+
+    Attributes:
+        memory: the puller's; to be used between two looks only.
+        seconds: how long the last look took.
+    """
+
+    def __init__(self, settings: PullerSettings, memory: PullerMemory, clocks: Clocks) -> None:
+        self.memory = memory
+        self.seconds = 0.0
+        self._settings = settings
+        self._clocks = clocks
+        self._looking = False
+        self._unheeded: list[tuple[WriteResult, float]] = []
+
+    async def look(self, snapshot: ClusterSnapshot, history: History) -> PullerDecision:
+        """Decide what is to be done now."""
+        started = self._clocks.steady()
+        decide = partial(reconcile, snapshot, self._settings, history, self.memory)
+        slow = self.seconds > INLINE_SECONDS or self.memory.unjudged(snapshot) > INLINE_PAIRS
+        decision = await self._beside(decide) if slow else decide()
+        self.seconds = self._clocks.steady() - started
+        return decision
+
+    async def _beside(self, decide: "partial[PullerDecision]") -> PullerDecision:
+        self._looking = True
+        decision = await asyncio.to_thread(decide)
+        self._looking = False
+        unheeded, self._unheeded = self._unheeded, []
+        for result, ordered_at in unheeded:
+            self.heed(result, ordered_at)
+        return decision
+
+    def heed(self, result: WriteResult, ordered_at: float) -> None:
+        """Tell the puller whether the server took a pod; during a look, once that is over."""
+        intent, memory = result.intent, self.memory
+        if intent.resource != PODS:
+            return
+        if self._looking:
+            self._unheeded.append((result, ordered_at))
+        elif result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
+            memory.refused(intent.namespace, intent.name, result.message, ordered_at)
+        elif result.outcome is WriteOutcome.FAILED:
+            memory.lost(intent.namespace, intent.name)
+        else:
+            memory.arrived(intent.namespace, intent.name, self._clocks.wall())

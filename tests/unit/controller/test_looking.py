@@ -1,0 +1,71 @@
+"""Looks at the pulls of a large cluster leave the event loop to others; answers that come meanwhile count after it."""
+
+import asyncio
+import threading
+
+import pytest
+
+from prewarm.cluster.writer import WriteOutcome, WriteResult
+from prewarm.controller import looking
+from prewarm.controller.clocks import Clocks
+from prewarm.controller.looking import Looks
+from prewarm.history import History
+from prewarm.model.image_caches import ImageCache, ImageList
+from prewarm.model.intents import Create
+from prewarm.model.nodes import Node
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.puller import PullerDecision, PullerMemory, PullerSettings, reconcile
+
+NOW = 1000.0
+
+
+def snapshot() -> ClusterSnapshot:
+    nodes = {name: Node(name, f"uid-{name}") for name in ("node-a", "node-b")}
+    cache = ImageCache("shop", "base", uid="uid-base", generation=1, lists=(ImageList(("registry.test/web:v1",)),))
+    return ClusterSnapshot(NOW, nodes, image_caches={cache.key: cache})
+
+
+def looks() -> Looks:
+    return Looks(PullerSettings(), PullerMemory(), Clocks(lambda: NOW, asyncio.get_running_loop().time))
+
+
+async def test_a_look_that_judges_much_for_the_first_time_leaves_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[int] = []
+
+    def reconciling(*arguments: object) -> PullerDecision:
+        threads.append(threading.get_ident())
+        return reconcile(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(looking, "reconcile", reconciling)
+    found = looks()
+    await found.look(snapshot(), History())
+    monkeypatch.setattr(looking, "INLINE_PAIRS", 1)
+    await found.look(snapshot(), History())
+    # All is judged by then; only a new cache, or a new term, has to be judged as a whole.
+    assert threads == [threading.get_ident()] * 2
+    await looks().look(snapshot(), History())
+    assert threads[2] != threading.get_ident()
+
+
+async def test_answers_that_come_during_a_look_count_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def reconciling(*arguments: object) -> PullerDecision:
+        begun.set()
+        assert go_on.wait(20.0)
+        return reconcile(*arguments)  # type: ignore[arg-type]
+
+    found = looks()
+    creates = [i for i in (await found.look(snapshot(), History())).intents if isinstance(i, Create)]
+    assert len(creates) == 2
+    monkeypatch.setattr(looking, "reconcile", reconciling)
+    found.seconds = looking.INLINE_SECONDS + 1
+    look = asyncio.create_task(found.look(snapshot(), History()))
+    await asyncio.to_thread(begun.wait, 20.0)
+    found.heed(WriteResult(creates[0], WriteOutcome.REFUSED, message="exceeded quota"), NOW)
+    assert found.memory.refusals == ()
+    go_on.set()
+    await look
+    assert [refusal.message for refusal in found.memory.refusals] == ["exceeded quota"]

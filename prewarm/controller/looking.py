@@ -12,7 +12,7 @@ from prewarm.puller import PullerDecision, PullerMemory, PullerSettings, reconci
 
 INLINE_SECONDS = 0.3
 """After a look that took longer, the next one leaves the event loop to lease, probes and reflectors."""
-INLINE_PAIRS = 50_000
+INLINE_PAIRS = 10_000
 """So does one that judges more pairs of image and node than this for the first time: 4 to 8 microseconds each."""
 
 

@@ -100,7 +100,8 @@ class Containers:
             init=init,
             container_id=f"containerd://{identity}",
         )
-        if container.start_error:
+        fails = container.start_error or not (image.remote.has_programs or container.brings_program)
+        if fails:
             status = replace(
                 status,
                 phase=ContainerPhase.TERMINATED,
@@ -112,7 +113,7 @@ class Containers:
                 ready=False,
             )
         self.now[name] = status
-        if not container.start_error:
+        if not fails:
             self._plan(container, now)
         self._changed()
         return status

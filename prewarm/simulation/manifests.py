@@ -40,6 +40,7 @@ class _SecurityContext(_Camel):
 
 class _Mount(_Camel):
     name: str
+    mount_path: str = ""
 
 
 class _Variable(_Camel):
@@ -225,13 +226,15 @@ def _container(c: ContainerManifest, pod: PodManifest, volumes: frozenset[str], 
         stop = _seconds(annotations, "stop-seconds", stop)
         code = int(_seconds(annotations, "exit-code", 0.0) or 0)
         start_error = annotations.get(PREFIX + "start-error") == "true"
+    command = c.command[0] if c.command else ""
     return ContainerSpec(
         c.name,
         c.image,
         c.image_pull_policy or _default_policy(c.image),
         tuple(mount.name for mount in c.volume_mounts or [] if mount.name in volumes),
         sidecar,
-        c.command[0] if c.command else "",
+        command,
+        any(command.startswith(f"{mount.mount_path.rstrip('/')}/") for mount in c.volume_mounts or []),
         start_error,
         run,
         code,

@@ -227,8 +227,9 @@ class ImageManager:
         credential: Credential | None = None
         answer: RegistryAnswer = RegistryAnswer.NOT_FOUND
         remote: RemoteImage | None = None
+        architecture = self._profile.labels.get("kubernetes.io/arch", "amd64")
         for credential in candidates or [None]:
-            answer, remote = self._registries.resolve(reference, credential[1] if credential else None)
+            answer, remote = self._registries.resolve(reference, credential[1] if credential else None, architecture)
             if answer not in {RegistryAnswer.NO_CREDENTIALS, RegistryAnswer.WRONG_CREDENTIALS}:
                 break
         timings = self._profile.timings

@@ -29,6 +29,10 @@ class RemoteImage(Struct, frozen=True):
     """False for an index that lists no manifest for the node's architecture."""
     user: str = "0"
     """USER of the image config."""
+    architectures: frozenset[str] | None = None
+    """Those of an index's manifests, as nodes are labelled (amd64, arm64); None: every node's."""
+    has_programs: bool = True
+    """False for one that holds nothing to start, as `FROM scratch` with data alone: its containers bring their own."""
 
     @property
     def size(self) -> int:
@@ -102,7 +106,9 @@ class Registries:
         """The registry of a host."""
         return self._registries.get(host) or Registry(host)
 
-    def resolve(self, reference: ImageReference, credentials: str | None) -> tuple[RegistryAnswer, RemoteImage | None]:
+    def resolve(
+        self, reference: ImageReference, credentials: str | None, architecture: str = "amd64"
+    ) -> tuple[RegistryAnswer, RemoteImage | None]:
         """What a manifest request gives; `credentials` is None for an anonymous one."""
         registry = self.registry(reference.registry)
         match registry.behaviour:
@@ -119,7 +125,8 @@ class Registries:
         image = self._find(reference)
         if image is None:
             return RegistryAnswer.NOT_FOUND, None
-        return (RegistryAnswer.FOUND if image.matches_platform else RegistryAnswer.WRONG_PLATFORM), image
+        listed = image.matches_platform and (image.architectures is None or architecture in image.architectures)
+        return (RegistryAnswer.FOUND if listed else RegistryAnswer.WRONG_PLATFORM), image
 
     def _find(self, reference: ImageReference) -> RemoteImage | None:
         if reference.digest:

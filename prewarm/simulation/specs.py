@@ -31,6 +31,8 @@ class ContainerSpec(Struct, frozen=True):
     sidecar: bool = False
     """An init container with restartPolicy Always."""
     command: str = ""
+    brings_program: bool = False
+    """The command lies in a volume that it mounts."""
     start_error: bool = False
     """The command does not exist in the image."""
     run_seconds: float | None = None

@@ -329,3 +329,24 @@ def test_a_node_that_comes_again_under_its_name_starts_from_nothing() -> None:
     scene.until(120)
     assert [pull.downloaded_bytes for pull in scene.pulls] == [10 * MB]
     assert scene.statuses("next")[-1].status.phase == "Running"
+
+
+@pytest.mark.parametrize("brings", [False, True])
+def test_an_image_that_holds_no_program_starts_what_its_container_brings(brings: bool) -> None:
+    scene = Scene()
+    scene.registries.push(IMAGE, replace(synthetic_image(IMAGE, [MB]), has_programs=False))
+    brought = pod(command="/prewarm/hold", brings_program=brings, run_seconds=0.1)
+    scene.fleet.pod_bound(replace(brought, restart_policy=RestartPolicy.NEVER))
+    scene.until(20)
+    ended = scene.statuses()[-1].status.containers[0]
+    assert (ended.reason, ended.exit_code) == (("Completed", 0) if brings else ("StartError", 128))
+
+
+@pytest.mark.parametrize(("architecture", "there"), [("amd64", True), ("arm64", False)])
+def test_an_index_has_something_for_its_architectures_alone(architecture: str, there: bool) -> None:
+    scene = Scene(replace(NODE, labels={"kubernetes.io/arch": architecture}))
+    scene.registries.push(IMAGE, replace(synthetic_image(IMAGE, [MB]), architectures=frozenset({"amd64"})))
+    scene.fleet.pod_bound(pod())
+    scene.until(20)
+    assert bool(scene.pulls[0].error) is not there
+    assert ("no match for platform" in scene.pulls[0].error) is not there

@@ -16,7 +16,7 @@ from prewarm.puller.reasons import FailureReason
 MAX_MESSAGE = 512
 """Characters kept of the kubelet's words."""
 GRACE_SECONDS = 60.0
-"""How long after its deadline a pod without any verdict is given up: its kubelet does not answer."""
+"""How long at most after its deadline a pod without any verdict is given up; no longer than its timeout was."""
 
 
 class PullState(StrEnum):
@@ -167,8 +167,11 @@ def read(pod: Pod, now: float, timeout_seconds: float, missing_secret: str = "")
 
 
 def given_up_at(pod: Pod, timeout_seconds: float) -> float:
-    """After which time a pod without any verdict counts as failed."""
-    return pod.created_at + timeout_seconds + GRACE_SECONDS
+    """After which time a pod without any verdict counts as failed.
+
+    A kubelet that pulls tells nothing at the deadline: it ends what it began, and tells then that the image is there.
+    """
+    return pod.created_at + timeout_seconds + min(timeout_seconds, GRACE_SECONDS)
 
 
 def _with_secret(result: ImageResult, missing_secret: str) -> ImageResult:

@@ -13,7 +13,7 @@ from prewarm.puller.hold import Holds
 from prewarm.puller.lifecycle import wake_at
 from prewarm.puller.memory import PullerMemory
 from prewarm.puller.notes import listen
-from prewarm.puller.outcome import GRACE_SECONDS
+from prewarm.puller.outcome import given_up_at
 from prewarm.puller.pairs import Pairs, PairState
 from prewarm.puller.pods import create
 from prewarm.puller.purge import Purge
@@ -159,4 +159,4 @@ def _wake_times(
                 yield pair.due_at
     for reading in work.readings:
         if not reading.settled:
-            yield reading.pod.created_at + work.timeout_of(reading.pod) + GRACE_SECONDS + 1
+            yield given_up_at(reading.pod, work.timeout_of(reading.pod)) + 1

@@ -154,3 +154,11 @@ def test_injected_container_is_none_of_ours() -> None:
 def test_pod_without_any_verdict_is_given_up_after_its_deadline() -> None:
     assert states(pod(), now=10.0 + 600 + 59) == [PULLING, PULLING]
     assert states(pod(), now=10.0 + 600 + 61) == [(PullState.FAILED, FailureReason.DEADLINE)] * 2
+
+
+def test_a_short_timeout_is_waited_for_once_more_and_no_longer() -> None:
+    def reasons(now: float) -> set[FailureReason | None]:
+        return {result.reason for result in read(pod(), now, 15.0).results}
+
+    assert reasons(10.0 + 30) == {None}
+    assert reasons(10.0 + 31) == {FailureReason.DEADLINE}

@@ -4,8 +4,10 @@ import base64
 import json
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from e2e import admission
 from e2e.caching import APP, KIND, LABEL, LOGIN, NEXT, PRIVATE, SIDECAR, Lane, Shop, running_lane
@@ -13,6 +15,7 @@ from e2e.cluster.selection import Cluster
 from e2e.emulator.nodes import NodePlan
 from e2e.lane import eventually
 from prewarm.simulation.messages import Runtime
+from prewarm.simulation.registry import synthetic_image
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -144,6 +147,46 @@ async def test_images_are_mounted_where_the_node_can(lane: Lane) -> None:
         assert (said.status, said.reason) == ("False", "NotEverywhere")
         assert said.message.startswith("1 of 2 nodes cannot mount images")
         assert shop.pulls(APP) == shop.once(*shop.nodes)
+
+
+@pytest.mark.parametrize("form", ["Container", "Volume"])
+async def test_image_that_holds_no_program_is_pulled(lane: Lane, form: str) -> None:
+    """As of `FROM scratch` and distroless: another pod's container that needs a shell of it does not start."""
+    image = f"registry.test/scratch-{form.lower()}:v1"
+    scratch = replace(synthetic_image(image, [1_000_000]), has_programs=False)
+    lane.emulator.fleet.registries.push(image, scratch)
+    async with lane.shop(nodes=1) as shop:
+        await shop.cache("warm", shop.entry(image), pullerForm=form, hold="1h")
+        await shop.wait("warm", "Ready", 40)
+        assert shop.pulls(image) == shop.once(*shop.nodes)
+        (puller,) = await pods(shop)
+        assert ("initContainers" in puller["spec"]) is (form == "Container")
+        container = {"name": "c", "image": image, "command": ["sh", "-c", "true"]}
+        spec = {"nodeName": shop.nodes[0], "restartPolicy": "Never", "containers": [container]}
+        await apply(shop, "Pod", "shell", spec)
+        path = "{.status.containerStatuses[0].state.terminated.reason}"
+        await shop.kubectl("wait", "pod/shell", f"--for=jsonpath={path}=StartError", "--timeout=40s")
+
+
+async def test_each_architecture_gets_what_the_image_has_for_it(lane: Lane) -> None:
+    both, one = "registry.test/everywhere:v1", "registry.test/amd64-only:v1"
+    for image, architectures in ((both, {"amd64", "arm64"}), (one, {"amd64"})):
+        index = replace(synthetic_image(image, [1_000_000]), architectures=frozenset(architectures))
+        lane.emulator.fleet.registries.push(image, index)
+    async with lane.shop(nodes=1) as shop:
+        (amd,) = shop.nodes
+        (arm,) = await shop.add_nodes(1, "arm", {"kubernetes.io/arch": "arm64"})
+        await shop.cache("mixed", shop.entry(both, one))
+        await shop.wait("mixed", ".status.succeeded=3", 40)
+        await shop.wait("mixed", "Degraded", 40)
+        (failure,) = msgspec.convert((await shop.status("mixed"))["failures"], list[dict[str, str | int]])
+        assert (failure["image"], failure["node"], failure["reason"]) == (one, arm, "WrongPlatform")
+        assert "no match for platform in manifest" in str(failure["message"])
+        # Whoever knows says so, and nothing fails.
+        await shop.cache("mixed", shop.entry(both), shop.entry(one, nodeSelector={"kubernetes.io/arch": "amd64"}))
+        await shop.wait("mixed", "Ready", 40)
+        assert (await shop.status("mixed"))["desired"] == 3
+        assert (shop.pulls(both), shop.pulls(one)) == (shop.once(amd, arm), shop.once(amd))
 
 
 async def test_held_pods_stay_over_a_restart_take_no_quota_and_go_with_the_hold(lane: Lane) -> None:

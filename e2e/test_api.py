@@ -205,6 +205,7 @@ def test_a_policy_round_trips(cluster: Cluster, cluster_scoped: Callable[[str], 
         headroom_percent=1000,
         coverage=math.pi / 4,
         max_overprovision=100,
+        max_waste=1.0,
         hold_seconds=5400.0,
     )
     cluster_scoped("prewarmpolicy/round-trip")
@@ -223,7 +224,7 @@ def test_defaults_show_in_a_policy(cluster: Cluster, cluster_scoped: Callable[[s
         "mode": "Active",
         "rollout": {"enabled": True, "minUpdatedReadyPods": 0},
         "scaleOut": {"enabled": True, "headroom": "20%"},
-        "placement": {"coverage": 0.99, "maxOverprovision": 1.5, "steer": "Off"},
+        "placement": {"coverage": 0.99, "maxOverprovision": 1.5, "maxWaste": 0.1, "steer": "Off"},
     }
 
 

@@ -36,6 +36,9 @@ _NOT_WITHHELD = frozenset(
 """The node was a candidate that was left out as improbable, or became one when its pods existed already (the first
 burst): no prediction came in time, and no budget or node state withheld a pull."""
 
+_UNKNOWN_LANDING = frozenset({SkipReason.UNPREDICTABLE, SkipReason.BEYOND_WASTE})
+"""The plan had said that it does not know whether pods come to the node."""
+
 
 class OpenStart(Struct, frozen=True):
     """A container start that waits for its verdict; `image` is canonical, times are Unix seconds."""
@@ -204,7 +207,7 @@ def attribute(start: OpenStart, node: NodePulls, plans: Collection[PlanInForce],
     if any(node_name in plan.nodes for plan in in_force):
         return Outcome.MISS_SKIPPED
     reasons = {reason for plan in in_force for name, reason in plan.skipped if name == node_name}
-    if SkipReason.UNPREDICTABLE in reasons or any(plan.unpredictable for plan in in_force):
+    if reasons & _UNKNOWN_LANDING or any(plan.unpredictable for plan in in_force):
         return Outcome.MISS_UNPREDICTABLE
     if reasons - _NOT_WITHHELD:
         return Outcome.MISS_SKIPPED

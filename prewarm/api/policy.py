@@ -112,6 +112,9 @@ class PlacementFields(ApiModel):
     """Share of the predicted landings whose nodes should be warm, 0 to 1."""
     max_overprovision: Annotated[float, Field(ge=1, le=100)] = _DEFAULTS.max_overprovision
     """Nodes to make warm at most, as a multiple of the pods that are still to come, from 1."""
+    max_waste: Annotated[float, Field(ge=0, le=1)] = _DEFAULTS.max_waste
+    """Share of the pulls for a new revision that may be expected to be in vain, 0 to 1. Where it is not known well
+    enough which nodes the pods take, fewer nodes are made warm; 1 warms them all the same, up to maxOverprovision."""
     steer: Steer = _DEFAULTS.steer
     """Prefer: new pods prefer the nodes that are warm for them, weakly (a preferred node affinity of weight 1), and no
     more nodes are made warm than they need. Takes effect where the controller is set to steer (steer.enabled of the
@@ -241,6 +244,7 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         headroom_percent=int(spec.scale_out.headroom.removesuffix("%")),
         coverage=spec.placement.coverage,
         max_overprovision=spec.placement.max_overprovision,
+        max_waste=spec.placement.max_waste,
         steer=spec.placement.steer,
         hold_seconds=seconds_of(spec.hold),
         canaries=_canaries(spec.canary),
@@ -297,6 +301,7 @@ def policy_manifest(policy: Policy) -> Manifest:
         "placement": {
             "coverage": policy.coverage,
             "maxOverprovision": policy.max_overprovision,
+            "maxWaste": policy.max_waste,
             "steer": policy.steer.value,
         },
     }

@@ -30,6 +30,8 @@ _ADVICE = {
     "the room on the warm nodes decided otherwise",
     SkipReason.UNLIKELY.value: "the scheduler chose a node that hardly any replay did",
     SkipReason.BEYOND_COVERAGE.value: "raise the policy's placement.coverage",
+    SkipReason.BEYOND_WASTE.value: "it was not known well enough that pods would come there: steer them "
+    "(placement.steer: Prefer in the policy), or raise its placement.maxWaste",
     SkipReason.BEYOND_OVERPROVISION.value: "raise the policy's placement.maxOverprovision",
     SkipReason.TOO_LATE.value: "pods that are created with the change itself start cold: announce the image before "
     "(prewarm warm, or the annotation prewarm.dev/next-images)",

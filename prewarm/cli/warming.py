@@ -87,6 +87,7 @@ def _covering(snapshot: ClusterSnapshot, key: WorkloadKey, share: float) -> Clus
         scale_out=True,
         coverage=max(policy.coverage, share),
         max_overprovision=max(policy.max_overprovision, OVERPROVISION),
+        max_waste=1.0,
     )
     named = replace(workload, annotations={**workload.annotations, ANNOTATION_POLICY: _POLICY})
     return replace(

@@ -241,6 +241,8 @@ class Policy(Struct, frozen=True):
     """Share of the predicted pods whose nodes should be warm."""
     max_overprovision: float = 1.5
     """Nodes to warm at most, as a multiple of the pods that are still to come."""
+    max_waste: float = 0.1
+    """Share of the pulls for a new revision that may be expected to be in vain."""
     steer: Steer = Steer.OFF
     """Whether pods are steered to warm nodes."""
     hold_seconds: float | None = None

@@ -161,6 +161,9 @@ class SkipReason(StrEnum):
     """Likelier nodes reach the policy's placement.coverage already."""
     BEYOND_OVERPROVISION = "BeyondOverprovision"
     """As many nodes as the policy's placement.maxOverprovision allows are chosen already."""
+    BEYOND_WASTE = "BeyondWaste"
+    """It is not known well enough whether a pod comes there: more of the pulls would be in vain than the policy's
+    placement.maxWaste allows."""
     UNLIKELY = "Unlikely"
     """A pod that a pull could help lands there with a probability below 5 %."""
     STEERED_ELSEWHERE = "SteeredElsewhere"

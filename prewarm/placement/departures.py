@@ -1,7 +1,8 @@
 """Which old pods have gone by when? One possible course in each replay."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from math import frexp
+from math import frexp, pi, sqrt
 
 import numpy as np
 from msgspec import Struct
@@ -22,6 +23,13 @@ QUICKEST_PACE, SLOWEST_PACE = 0.0, 2.0
 they become ready, and each that does lets one old pod go."""
 
 
+_DISORDER = 0.5
+"""Standard deviation, as a share of the pods, of how far Go's sort puts a pod from its rank by uid, where as many pairs
+are without an order as with one; for other shares t of such pairs it goes as t / (1 - t). Fitted to sort.Sort with 12
+to 200 pods in 1 to 20 seconds, sorted anew from any order each time one or some of them go, as the ReplicaSet's
+controller does: of 40 pods from two seconds 82 % of the first ten are of the lower half by uid, from three 94 %."""
+_LOGISTIC_DEVIATION = pi / sqrt(3)
+
 _Kind = tuple[int, tuple[tuple[str, str], ...], bool]
 
 
@@ -40,7 +48,8 @@ class Departures:
     That order changes as the rollout goes: pods that share a node with more pods of the same Deployment go first
     (ActivePodsWithRanks, pkg/controller/controller_utils.go), so a new pod drives the old one from its node. Not so
     for those that go at once: they are chosen within milliseconds, before the first new pods have a node. Pods that
-    were created and became ready in the same seconds have no order at all there; each replay draws one.
+    were created and became ready in the same seconds have no order there, which leaves less of that of the others, too;
+    each replay draws one.
     """
 
     def __init__(
@@ -186,10 +195,11 @@ def _siblings(demand: Demand, snapshot: ClusterSnapshot, cluster: ClusterArrays)
 
 
 def _drawn_positions(pods: list[Pod], tiers: Ints, crowd: Ints, now: float, luck: NDArray[np.float64]) -> Ints:
-    """The given order in each replay; where the controller's sort has none, one by a drawn number for each pod.
+    """The given order in each replay, as far as the controller's sort keeps to it; `luck` is drawn for each pod.
 
     Pods of one magnitude of age are ordered by uid, but those that were created and became ready in the same seconds
-    are not ordered at all: with such pairs the comparison is not transitive, and the whole class comes out any way.
+    are not ordered at all. With such pairs the comparison is not transitive: the more of them, the less is left of the
+    order of uids in the whole class (see `_DISORDER`).
     """
     positions: Ints = np.repeat(np.arange(len(pods))[np.newaxis], len(luck), axis=0)
     classes: dict[tuple[int, int, int], list[int]] = {}
@@ -198,7 +208,12 @@ def _drawn_positions(pods: list[Pod], tiers: Ints, crowd: Ints, now: float, luck
         age = frexp(max(0.0, now - since) * 1e9)[1]
         classes.setdefault((int(tiers[index]), int(crowd[index]), age), []).append(index)
     for indices in classes.values():
-        if len({(pods[index].ready_at, pods[index].created_at) for index in indices}) < len(indices):
-            ranks = luck[:, indices].argsort(axis=1).argsort(axis=1)
+        alike = Counter((pods[index].ready_at, pods[index].created_at) for index in indices)
+        tied = sum(number * (number - 1) for number in alike.values()) / max(1, len(indices) * (len(indices) - 1))
+        if tied:
+            drawn = luck[:, indices]
+            noise = np.log(np.maximum(drawn, 1e-12) / (1 - drawn)) / _LOGISTIC_DEVIATION
+            given = np.arange(len(indices)) / len(indices)
+            ranks = ((1 - tied) * given + _DISORDER * tied * noise).argsort(axis=1).argsort(axis=1)
             positions[:, indices] = np.array(indices)[ranks]
     return positions

@@ -14,11 +14,16 @@ from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
+from prewarm.planning.evidence import tempered
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
 from prewarm.planning.selection import Limits, Prospect, Selection, is_unpredictable, new_nodes_allowed, select
 from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
+
+_ONE_REVISION = frozenset({Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.WHAT_IF})
+"""Whose pods come once: a node that none of them takes was warmed in vain. Where pods come and go, as with an
+autoscaler or a CronJob, the next ones may take it."""
 
 
 class Needs(Struct, frozen=True):
@@ -132,6 +137,7 @@ def _choose(
     limits = Limits(
         policy.coverage,
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
+        waste=policy.max_waste if demand.trigger in _ONE_REVISION else 1.0,
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
     return select(prospects, limits, withheld=withheld), to
@@ -186,6 +192,8 @@ def _prospects(
     """
     if not needs.images:
         return []
+    used = tempered(where.certain, where.replays)
+    worth = (done.ours - done.idle) | occupied
     names = [name for name in {**where.chances, **dict.fromkeys(sorted(done.ours))} if name in snapshot.nodes]
     return [
         Prospect(
@@ -196,6 +204,7 @@ def _prospects(
             obstacle=pull_obstacle(snapshot.nodes[name]),
             ours=name in done.ours,
             pod_pulls=name in occupied,
+            vain=0.0 if name in worth else 1.0 - used.get(name, 0.0),
         )
         for name in names
     ]

@@ -49,6 +49,8 @@ class Landing(Struct, frozen=True):
     """Whether no pods of the demand are coming at once or being scheduled just now."""
     new_nodes: tuple[NewNodes, ...] = ()
     """Where pods that fit nowhere would fit."""
+    replays: int = REPLAYS
+    """From how many the chances are counted."""
 
 
 class _Play:
@@ -67,6 +69,11 @@ class _Play:
         self._images = images
         self._seed = seed
         self._rivals = rivals
+
+    @property
+    def early_replays(self) -> int:
+        """How many are played both ways."""
+        return EARLY_REPLAYS if self._cluster.count > WIDE else REPLAYS
 
     def __call__(self, demand: Demand) -> Candidates:
         return place(
@@ -92,7 +99,7 @@ class _Play:
             self._snapshot,
             first,
             leaving,
-            replays=EARLY_REPLAYS if self._cluster.count > WIDE else REPLAYS,
+            replays=self.early_replays,
             seed=self._seed,
             images=self._images,
             cluster=self._cluster,
@@ -146,15 +153,17 @@ def _on_nodes(
     if settled:
         candidates = play(demand)
         return Landing(candidates, _after(candidates, Candidates(())), _probabilities(candidates), later, settled)
+    replays = REPLAYS
     leaving = sum(batch.leaving for batch in imminent)
     if leaving < len(demand.leaving):
         first, fewer_gone, candidates = play.both_ways(demand, len(imminent), leaving)
+        replays = play.early_replays
     else:
         first, fewer_gone = play.in_turn(demand, len(imminent)) if imminent else (Candidates(()), play(demand))
         candidates = fewer_gone
     least = _probabilities(fewer_gone)
     certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
-    return Landing(candidates, _after(candidates, first), certain, later, settled)
+    return Landing(candidates, _after(candidates, first), certain, later, settled, replays=replays)
 
 
 def _with_new_nodes(where: Landing, demand: Demand, snapshot: ClusterSnapshot) -> Landing:

@@ -19,6 +19,8 @@ UNPREDICTABLE = 0.5
 """If even the largest allowed set catches fewer pods than it misses, and two replays of the scheduler agree on less
 than half of the pods, pulling is guessing: on 300 equal nodes one in eight pods would be caught."""
 
+_ROUNDING = 1e-9
+
 OBSTACLES = {
     NodeState.LEAVING: SkipReason.NODE_LEAVING,
     NodeState.NOT_READY: SkipReason.NODE_NOT_READY,
@@ -45,6 +47,8 @@ class Prospect(Struct, frozen=True):
     """We pulled there for these images already, or are pulling."""
     pod_pulls: bool = False
     """A pod of the workload's revision is bound there and pulls whatever is missing."""
+    vain: float = 0.0
+    """Chance that what is or was pulled there is of no use to any pod of the demand."""
 
 
 class Limits(Struct, frozen=True):
@@ -54,6 +58,8 @@ class Limits(Struct, frozen=True):
     """Share of the expected landings to catch."""
     nodes: int
     """Nodes that may newly be warmed."""
+    waste: float = 1.0
+    """Share of the pulls that may be expected to be in vain, earlier ones for the same images included."""
     early: int | None = None
     """While pods are just being scheduled: so many nodes at most, and only likely ones; None = all is settled."""
 
@@ -85,7 +91,8 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
 
     What is warm, pulled by us or being pulled stays chosen and counts as covered; so does, without being chosen, where
     a pod of the revision pulls. New nodes follow by falling probability until coverage is reached; those that are
-    LIKELY are taken beyond it; never more than allowed, and none for a reason to withhold all.
+    LIKELY are taken beyond it; never more than allowed, none that would bring too many pulls in vain, and none for a
+    reason to withhold all.
     """
     ordered = sorted(prospects, key=lambda prospect: (-prospect.probability, prospect.name))
     target = limits.coverage * sum(prospect.probability for prospect in ordered) - 1e-9
@@ -105,6 +112,7 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
         elif why is None:
             fresh.append(prospect)
     added = 0
+    paying, wasteful = _paying(ordered, fresh, covered, limits.waste)
     for prospect in fresh:
         if withheld is not None:
             reasons[prospect.name] = withheld
@@ -114,6 +122,8 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
             reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:
             reasons[prospect.name] = SkipReason.BEYOND_COVERAGE
+        elif prospect.name not in paying:
+            reasons[prospect.name] = wasteful
         elif added >= limits.nodes:
             reasons[prospect.name] = SkipReason.BEYOND_OVERPROVISION
         else:
@@ -121,6 +131,31 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
             covered += prospect.probability
             added += 1
     return Selection(frozenset(chosen), reasons)
+
+
+def _paying(
+    prospects: list[Prospect], fresh: list[Prospect], covered: float, waste: float
+) -> tuple[frozenset[str], SkipReason]:
+    """New nodes that can be pulled on without too many pulls in vain, and why the others cannot.
+
+    The likeliest used come first, while no more than a share of all pulls, earlier ones included, is expected to be in
+    vain. Where these catch fewer landings than they miss, only such are left that keep to the share each by itself: the
+    demand is unpredictable, and there is nothing that an uncertain pull would complete.
+    """
+    vain = sum(prospect.vain for prospect in prospects if prospect.ours)
+    pulls = sum(prospect.ours for prospect in prospects)
+    by_use = sorted(fresh, key=lambda prospect: (prospect.vain, prospect.name))
+    paying: list[Prospect] = []
+    for prospect in by_use:
+        vain, pulls = vain + prospect.vain, pulls + 1
+        if prospect.vain > waste + _ROUNDING and vain > waste * pulls + _ROUNDING:
+            break
+        paying.append(prospect)
+    caught = covered + sum(prospect.probability for prospect in paying)
+    if caught >= UNPREDICTABLE * sum(prospect.probability for prospect in prospects):
+        return frozenset(prospect.name for prospect in paying), SkipReason.BEYOND_WASTE
+    alone = frozenset(prospect.name for prospect in paying if prospect.vain <= waste + _ROUNDING)
+    return alone, SkipReason.UNPREDICTABLE
 
 
 def _worth_listing(prospect: Prospect) -> bool:

@@ -180,6 +180,7 @@ policies = st.builds(
     headroom_percent=st.integers(0, 1000),
     coverage=st.floats(0, 1),
     max_overprovision=st.floats(1, 100),
+    max_waste=st.floats(0, 1),
     gate_seconds=st.none() | st.integers(0, 3600).map(float),
     canaries=st.none() | st.builds(Canaries, selectors, st.sampled_from(("app", "example.com/app"))),
     hold_seconds=durations,

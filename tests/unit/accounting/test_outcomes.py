@@ -130,6 +130,7 @@ def test_a_pull_of_ours_that_began_after_the_kubelets_own_is_no_help() -> None:
         (plan("node-b", since=1020.0, skipped=(("node-a", "Unlikely"),)), Outcome.MISS_UNPREDICTED),
         (plan("node-b", since=1020.0, skipped=(("node-a", "TooLate"),)), Outcome.MISS_UNPREDICTED),
         (plan("node-b", since=1020.0, skipped=(("node-a", "Unsettled"),)), Outcome.MISS_UNPREDICTED),
+        (plan("node-b", since=1020.0, skipped=(("node-a", "BeyondWaste"),)), Outcome.MISS_UNPREDICTABLE),
         (plan(since=1020.0, unpredictable=True), Outcome.MISS_UNPREDICTABLE),
         (replace(plan("node-a", since=1020.0), until=1030.0), Outcome.MISS_UNPREDICTED),
     ],

@@ -8,7 +8,7 @@ MISSING = ("a:1",)
 
 
 def prospects(*probabilities: float) -> list[Prospect]:
-    return [Prospect(f"n{i}", p, MISSING, certain=p) for i, p in enumerate(probabilities)]
+    return [Prospect(f"n{i}", p, MISSING, certain=p, vain=1 - p) for i, p in enumerate(probabilities)]
 
 
 def test_the_likeliest_nodes_are_taken_until_coverage_is_reached() -> None:
@@ -25,6 +25,33 @@ def test_never_more_than_allowed() -> None:
     found = select(prospects(1.0, 1.0, 1.0), Limits(1.0, 2))
     assert found.chosen == {"n0", "n1"}
     assert found.reasons == {"n2": SkipReason.BEYOND_OVERPROVISION}
+
+
+def test_uncertain_nodes_are_taken_as_long_as_few_pulls_are_in_vain() -> None:
+    """Of ten pulls one may be in vain: the certain ones pay for it."""
+    found = select(prospects(*[1.0] * 9, 0.5, 0.3, 0.3), Limits(1.0, 20, waste=0.1))
+    assert found.chosen == {f"n{i}" for i in range(10)}
+    assert found.reasons == {"n10": SkipReason.BEYOND_WASTE, "n11": SkipReason.BEYOND_WASTE}
+
+
+def test_earlier_pulls_count_towards_the_waste() -> None:
+    used = [Prospect(f"used{i}", 0.0, (), ours=True) for i in range(9)]
+    idle = [Prospect(f"idle{i}", 0.0, (), ours=True, vain=1.0) for i in range(9)]
+    limits = Limits(1.0, 20, waste=0.1)
+    assert "n1" in select([*used, *prospects(1.0, 0.6)], limits).chosen
+    found = select([*idle, *prospects(1.0, 0.6)], limits)
+    assert found.reasons["n1"] is SkipReason.BEYOND_WASTE
+    assert "n0" in found.chosen
+
+
+def test_where_most_pulls_would_be_in_vain_only_certain_nodes_are_taken_and_the_demand_is_unpredictable() -> None:
+    found = select(prospects(0.95, *[0.6] * 20), Limits(0.99, 40, waste=0.1))
+    assert found.chosen == {"n0"}
+    assert set(found.reasons.values()) == {SkipReason.UNPREDICTABLE}
+
+
+def test_who_accepts_all_waste_gets_every_likely_node() -> None:
+    assert len(select(prospects(*[0.6] * 20), Limits(0.99, 40, waste=1.0)).chosen) == 20
 
 
 def test_an_unlikely_node_is_left_even_where_coverage_is_missed() -> None:

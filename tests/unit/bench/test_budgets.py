@@ -1,7 +1,7 @@
 from msgspec.structs import replace
 
 from e2e.bench.budgets import Peaks
-from prewarm.model.pods import ContainerShape, Pod, PodPhase, PodShape
+from prewarm.model.pods import ContainerPhase, ContainerShape, ContainerStatus, Pod, PodPhase, PodShape
 
 
 def puller(uid: str, node: str, *images: str) -> Pod:
@@ -26,3 +26,17 @@ def test_the_most_at_once_is_kept_when_it_is_over() -> None:
         peaks.gone(uid)
     peaks.seen(puller("d", "n3", "one.example/app:v1"))
     assert (peaks.cluster, peaks.node, peaks.registry) == (3, 2, 2)
+
+
+def test_a_pull_is_over_once_the_container_with_its_image_has_started() -> None:
+    peaks = Peaks()
+    one = puller("a", "n1", "one.example/app:v1", "one.example/proxy:v1")
+    waiting, running = ContainerStatus("pull-0"), ContainerStatus("pull-1", ContainerPhase.RUNNING)
+    ended = ContainerStatus("pull-0", ContainerPhase.TERMINATED)
+    for containers in ((waiting,), (waiting, running), (ended, running), (waiting, running)):
+        peaks.seen(replace(one, containers=containers))
+        if ended in containers:
+            peaks.seen(puller("b", "n1", "one.example/app:v1"))
+    assert (peaks.cluster, peaks.node, peaks.registry, peaks.pulls) == (1, 1, 2, 3)
+    peaks.seen(puller("c", "n1", "one.example/app:v1"))
+    assert (peaks.cluster, peaks.node) == (2, 2)

@@ -1,0 +1,84 @@
+"""Stock rollouts where nobody can know all the nodes, played to their end with every plan carried out."""
+
+import pytest
+from msgspec.structs import replace
+
+from prewarm.model.nodes import Evidence, Node
+from prewarm.planning import plan
+from tests.support.clusters import deployment, node, template
+from tests.support.player import Player
+from tests.unit.planning.test_rollout_scenario import HISTORY, NEW, OLD, REPLICAS, Run
+
+
+def equal_nodes(count: int) -> dict[str, Node]:
+    return {f"node-{index:03d}": node(f"node-{index:03d}", zone="abc"[index % 3]) for index in range(count)}
+
+
+def prepared(seed: int, nodes: int, surge: int | str = "25%", unavailable: int | str = 0) -> Run:
+    """The Deployment has been running v1 for ten minutes, and gets v2 now."""
+    player = Player(
+        equal_nodes(nodes),
+        deployment(template(OLD), replicas=REPLICAS, max_surge=surge, max_unavailable=unavailable),
+        seed=seed,
+        pull_seconds=1.0,
+    )
+    player.reconcile()
+    player.settle()
+    player.pull_seconds = 20.0
+    player.now += 600
+    player.starts.clear()
+    player.change(template(NEW))
+    for seconds in (0.2, 0.4, 0.7, 1.1):
+        player.at(seconds, lambda: None)
+    return Run(player)
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    shares = (("25%", 0), (0, "25%"))
+    played = [
+        prepared(seed, nodes, surge, unavailable)
+        for surge, unavailable in shares
+        for seed, nodes in ((1, 60), (2, 60), (3, 45), (4, 90))
+    ]
+    for run in played:
+        run.play()
+    return played
+
+
+def in_vain(run: Run) -> int:
+    """Pulls of ours on nodes where no pod of the revision came."""
+    used = {name for name, _, _ in run.player.starts}
+    return sum(name not in used for name in pulled_nodes(run))
+
+
+def pulled_nodes(run: Run) -> list[str]:
+    """Where an image was pulled for us."""
+    images = {name: found.get(NEW) for name, found in run.player.present.items()}
+    return [name for name, image in images.items() if image is not None and image.evidence is Evidence.OUR_PULL]
+
+
+def test_little_is_pulled_in_vain_on_equal_nodes(runs: list[Run]) -> None:
+    pulled = sum(len(pulled_nodes(run)) for run in runs)
+    assert pulled
+    assert sum(map(in_vain, runs)) / pulled <= 0.15
+
+
+def test_what_is_held_until_nodes_are_warm_finds_the_certain_ones_warm() -> None:
+    """The nodes that are empty at the start take the first pods, whichever of them they choose."""
+    run = prepared(5, 60)
+    run.player.workload = replace(run.player.workload, paused=True)
+    run.replan()
+    run.player.settle()
+    run.player.workload = replace(run.player.workload, paused=False)
+    run.play()
+    first = [outcome for _, outcome, _ in run.player.starts[: REPLICAS // 4]]
+    assert set(first) <= {"prewarmed", "present"}
+
+
+def test_where_every_node_is_as_likely_as_the_others_none_is_pulled_on() -> None:
+    run = prepared(6, 120)
+    run.player.workload = replace(run.player.workload, paused=True)
+    (entry,) = plan(run.player.snapshot(), HISTORY).demands
+    assert entry.nodes == ()
+    assert "Unpredictable" in {skip.reason.value for skip in entry.skips}

@@ -12,6 +12,9 @@ NAME = "shop"
 STEER_POLICY = "matrix-steer"
 STARTUP_SECONDS = 4.0
 """From a container's start to its readiness."""
+_GRACE_SECONDS = 30
+"""As pods have it that do not say; they end sooner. Without any, their names go before their containers, and a kubelet
+refuses what the scheduler puts in their room."""
 _SELECTOR = {"matchLabels": {"app": NAME}}
 _ROLLED_OUT_SECONDS = 180
 _REPLICAS = {Strategy.STATEFUL_SET: 8, Strategy.DAEMON_SET: 16, Strategy.IN_PLACE: 16, Strategy.CANARY: 40}
@@ -74,9 +77,15 @@ def steer_policy() -> dict[str, object]:
     }
 
 
+def _template(tag: str, lane: Lane) -> dict[str, object]:
+    return pod_template(
+        tag, lane.plan, name=NAME, startup_seconds=STARTUP_SECONDS, terminationGracePeriodSeconds=_GRACE_SECONDS
+    )
+
+
 def manifest(cell: Cell, lane: Lane, tag: str) -> dict[str, object]:
     """A workload whose controller runs."""
-    template = pod_template(tag, lane.plan, name=NAME, startup_seconds=STARTUP_SECONDS)
+    template = _template(tag, lane)
     spec: dict[str, object] = {"selector": _SELECTOR, "template": template}
     kind, api_version = "Deployment", "apps/v1"
     match cell.strategy:
@@ -147,7 +156,7 @@ class _InPlace:
 
     async def create(self, tag: str) -> None:
         """Create it with its pods; return when all are ready."""
-        template = pod_template(tag, self._lane.plan, name=NAME, startup_seconds=STARTUP_SECONDS)
+        template = _template(tag, self._lane)
         strategy = {"type": "InPlaceIfPossible", "maxUnavailable": _TOGETHER}
         spec = {"replicas": self.pods, "selector": _SELECTOR, "template": template, "updateStrategy": strategy}
         self._player = KruisePlayer(self._lane, "CloneSet", spec)

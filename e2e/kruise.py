@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from e2e import definitions
 from e2e.cluster.selection import Cluster
 from e2e.lane import REPOSITORY, Lane, eventually
 
@@ -57,8 +58,7 @@ def install(cluster: Cluster) -> None:
 
 def uninstall(cluster: Cluster) -> None:
     """None of them, and no object."""
-    for plural, _ in KINDS.values():
-        cluster.kubectl("delete", "crd", f"{plural}.{GROUP}", "--ignore-not-found")
+    definitions.delete(cluster, [f"{plural}.{GROUP}" for plural, _ in KINDS.values()])
 
 
 class KruisePlayer:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from e2e import definitions
 from e2e.cluster.selection import Cluster
 from e2e.manifests import PROJECT
 
@@ -46,8 +47,7 @@ def forget(cluster: Cluster) -> None:
         # Without a kubelet nobody confirms a graceful end, and the namespace would stay.
         cluster.kubectl("delete", "pods", "--all", "-n", RELEASE_NAMESPACE, "--force", "--grace-period=0")
         cluster.kubectl("delete", "namespace", RELEASE_NAMESPACE, "--timeout=60s")
-    # A definition's instances are counted every 5 s for up to a minute, then again after a pause (crd_finalizer.go).
-    cluster.kubectl("delete", "-f", str(PROJECT / "crds"), "--ignore-not-found", "--timeout=180s")
+    definitions.delete(cluster)
 
 
 def wait_for_policies(cluster: Cluster) -> None:

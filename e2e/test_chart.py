@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from e2e import definitions
 from e2e.cluster.selection import Cluster, Lane
 from e2e.manifests import PROJECT, get, install_definitions, server_side_apply
 from e2e.plain_yaml import TARGET, render
@@ -112,7 +113,8 @@ def whole_cluster(cluster: Cluster) -> Cluster:
     if cluster.lane is Lane.EXISTING:
         pytest.skip("installing and uninstalling would take away what is installed on an existing cluster")
     remove_namespace(cluster, RELEASE_NAMESPACE)
-    forget_definitions(cluster)
+    # Helm takes over only what is its own.
+    definitions.delete(cluster)
     return cluster
 
 
@@ -122,7 +124,7 @@ def helm_run(cluster: Cluster, helm: Path) -> Helm:
 
     def run(*arguments: str) -> str:
         connection = ("--kubeconfig", str(cluster.kubeconfig), "--kube-context", cluster.context)
-        done = subprocess.run([helm, *arguments, *connection], capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run([helm, *arguments, *connection], capture_output=True, text=True, check=False, timeout=120)
         if done.returncode:
             raise RuntimeError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
@@ -158,11 +160,6 @@ def remove_namespace(cluster: Cluster, name: str) -> None:
     # Without a kubelet nobody confirms a graceful end, and the namespace would stay.
     cluster.kubectl("delete", "pods", "--all", "-n", name, "--force", "--grace-period=0")
     cluster.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=60s")
-
-
-def forget_definitions(cluster: Cluster) -> None:
-    """Without definitions of another installer: Helm takes over only what is its own."""
-    cluster.kubectl("delete", "-f", str(PROJECT / "crds"), "--ignore-not-found", "--timeout=180s")
 
 
 Rule = tuple[str, str, str]
@@ -269,8 +266,8 @@ def test_uninstalling_leaves_hand_written_caches_and_nothing_of_ours(
 
 def test_uninstalling_takes_the_definitions_if_asked(cluster: Cluster, helm_run: Helm, release_namespace: str) -> None:
     helm_run("install", "prewarm", CHART, "-n", release_namespace, "--set", "crds.keep=false")
-    helm_run("uninstall", "prewarm", "-n", release_namespace, "--wait")
-    assert "prewarm" not in cluster.kubectl("get", "crd", "-o", "name")
+    helm_run("uninstall", "prewarm", "-n", release_namespace)
+    definitions.await_gone(cluster)
 
 
 def test_the_plain_yaml_applies_and_deletes(whole_cluster: Cluster, namespace: str) -> None:

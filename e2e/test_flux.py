@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e import definitions
 from e2e.cluster.selection import Cluster
 from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
 from e2e.manifests import install_definitions
@@ -99,5 +100,5 @@ async def test_what_flux_has_found_is_warm_before_it_is_applied(lane: Lane) -> N
         await found_latest(lane, "v3")
         await eventually(planned)
     finally:
-        await lane.kubectl("delete", f"crd/imagepolicies.{GROUP}", "--timeout=60s")
+        await asyncio.to_thread(definitions.delete, lane.cluster, [f"imagepolicies.{GROUP}"])
     await eventually(withdrawn, 90)

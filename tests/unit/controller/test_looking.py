@@ -26,7 +26,8 @@ def snapshot() -> ClusterSnapshot:
 
 
 def looks() -> Looks:
-    return Looks(PullerSettings(), PullerMemory(), Clocks(lambda: NOW, asyncio.get_running_loop().time))
+    """Of an instance whose looks take no time."""
+    return Looks(PullerSettings(), PullerMemory(), Clocks(lambda: NOW, lambda: 0.0))
 
 
 async def test_a_look_that_judges_much_for_the_first_time_leaves_the_event_loop(

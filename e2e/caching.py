@@ -186,18 +186,26 @@ class Shop:
         await self.lane.kubectl("create", "namespace", name)
         await self.lane.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", name, "--timeout=30s")
 
-    def _plan(self, count: int, prefix: str, labels: Mapping[str, str] | None) -> NodePlan:
+    def _plan(
+        self, count: int, prefix: str, labels: Mapping[str, str] | None, bandwidth: float = _BANDWIDTH
+    ) -> NodePlan:
         return NodePlan(
             count=count,
             prefix=f"{self.namespace}-{prefix}",
             varied=False,
             labels={LABEL: self.namespace, **(labels or {})},
-            bandwidth=_BANDWIDTH,
+            bandwidth=bandwidth,
         )
 
-    async def add_nodes(self, count: int, prefix: str = "node", labels: Mapping[str, str] | None = None) -> list[str]:
-        """Nodes with emulated kubelets; KWOK makes them Ready."""
-        plan = self._plan(count, prefix, labels)
+    async def add_nodes(
+        self,
+        count: int,
+        prefix: str = "node",
+        labels: Mapping[str, str] | None = None,
+        bandwidth: float = _BANDWIDTH,
+    ) -> list[str]:
+        """Nodes with emulated kubelets, of so many bytes a second; KWOK makes them Ready."""
+        plan = self._plan(count, prefix, labels, bandwidth)
         names = [profile.name for profile in plan.profiles()]
         self.nodes.extend(name for name in names if name not in self.nodes)
         await self.lane.emulator.add_nodes(plan)

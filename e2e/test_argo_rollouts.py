@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.argo import argo_controller
+from e2e.argo import argo_controller, change, reach, set_status
 from e2e.cluster.binaries import ArgoRollouts
 from e2e.cluster.selection import Cluster
 from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
@@ -54,38 +54,6 @@ def rollout(tag: str, strategy: Mapping[str, object], **spec: object) -> dict[st
             **spec,
         },
     }
-
-
-async def state(lane: Lane) -> dict[str, object]:
-    status = (await lane.get("rollouts.argoproj.io", "shop")).get("status", {})
-    assert isinstance(status, dict)
-    return status
-
-
-async def reach(lane: Lane, phase: str, *, updated: int | None = None) -> None:
-    async def there() -> bool:
-        status = await state(lane)
-        found = status.get("phase") == phase
-        return found and (updated is None or status.get("updatedReplicas") == status.get("readyReplicas") == updated)
-
-    await eventually(there, 90)
-
-
-async def change(lane: Lane, tag: str) -> None:
-    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": f"{REPOSITORY}:{tag}"}]
-    await lane.kubectl("patch", "rollouts.argoproj.io/shop", "--type=json", "-p", json.dumps(patch))
-
-
-async def set_status(lane: Lane, **fields: object) -> None:
-    """As `kubectl argo rollouts` does."""
-    await lane.kubectl(
-        "patch",
-        "rollouts.argoproj.io/shop",
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        json.dumps({"status": fields}),
-    )
 
 
 async def started(lane: Lane, strategy: Mapping[str, object], **spec: object) -> None:

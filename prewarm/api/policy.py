@@ -113,8 +113,9 @@ class PlacementFields(ApiModel):
     max_overprovision: Annotated[float, Field(ge=1, le=100)] = _DEFAULTS.max_overprovision
     """Nodes to make warm at most, as a multiple of the pods that are still to come, from 1."""
     max_waste: Annotated[float, Field(ge=0, le=1)] = _DEFAULTS.max_waste
-    """Share of the pulls for a new revision that may be expected to be in vain, 0 to 1. Where it is not known well
-    enough which nodes the pods take, fewer nodes are made warm; 1 warms them all the same, up to maxOverprovision."""
+    """Share of the pulls for a new revision that may be expected to be in vain, 0 to 1; of few pulls one may. Where it
+    is not known well enough which nodes the pods take, fewer nodes are made warm; 1 warms them all the same, up to
+    maxOverprovision."""
     steer: Steer = _DEFAULTS.steer
     """Prefer: new pods prefer the nodes that are warm for them, weakly (a preferred node affinity of weight 1), and no
     more nodes are made warm than they need. Takes effect where the controller is set to steer (steer.enabled of the

@@ -19,6 +19,9 @@ UNPREDICTABLE = 0.5
 """If even the largest allowed set catches fewer pods than it misses, and two replays of the scheduler agree on less
 than half of the pods, pulling is guessing: on 300 equal nodes one in eight pods would be caught."""
 
+ONE_IN_VAIN = 1.25
+"""So many pulls may be in vain whatever their share, unless none may: where a pod chooses between two nodes, one is,
+and a little more as far as replays tell."""
 _ROUNDING = 1e-9
 
 OBSTACLES = {
@@ -138,9 +141,9 @@ def _paying(
 ) -> tuple[frozenset[str], SkipReason]:
     """New nodes that can be pulled on without too many pulls in vain, and why the others cannot.
 
-    The likeliest used come first, while no more than a share of all pulls, earlier ones included, is expected to be in
-    vain. Where these catch fewer landings than they miss, only such are left that keep to the share each by itself: the
-    demand is unpredictable, and there is nothing that an uncertain pull would complete.
+    The likeliest used come first, while no more than a share of all pulls, earlier ones included, or one of a few, is
+    expected to be in vain. Where these catch fewer landings than they miss, only such are left that keep to the share
+    each by itself: the demand is unpredictable, and there is nothing that an uncertain pull would complete.
     """
     vain = sum(prospect.vain for prospect in prospects if prospect.ours)
     pulls = sum(prospect.ours for prospect in prospects)
@@ -148,7 +151,8 @@ def _paying(
     paying: list[Prospect] = []
     for prospect in by_use:
         vain, pulls = vain + prospect.vain, pulls + 1
-        if prospect.vain > waste + _ROUNDING and vain > waste * pulls + _ROUNDING:
+        allowed = max(waste * pulls, ONE_IN_VAIN if waste else 0.0)
+        if prospect.vain > waste + _ROUNDING and vain > allowed + _ROUNDING:
             break
         paying.append(prospect)
     caught = covered + sum(prospect.probability for prospect in paying)

@@ -28,10 +28,16 @@ def test_never_more_than_allowed() -> None:
 
 
 def test_uncertain_nodes_are_taken_as_long_as_few_pulls_are_in_vain() -> None:
-    """Of ten pulls one may be in vain: the certain ones pay for it."""
-    found = select(prospects(*[1.0] * 9, 0.5, 0.3, 0.3), Limits(1.0, 20, waste=0.1))
-    assert found.chosen == {f"n{i}" for i in range(10)}
-    assert found.reasons == {"n10": SkipReason.BEYOND_WASTE, "n11": SkipReason.BEYOND_WASTE}
+    """Of twenty-odd pulls two may be in vain: the certain ones pay for that."""
+    found = select(prospects(*[1.0] * 19, 0.4, 0.4, 0.4, 0.4), Limits(1.0, 30, waste=0.1))
+    assert found.chosen == {f"n{i}" for i in range(22)}
+    assert found.reasons == {"n22": SkipReason.BEYOND_WASTE}
+
+
+def test_both_nodes_of_a_toss_are_taken_unless_no_waste_at_all_is_accepted() -> None:
+    toss = prospects(1.0, 1.0, 0.5, 0.5)
+    assert select(toss, Limits(1.0, 10, waste=0.1)).chosen == {"n0", "n1", "n2", "n3"}
+    assert select(toss, Limits(1.0, 10, waste=0.0)).chosen == {"n0", "n1"}
 
 
 def test_earlier_pulls_count_towards_the_waste() -> None:

@@ -65,6 +65,7 @@ class ClusterArrays:
         self._looked_for: set[str] = set()
         self._all_reported = False
         self._masks: dict[object, Mask] = {}
+        self._counts: dict[object, tuple[int, int]] = {}
 
     def names_at(self, columns: Ints) -> tuple[str, ...]:
         """Names of the nodes of some columns."""
@@ -93,6 +94,12 @@ class ClusterArrays:
         if key not in self._masks:
             self._masks[key] = self.mask(predicate)
         return self._masks[key]
+
+    def known_counts(self, key: object, count: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+        """Two numbers of nodes that `key` stands for; counted once."""
+        if key not in self._counts:
+            self._counts[key] = count()
+        return self._counts[key]
 
     def reported(self, names: Iterable[str]) -> dict[str, ReportedImage]:
         """Those of the images that some node reports, by exact name; the first node by name says the size.

@@ -32,13 +32,26 @@ def meets(
     """
     if other.affinity.concerns_pods or looks_elsewhere(ours):
         return True
-    mine, theirs = admitted(ours, cluster.whole), admitted(other, cluster.whole)
-    if mine is theirs:
-        return True
-    common = int((mine & theirs).sum())
+    common, theirs = _nodes(ours, other, cluster.whole)
     if common:
-        return pods * common >= int(theirs.sum())
+        return pods * common >= theirs
+    mine = admitted(ours, cluster.whole)
     return any(_stands_on(key, mine, snapshot, cluster.whole) for key in leaving)
+
+
+def _nodes(ours: PodShape, other: PodShape, cluster: ClusterArrays) -> tuple[int, int]:
+    """How many nodes admit both, and how many the other."""
+
+    def count() -> tuple[int, int]:
+        theirs = admitted(other, cluster)
+        return int((admitted(ours, cluster) & theirs).sum()), int(theirs.sum())
+
+    return cluster.known_counts((_choice(ours), _choice(other)), count)
+
+
+def _choice(shape: PodShape) -> tuple[object, ...]:
+    """What decides which nodes a pod admits."""
+    return (shape.node_name, shape.node_selector, shape.affinity.required_node_terms)
 
 
 def admitted(shape: PodShape, cluster: ClusterArrays) -> Mask:

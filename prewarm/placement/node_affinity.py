@@ -23,8 +23,6 @@ def named(shape: PodShape, cluster: ClusterArrays) -> Mask:
 def required(shape: PodShape, cluster: ClusterArrays) -> Mask:
     """Nodes that meet nodeSelector and one of the required terms; an empty list of terms is met by no node."""
     selector, terms = shape.node_selector, shape.affinity.required_node_terms
-    if not selector and terms is None:
-        return np.ones(cluster.count, dtype=np.bool_)
 
     def matches(node: Node) -> bool:
         labels = node.labels

@@ -56,16 +56,32 @@ class Wanted:
                 else:
                     for name in entry.node_names:
                         named.setdefault(name, set()).update(images)
-        self._everywhere = frozenset(everywhere)
-        self._named = {name: frozenset(images) for name, images in named.items()}
+        self.everywhere = frozenset(everywhere)
+        """On every node."""
+        self.named = {name: frozenset(images) for name, images in named.items()}
+        """By node, by caches with plain lists of names."""
         self._chosen = tuple(chosen.values())
-        self._unions: dict[tuple[int, ...], frozenset[str]] = {(): self._everywhere}
+        self._unions: dict[tuple[int, ...], frozenset[str]] = {(): self.everywhere}
+
+    def differs_on(self, before: "Wanted") -> frozenset[str] | None:
+        """Names of nodes for which the answer is another one than before, if they and their pods are the same.
+
+        None where that may be any.
+        """
+        if self.everywhere != before.everywhere or self.rules() != before.rules():
+            return None
+        names = self.named.keys() | before.named.keys()
+        return frozenset(name for name in names if self.named.get(name) != before.named.get(name))
+
+    def rules(self) -> list[tuple[str, ImageList, frozenset[str]]]:
+        """How selectors choose nodes, each with the namespace of its pods and its images."""
+        return [(chosen.namespace, chosen.rule, frozenset(chosen.images)) for chosen in self._chosen]
 
     def on(self, node: Node, snapshot: ClusterSnapshot) -> frozenset[str]:
         """Images that some ImageCache asks for on a node; nodes of which the same is asked share one value."""
         matching = tuple(i for i, chosen in enumerate(self._chosen) if chosen.means(node, snapshot))
         asked = self._unions.get(matching)
         if asked is None:
-            asked = self._unions[matching] = self._everywhere.union(*(self._chosen[i].images for i in matching))
-        named = self._named.get(node.name, _NOTHING)
+            asked = self._unions[matching] = self.everywhere.union(*(self._chosen[i].images for i in matching))
+        named = self.named.get(node.name, _NOTHING)
         return asked | named if named else asked

@@ -13,7 +13,7 @@ from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.competitors import competitors
 from prewarm.placement.image_locality import ExpectedImage, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
-from prewarm.placement.meeting import meets
+from prewarm.placement.meeting import admitted, meets
 from prewarm.placement.new_nodes import JOINING_SECONDS, new_nodes
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
@@ -25,6 +25,7 @@ __all__ = [
     "Choice",
     "ClusterArrays",
     "ExpectedImage",
+    "admitted",
     "cluster_arrays",
     "in_time",
     "meets",

@@ -15,7 +15,7 @@ from prewarm.model.plans import SkipReason
 from prewarm.model.pods import OwnerReference, Pod, PodPhase, Taint
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
-from prewarm.planning import plan
+from prewarm.planning import Planner, plan
 from tests.support.clusters import cluster, deployment, node, replica_set, template
 
 IMAGES = [f"registry.test/app:v{number}" for number in range(3)]
@@ -115,6 +115,15 @@ def test_the_order_of_objects_makes_no_difference(snapshot: ClusterSnapshot, ran
     changes = {name: shuffled(dict(getattr(snapshot, name))) for name in fields}
     changes |= {name: shuffled({k: shuffled(dict(v)) for k, v in getattr(snapshot, name).items()}) for name in nested}
     assert plan(replace(snapshot, **changes), HISTORY) == plan(snapshot, HISTORY)
+
+
+@FEW
+@given(snapshots())
+def test_plans_that_share_what_they_read_are_the_same(snapshot: ClusterSnapshot) -> None:
+    planner = Planner(snapshot, HISTORY)
+    ordered = planner.quickest_first(snapshot.workloads)
+    assert sorted(ordered) == sorted(snapshot.workloads)
+    assert [planner.plan([key]) for key in ordered] == [plan(snapshot, HISTORY, only=[key]) for key in ordered]
 
 
 @FEW

@@ -11,7 +11,7 @@ from prewarm.model.plans import DemandPlan, SkipReason
 from prewarm.model.pods import OwnerReference, Pod, PodPhase
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
-from prewarm.planning import plan
+from prewarm.planning import Planner, plan
 from tests.support.clusters import WEB, cluster, deployment, node, replica_set, template
 
 V1, V2 = template("registry.test/web:v1"), template("registry.test/web:v2")
@@ -210,3 +210,16 @@ def test_equal_empty_nodes_in_great_number_are_unpredictable() -> None:
     assert found.nodes == ()
     assert SkipReason.UNPREDICTABLE in reasons(found).values()
     assert found.candidates.predictability < 0.5
+
+
+def test_what_has_few_nodes_and_pods_is_planned_before_what_has_many() -> None:
+    made = [replace(one, labels={**one.labels, "pool": "a" if one.name == "n0" else "b"}) for one in nodes()]
+    shape = replace(V2.shape, node_selector=(("pool", "a"),))
+    wide, large, pooled = (WorkloadKey("Deployment", "shop", name) for name in ("a-wide", "b-large", "c-pooled"))
+    workloads = [
+        announced(key=wide),
+        announced(key=large, replicas=100),
+        announced(key=pooled, changed=replace(V2, shape=shape)),
+    ]
+    planner = Planner(cluster(made, workloads=workloads), HISTORY)
+    assert planner.quickest_first([large, wide, pooled]) == [pooled, wide, large]

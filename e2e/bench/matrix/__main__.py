@@ -55,7 +55,7 @@ async def _in_turn(shared: Ground, cell: Cell, slots: asyncio.Semaphore, console
     async with slots:
         began = time.monotonic()
         result = await run_cell(shared, cell)
-        words = "; ".join(missed(cell, figures(result))) or "ok"
+        words = "; ".join(missed(result, figures(result))) or "ok"
         console.print(f"{cell}: {words} ({time.monotonic() - began:.0f} s)", highlight=False, markup=False)
         return result
 
@@ -63,11 +63,12 @@ async def _in_turn(shared: Ground, cell: Cell, slots: asyncio.Semaphore, console
 def _report(results: Sequence[CellResult], console: Console, *, explain: bool) -> bool:
     console.print(table(results))
     console.print(
+        "Known: share of the pods that two replays put on the same nodes, as the first plan says. "
         "Hits: prewarm hit ratio, of the pods created after the first new one was ready, and of all. Start: p50 / p90 "
         f"from a pod's\ncreation to its start; cold: of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
         highlight=False,
     )
-    short = [result for result in results if missed(result.cell, figures(result))]
+    short = [result for result in results if missed(result, figures(result))]
     for result in results if explain else short:
         for line in account(result):
             console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -81,24 +81,32 @@ class Cell(Struct, frozen=True, order=True):
         """Whether the mode can be had for the strategy, and is of any use to it."""
         return (self.strategy.gated or not self.mode.gated) and not (self.strategy.fixed and self.mode.steered)
 
-    @property
-    def predictable(self) -> bool:
-        """Whether the landing can be known: on equal, empty nodes alone the scheduler does not repeat itself."""
-        return self.strategy.fixed or self.mode.steered or self.shape is not Shape.EQUAL
+    def predictable(self, said: float | None) -> bool:
+        """Whether the landing can be known: on varied nodes, on equal ones never, on tight ones where the plan says so.
 
-    @property
-    def later_goal(self) -> float | None:
+        On equal, empty nodes the scheduler does not repeat itself. Where room is tight pods land where old ones leave,
+        and which of those go first is drawn by their controller.
+
+        Args:
+            said: the plan's own predictability, 0 to 1; None: nothing was planned.
+        """
+        if self.strategy.fixed or self.mode.steered or self.shape is Shape.VARIED:
+            return True
+        return self.shape is Shape.TIGHT and said is not None and said >= PREDICTABLE
+
+    def later_goal(self, said: float | None) -> float | None:
         """Prewarm hit ratio to reach for pods after the first burst; None where none is set."""
         if self.strategy.fixed:
             return 0.99
-        return 0.95 if self.predictable else None
+        return 0.95 if self.predictable(said) else None
 
-    @property
-    def all_goal(self) -> float | None:
+    def all_goal(self, said: float | None) -> float | None:
         """Prewarm hit ratio to reach for all pods; None where none is set."""
-        return 0.99 if self.mode.gated and self.predictable else None
+        return 0.99 if self.mode.gated and self.predictable(said) else None
 
 
+PREDICTABLE = 0.9
+"""A plan that expects two replays to agree on more pods says that it knows where they land."""
 WASTE_GOAL = 0.15
 """Share of the prewarmed bytes that no pod may have used."""
 

@@ -1,12 +1,14 @@
-"""When prewarm first asked for an image on a node, by the ImageCaches of a namespace."""
+"""When prewarm first asked for an image on a node, and how sure it was, by the ImageCaches of a namespace."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from prewarm.api.plan_annotation import decode_summary
 from prewarm.cluster.client import Client, WatchOptions
 from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.model.image_caches import ImageCache
 from prewarm.model.intents import IMAGE_CACHES
 
 _WATCH_SECONDS = 1200.0
@@ -19,6 +21,8 @@ class Orders:
         self._client, self._namespace, self._image = client, namespace, image
         self.first: dict[str, float] = {}
         """By node."""
+        self.predictability: float | None = None
+        """Share of the pods that two replays put on the same nodes, by the first plan; None: nothing was planned."""
 
     @asynccontextmanager
     async def noted(self) -> AsyncIterator[None]:
@@ -40,7 +44,14 @@ class Orders:
                 now = time.monotonic()
                 for line in lines:
                     cache = caches.change(line).object.value
-                    for entry in cache.lists if cache is not None else ():
-                        if self._image in entry.images:
-                            for node in entry.node_names or ():
-                                self.first.setdefault(node, now)
+                    if cache is not None:
+                        self._note(cache, now)
+
+    def _note(self, cache: ImageCache, now: float) -> None:
+        ours = [entry for entry in cache.lists if self._image in entry.images]
+        for entry in ours:
+            for node in entry.node_names or ():
+                self.first.setdefault(node, now)
+        said = decode_summary(cache.plan_annotation)
+        if ours and said is not None and self.predictability is None:
+            self.predictability = said.predictability

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from rich.table import Table
 
-from e2e.bench.matrix.cells import WASTE_GOAL, Cell
+from e2e.bench.matrix.cells import WASTE_GOAL
 from e2e.bench.matrix.measure import CellResult
 from e2e.bench.matrix.witness import HITS, disagreements
 from e2e.demo.recorder import Start, percentile
@@ -30,13 +30,14 @@ def figures(result: CellResult) -> Figures:
     return Figures(hit_ratio(rollout.counts(rollout.recorder.after_first_burst)), hit_ratio(rollout.counts()), waste)
 
 
-def missed(cell: Cell, found: Figures) -> list[str]:
+def missed(result: CellResult, found: Figures) -> list[str]:
     """Goals that a cell missed, in words; empty if none."""
+    cell, said = result.cell, result.orders.predictability
     return [
         f"{what} {_percent(value)}, goal {sign} {_percent(goal)}"
         for what, sign, value, goal in (
-            ("hits after the first burst", ">=", found.later, cell.later_goal),
-            ("hits of all pods", ">=", found.every, cell.all_goal),
+            ("hits after the first burst", ">=", found.later, cell.later_goal(said)),
+            ("hits of all pods", ">=", found.every, cell.all_goal(said)),
             ("waste", "<=", found.waste, WASTE_GOAL),
         )
         if value is not None and goal is not None and (value > goal if sign == "<=" else value < goal)
@@ -49,6 +50,7 @@ def table(results: Sequence[CellResult]) -> Table:
     for column in ("strategy", "cluster", "help"):
         shown.add_column(column)
     for column in (
+        "known",
         "pods",
         "later",
         "hits later",
@@ -72,21 +74,22 @@ def table(results: Sequence[CellResult]) -> Table:
 
 def _row(result: CellResult) -> list[str]:
     cell, recorder, found = result.cell, result.rollout.recorder, figures(result)
-    starts = list(recorder.starts.values())
+    starts, said = list(recorder.starts.values()), result.orders.predictability
     return [
         cell.strategy,
         cell.shape,
         cell.mode,
+        _percent(said),
         str(len(starts)),
         str(len(recorder.after_first_burst)),
         _percent(found.later),
-        _percent(cell.later_goal if found.later is not None else None),
+        _percent(cell.later_goal(said) if found.later is not None else None),
         _percent(found.every),
-        _percent(cell.all_goal if found.every is not None else None),
+        _percent(cell.all_goal(said) if found.every is not None else None),
         _percent(found.waste),
         _seconds(percentile(starts, 0.5), percentile(starts, 0.9)),
         _seconds(_rank(result.cold, 0.5), _rank(result.cold, 0.9)),
-        "missed" if missed(cell, found) else "ok",
+        "missed" if missed(result, found) else "ok",
     ]
 
 
@@ -97,7 +100,9 @@ def account(result: CellResult) -> list[str]:
     lines = [f"{result.cell}: times are seconds since the first pod's creation"]
     for uid, start in sorted(recorder.starts.items(), key=lambda item: item[1].created):
         outcome = result.rollout.outcomes.get(uid)
-        if outcome in HITS or (start in recorder.first_burst and result.cell.all_goal is None):
+        if outcome in HITS or (
+            start in recorder.first_burst and result.cell.all_goal(result.orders.predictability) is None
+        ):
             continue
         lines.append(f"  {_pod(result, start, began)}; {outcome or 'not judged'}")
     used = {start.node for start in recorder.starts.values()}

@@ -34,11 +34,17 @@ class Loop:
             idle=settings.batch_idle_seconds, longest=settings.batch_max_seconds, clock=services.clocks.steady
         )
         self._nudged = asyncio.Event()
+        self._hurried = False
         self._standby: deque[KubeletEvent] = deque(maxlen=STANDBY_EVENTS)
         self._stopping = False
 
     def nudge(self) -> None:
         """Run a cycle soon, whether the store changed or not."""
+        self._nudged.set()
+
+    def hurry(self) -> None:
+        """Run a cycle at once: what a rollout waits for has come."""
+        self._hurried = True
         self._nudged.set()
 
     def stop(self) -> None:
@@ -62,7 +68,7 @@ class Loop:
         """
         memory = await self._services.persistence.load()
         unsteerable = await self._services.unsteerable()
-        term = Term(self._settings, self._services, memory, unsteerable, nudge=self.nudge)
+        term = Term(self._settings, self._services, memory, unsteerable, nudge=self.nudge, hurry=self.hurry)
         events, self._standby = tuple(self._standby), deque(maxlen=STANDBY_EVENTS)
         work = Work(self._services.store.changed(), events, self._services.clocks.steady())
         try:
@@ -93,15 +99,17 @@ class Loop:
         """Wait for a change, a nudge, or the time to look again; then for the burst to be over.
 
         A changed intention is not waited after: what follows from it, a rollout's first burst, takes the processors.
+        Nor is it where there is something to do already.
         """
         store, steady = self._services.store, self._services.clocks.steady
-        await self._change_or_nudge(min(max(0.0, wake_at - steady()), LONGEST_WAIT_SECONDS))
+        left = min(max(0.0, wake_at - steady()), LONGEST_WAIT_SECONDS)
+        await self._change_or_nudge(left)
         seen_at = steady()
         self._nudged.clear()
         collected = [store.changed()]
 
         async def more(seconds: float) -> bool:
-            if collected[-1].intended:
+            if collected[-1].intended or self._hurried:
                 return False
             try:
                 async with asyncio.timeout(seconds):
@@ -111,7 +119,9 @@ class Loop:
             collected.append(store.changed())
             return True
 
-        await self._batcher.gather(more)
+        if left > 0:
+            await self._batcher.gather(more)
+        self._hurried = False
         return Work(merged(collected), store.drain_events(), seen_at)
 
     async def _change_or_nudge(self, seconds: float) -> None:

@@ -1,7 +1,6 @@
-"""Has puller pods created while the next look at the pulls goes on: a busy server takes a second for a hundred."""
+"""Has puller pods created while looks go on: a busy server takes a second for a hundred."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from prewarm.cluster.writer import WriteResult
@@ -9,34 +8,58 @@ from prewarm.controller.execution import Execution
 from prewarm.model.intents import Create
 
 AT_ONCE = 40
-"""Pods created at the same time; of the writer's places some are left to creates that a rollout waits for."""
+"""Pods created at the same time."""
+FOREMOST_AT_ONCE = 8
+"""Of those that somebody waits for; places of their own, beside the others'."""
+YIELD_SECONDS = 0.2
+"""Others begin when none of those is left, or this much later."""
+
+_Ordered = tuple[Create, float]
 
 
 class Ordering:
-    """A queue of pods to be created in front of the writer; whoever fills it bounds what is in it."""
+    """Two queues of pods to be created in front of the writer; whoever fills them bounds what is in them."""
 
     def __init__(self, execution: Execution, answered: Callable[[WriteResult, float], None]) -> None:
         """`answered` gets each result and the time at which the pod was ordered."""
         self._execution = execution
         self._answered = answered
-        self._waiting: deque[tuple[Create, float]] = deque()
-        self._more = asyncio.Semaphore(0)
+        self._foremost: asyncio.Queue[_Ordered] = asyncio.Queue()
+        self._others: asyncio.Queue[_Ordered] = asyncio.Queue()
 
-    def put(self, creates: Iterable[Create], now: float) -> None:
-        """Queue creates; they begin in this order."""
+    def put(self, creates: Iterable[Create], now: float, *, foremost: bool = False) -> None:
+        """Queue creates; they begin in this order, the foremost before all others."""
+        queue = self._foremost if foremost else self._others
         for create in creates:
-            self._waiting.append((create, now))
-            self._more.release()
+            queue.put_nowait((create, now))
 
     async def run(self) -> None:
         """Create until cancelled; what still waits then is ordered anew by whoever decides next."""
         async with asyncio.TaskGroup() as group:
+            for number in range(FOREMOST_AT_ONCE):
+                group.create_task(self._create_foremost(), name=f"create foremost pods {number}")
             for number in range(AT_ONCE):
-                group.create_task(self._work(), name=f"create pods {number}")
+                group.create_task(self._create_others(), name=f"create pods {number}")
 
-    async def _work(self) -> None:
+    async def _create_foremost(self) -> None:
         while True:
-            await self._more.acquire()
-            create, ordered_at = self._waiting.popleft()
-            for result in await self._execution.execute((create,)):
-                self._answered(result, ordered_at)
+            ordered = await self._foremost.get()
+            await self._create(*ordered)
+            self._foremost.task_done()
+
+    async def _create_others(self) -> None:
+        while True:
+            ordered = await self._others.get()
+            await self._yield_to_the_foremost()
+            await self._create(*ordered)
+
+    async def _yield_to_the_foremost(self) -> None:
+        try:
+            async with asyncio.timeout(YIELD_SECONDS):
+                await self._foremost.join()
+        except TimeoutError:
+            return
+
+    async def _create(self, create: Create, ordered_at: float) -> None:
+        for result in await self._execution.execute((create,)):
+            self._answered(result, ordered_at)

@@ -11,14 +11,20 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
 from prewarm.placement import JOINING_SECONDS
 
-URGENT_SECONDS = 0.1
-"""For about so long changed intentions are planned in one look. Those of fifty workloads that change together would
-keep the first one's pulls waiting for the last one's plan, and the event loop from renewing the lease."""
+URGENT_SECONDS = 0.03
+"""For about so long changed intentions are planned in one look; then the pulls that follow from them are ordered. Those
+of fifty workloads that change together would keep the first one's pulls waiting for the last one's plan."""
 URGENT_SHARE = 2.0
 """But for at least so many times as long as the rest of a look takes: many looks must not cost more than the plans."""
+OTHERS_SECONDS = 0.05
+"""For about so long other workloads are planned in one look: an intention that changes meanwhile waits for that."""
 PROGRESS_GAP_SECONDS = 0.2
 PROGRESS_SHARE = 0.2
-"""Most of one processor that following rollouts may take."""
+"""Most of one processor that following rollouts may take, for as long as CREDIT_SECONDS last."""
+LASTING_SHARE = 0.05
+"""The same in the long run: a rollout is followed closely, fifty at once take their turns."""
+CREDIT_SECONDS = 2.0
+"""Processor time for which following rollouts may take more than its share in the long run."""
 SURROUNDINGS_GAP_SECONDS = 2.0
 SURROUNDINGS_SHARE = 0.03
 """Most of one processor that following the rest of the cluster may take, for plans that could change with it."""
@@ -27,17 +33,18 @@ _Intention = tuple[str, int, int, bool, tuple[tuple[str, str], ...]]
 
 
 class Due(Struct, frozen=True):
-    """What to plan."""
+    """What to plan: everything, or as many of some workloads as a look has time for; the rest stays due."""
 
-    workloads: frozenset[WorkloadKey] | None = frozenset()
-    """None = all."""
-    urgent: frozenset[WorkloadKey] = frozenset()
-    """Those among them whose owners asked for something new."""
-    waiting: frozenset[WorkloadKey] = frozenset()
-    """Others whose owners did: they come in the next looks."""
+    everything: bool = False
+    urgent: tuple[WorkloadKey, ...] = ()
+    """Workloads whose owners asked for something new, those seen first in front. Where there are any, others wait."""
+    others: tuple[WorkloadKey, ...] = ()
+    """Workloads that go on, or whose surroundings did, those that wait longest in front."""
+    seconds: float = 0.0
+    """How long planning some of them should take in this look; one is planned in any case."""
 
     def __bool__(self) -> bool:
-        return self.workloads is None or bool(self.workloads)
+        return self.everything or bool(self.urgent or self.others)
 
 
 class Pace:
@@ -50,15 +57,24 @@ class Pace:
         self._intentions: dict[WorkloadKey, _Intention] = {}
         self._urgent: dict[WorkloadKey, None] = {}
         """Changed intentions that were not planned yet, in the order in which they were seen."""
-        self._seconds_each = 0.0
         self._planned_at = 0.0
         self._active: set[WorkloadKey] = set()
         self._expecting: set[WorkloadKey] = set()
-        self._progressed: set[WorkloadKey] = set()
+        self._progressed: dict[WorkloadKey, None] = {}
+        """Workloads that went on since they were planned, in the order in which they first did."""
         self._progress_at = 0.0
+        self._credit = CREDIT_SECONDS
+        self._credited_at = 0.0
         self._surroundings = False
+        self._surrounded: dict[WorkloadKey, None] = {}
+        """Workloads that are planned because of their surroundings, and were not yet."""
         self._surroundings_at = 0.0
         self._later: dict[WorkloadKey, float] = {}
+
+    @property
+    def urgent(self) -> bool:
+        """Whether changed intentions wait to be planned."""
+        return bool(self._urgent)
 
     def plan_everything(self) -> None:
         """Plan all workloads next: an instance took over, or a plan could not be carried out."""
@@ -66,7 +82,7 @@ class Pace:
 
     def plan_again(self, workloads: Collection[WorkloadKey]) -> None:
         """Plan these next time: what followed from their last plan failed."""
-        self._progressed.update(workloads)
+        self._progressed.update(dict.fromkeys(sorted(workloads)))
 
     def due(self, changes: Changes, snapshot: ClusterSnapshot, now: float) -> Due:
         """What to plan now that these changes came."""
@@ -74,81 +90,89 @@ class Pace:
             # Either may cover other workloads than before.
             self._everything = True
         if self._everything or now >= self._resync_at:
-            fresh = self._note(snapshot.workloads.keys() | self._intentions.keys(), snapshot)
+            self._note(snapshot.workloads.keys() | self._intentions.keys(), snapshot)
             self._everything, self._resync_at = False, now + self._resync
-            self._progressed.clear()
-            self._surroundings = False
-            fresh |= self._urgent.keys()
-            self._urgent.clear()
-            return Due(None, fresh)
+            return Due(everything=True, urgent=tuple(self._urgent))
         rest = now - self._planned_at if self._urgent else 0.0
-        self._urgent.update(dict.fromkeys(sorted(self._note(changes.workloads, snapshot))))
-        self._progressed |= changes.workloads - self._urgent.keys()
+        self._note(changes.workloads, snapshot)
+        self._follow(changes.workloads - self._urgent.keys())
         if any(_joins(snapshot.nodes.get(name), snapshot.taken_at) for name in changes.nodes):
             # Pods that fit nowhere will be there as soon as the node takes pods: it should be warm by then.
-            self._progressed |= self._expecting
+            self._follow(self._expecting)
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
-        urgent = self._next_urgent(max(URGENT_SECONDS, URGENT_SHARE * rest))
         if self._urgent:
-            return Due(urgent, urgent, frozenset(self._urgent))
-        # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
-        wanted = urgent | {key for key, at in self._later.items() if at <= snapshot.taken_at}
-        if self._progressed and now >= self._progress_at:
-            wanted |= self._progressed
-            self._progressed.clear()
-        if self._surroundings and now >= self._surroundings_at:
-            wanted |= self._active
-            self._surroundings = False
-        return Due(frozenset(wanted), urgent)
+            return Due(urgent=tuple(self._urgent), seconds=max(URGENT_SECONDS, URGENT_SHARE * rest))
+        return Due(others=self._others(snapshot.taken_at, now), seconds=OTHERS_SECONDS)
 
     def planned(self, due: Due, plan: Plan, started: float, ended: float) -> None:
-        """Take note of a plan and of what it cost."""
+        """Take note of a plan for what was due, or for some of it, and of what it cost."""
+        done = self._all_known() if plan.only is None else frozenset(plan.only)
         needed = {entry.demand.workload for entry in plan.demands}
-        self._active = needed if due.workloads is None else (self._active - due.workloads) | needed
-        expecting = {entry.demand.workload for entry in plan.demands if entry.new_nodes}
-        self._expecting = expecting if due.workloads is None else (self._expecting - due.workloads) | expecting
-        for key in tuple(self._later) if due.workloads is None else due.workloads:
-            self._later.pop(key, None)
+        self._active = (self._active - done) | needed
+        self._expecting -= done
+        self._expecting |= {entry.demand.workload for entry in plan.demands if entry.new_nodes}
+        self._rest(due, done, ended - started, ended)
+        for queue in (self._urgent, self._progressed, self._surrounded, self._later):
+            for key in queue.keys() & done:
+                queue.pop(key)
+        self._surroundings &= plan.only is not None
         self._later.update(plan.later)
-        took = ended - started
-        if due.workloads:
-            self._seconds_each = took / len(due.workloads)
         self._planned_at = ended
-        self._progress_at = ended + max(PROGRESS_GAP_SECONDS, took * (1 / PROGRESS_SHARE - 1))
-        self._surroundings_at = ended + max(SURROUNDINGS_GAP_SECONDS, took * (1 / SURROUNDINGS_SHARE - 1))
 
     def wake_at(self) -> float:
         """When to look again though nothing changes."""
         times = [self._resync_at]
         if self._progressed:
             times.append(self._progress_at)
-        if self._surroundings:
+        if self._surroundings or self._surrounded:
             times.append(self._surroundings_at)
         return 0.0 if self._everything or self._urgent else min(times)
 
-    def _next_urgent(self, seconds: float) -> frozenset[WorkloadKey]:
-        """As many changed intentions as this time allows, those seen first; at least one."""
-        most = len(self._urgent)
-        if self._seconds_each > 0:
-            most = max(1, int(seconds / self._seconds_each))
-        chosen = list(self._urgent)[:most]
-        for key in chosen:
-            del self._urgent[key]
-        return frozenset(chosen)
+    def _all_known(self) -> frozenset[WorkloadKey]:
+        queues = (self._urgent, self._progressed, self._surrounded, self._later)
+        return frozenset(self._active | self._expecting).union(*queues)
 
-    def _note(self, keys: Collection[WorkloadKey], snapshot: ClusterSnapshot) -> frozenset[WorkloadKey]:
-        """Remember what the owners of these workloads want; those who want something else than before."""
-        fresh = set()
-        for key in keys:
+    def _follow(self, workloads: Collection[WorkloadKey]) -> None:
+        """Queue workloads that went on; what waits already keeps its place."""
+        for key in sorted(workloads):
+            self._progressed.setdefault(key)
+
+    def _others(self, clock: float, now: float) -> tuple[WorkloadKey, ...]:
+        """What nobody asked for, as far as it is time for it."""
+        # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
+        found = dict.fromkeys(sorted(key for key, at in self._later.items() if at <= clock))
+        if now >= self._progress_at:
+            found.update(self._progressed)
+        if now >= self._surroundings_at:
+            if self._surroundings and not self._surrounded:
+                self._surroundings, self._surrounded = False, dict.fromkeys(sorted(self._active))
+            found.update(self._surrounded)
+        return tuple(found)
+
+    def _rest(self, due: Due, done: frozenset[WorkloadKey], took: float, ended: float) -> None:
+        """Set when the next ones are planned that nobody asked for, after these took so long."""
+        earned = max(0.0, ended - self._credited_at) * LASTING_SHARE
+        self._credit, self._credited_at = min(CREDIT_SECONDS, self._credit + earned), ended
+        if due.others:
+            self._credit -= took
+        followed = due.everything or due.urgent or not done.isdisjoint(self._progressed)
+        if followed:
+            lasting = -self._credit / LASTING_SHARE
+            self._progress_at = ended + max(PROGRESS_GAP_SECONDS, took * (1 / PROGRESS_SHARE - 1), lasting)
+        if due.everything or not done.isdisjoint(self._surrounded):
+            self._surroundings_at = ended + max(SURROUNDINGS_GAP_SECONDS, took * (1 / SURROUNDINGS_SHARE - 1))
+
+    def _note(self, keys: Collection[WorkloadKey], snapshot: ClusterSnapshot) -> None:
+        """Remember what the owners of these workloads want, and queue those who want something else than before."""
+        for key in sorted(keys):
             workload = snapshot.workloads.get(key)
             intention = _intention(workload) if workload is not None else None
             if intention != self._intentions.get(key):
-                fresh.add(key)
+                self._urgent.setdefault(key)
             if intention is None:
                 self._intentions.pop(key, None)
             else:
                 self._intentions[key] = intention
-        return frozenset(fresh)
 
 
 def _joins(node: Node | None, now: float) -> bool:

@@ -4,7 +4,17 @@ import asyncio
 from collections.abc import Iterable
 
 from prewarm.controller.execution import Execution
-from prewarm.model.intents import Apply, Create, Delete, Intent, LabelNode, OpenGate, RecordEvent, RemoveAnnotation
+from prewarm.model.intents import (
+    NODE_IMAGES,
+    Apply,
+    Create,
+    Delete,
+    Intent,
+    LabelNode,
+    OpenGate,
+    RecordEvent,
+    RemoveAnnotation,
+)
 
 _Key = tuple[str, ...]
 AT_ONCE = 4
@@ -28,6 +38,13 @@ class Scribe:
         self._written_to: set[_Key] = set()
         """Objects that are being written to; one at a time for each, so that their intents keep their order."""
         self._more = asyncio.Event()
+        self._resting = False
+
+    def rest(self, resting: bool) -> None:
+        """Let what only tells wait, or no longer: where rollouts wait for their first pulls, time goes to those."""
+        if self._resting and not resting:
+            self._more.set()
+        self._resting = resting
 
     def put(self, intents: Iterable[Intent]) -> None:
         """Queue intents; those for one object keep their order."""
@@ -66,7 +83,7 @@ class Scribe:
         """The next to write, what people wait for first: a thousand records must not keep a status back."""
         for queue in self._waiting:
             for key, intent in queue.items():
-                if _object(intent) not in self._written_to:
+                if _object(intent) not in self._written_to and not (self._resting and _only_tells(intent)):
                     del queue[key]
                     return intent
         return None
@@ -74,6 +91,17 @@ class Scribe:
 
 def _object(intent: Intent) -> _Key:
     return (intent.resource.plural, intent.namespace, intent.name)
+
+
+def _only_tells(intent: Intent) -> bool:
+    """Whether nothing else follows from it: no gate opens by it, no pod is steered, no room is made."""
+    match intent:
+        case Apply(resource, subresource=subresource):
+            return subresource == "status" or resource == NODE_IMAGES
+        case RecordEvent():
+            return True
+        case _:
+            return False
 
 
 def _rank(intent: Intent) -> int:

@@ -1,8 +1,8 @@
 """What one instance does while it holds the lease: plan, deliver, pull, account, remember."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import structlog
 from msgspec import Struct
@@ -12,9 +12,10 @@ from prewarm.accounting import ByteVerdict, WasteMemory, account, waste
 from prewarm.api.names import ANNOTATION_GATED
 from prewarm.cluster.changes import Changes
 from prewarm.cluster.store import Store
-from prewarm.cluster.writer import WriteOutcome, WriteResult
+from prewarm.cluster.writer import WriteResult
 from prewarm.controller.announcing import Announcer
 from prewarm.controller.clocks import Clocks
+from prewarm.controller.drafting import Drafting
 from prewarm.controller.execution import Execution
 from prewarm.controller.gatekeeper import Gatekeeper
 from prewarm.controller.looking import Looks
@@ -27,19 +28,17 @@ from prewarm.controller.reporting import Reporter
 from prewarm.controller.scribe import Scribe
 from prewarm.controller.settings import Settings
 from prewarm.controller.steersman import Steersman
-from prewarm.delivery import DeliveryMemory, deliver
 from prewarm.demand import linked
 from prewarm.history import learn
 from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.model.images import PullPolicy
-from prewarm.model.intents import Create, Delete
+from prewarm.model.intents import Create
 from prewarm.model.outcomes import ContainerStart
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import SteerState
-from prewarm.model.workloads import KubeletEvent, WorkloadKey
-from prewarm.planning import plan
-from prewarm.presence import WarmthMemory, warmth
+from prewarm.model.workloads import KubeletEvent
+from prewarm.presence import warmth
 from prewarm.puller import PullerMemory, PullerSettings, PurgeMemory, PurgeSettings
 
 WASTE_SECONDS = 2.0
@@ -55,12 +54,11 @@ LEARN_SECONDS = 60.0
 PULL_REST = 3
 """Looks at the pulls begin at least so many times apart as the last one took: a thousand pods that change one by one
 would otherwise have each of them looked at a thousand times."""
-INLINE_SECONDS = 0.5
-"""After a plan that took longer, the next one leaves the event loop to probes, lease and reflectors."""
 FOREMOST = 4
-"""Of the pods that a rollout waits for, those that are created before the rest: a server that gets fifty at once serves
-them side by side, and the first pull would begin hardly before the last."""
-SEED = 0
+"""Of the pods that each rollout waits for, those that are created before the rest: a server that gets fifty at once
+serves them side by side, and the first pull would begin hardly before the last."""
+TELL_SECONDS = 1.0
+"""No longer does what only tells wait for rollouts that were not planned yet."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,6 +105,7 @@ class Term:
         unsteerable: SteerState | None = SteerState.SWITCHED_OFF,
         *,
         nudge: Callable[[], None] = lambda: None,
+        hurry: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin with what is known.
 
@@ -116,6 +115,7 @@ class Term:
             memory: what was stored.
             unsteerable: why no pods can be steered; None if they can.
             nudge: called when there is a reason for a cycle that no change of the store tells.
+            hurry: the same, if nothing is to be waited for.
         """
         self._settings = settings
         self._nudge = nudge
@@ -126,20 +126,17 @@ class Term:
         self._puller_memory = PullerMemory(purge=PurgeMemory(memory.purges))
         self._looks = Looks(puller_settings(settings), self._puller_memory, services.clocks)
         self._purges = PurgeKeeping(services.persistence, memory.purges, services.clocks.steady)
-        self._delivery_memory = DeliveryMemory()
-        self._warmth = WarmthMemory()
+        self._drafting = Drafting(self._pace, services.execution, services.metrics, services.clocks, hurry)
         self._reporter = Reporter(services.metrics)
         self._announcer = Announcer()
         self._gatekeeper = Gatekeeper()
         self._steersman = Steersman(settings.namespace, unsteerable)
         self._announcer.known([(entry.workload, entry.revision) for entry in memory.history.plans_in_force])
-        self._reactions: dict[str, float] = {}
-        self._seen_at: dict[WorkloadKey, float] = {}
         self._uncounted: list[ContainerStart] = []
         self._unweighed: list[ByteVerdict] = []
         self._waste_memory = WasteMemory()
         self._wasted_at = 0.0
-        self._plan_seconds = 0.0
+        self._told_until = 0.0
         self._pulled_at = 0.0
         self._pulling = False
         self._pulls_concerned = False
@@ -164,28 +161,28 @@ class Term:
         snapshot = self._services.store.snapshot(wall())
         due = self._pace.due(_with_linked(work.changes, snapshot), snapshot, steady())
         self._puller_memory.hearsay.heard(work.events)
+        self._rest_from_telling()
         started = steady()
-        made = await self._plan(due, snapshot, work.seen_at) if due else None
-        planned = steady()
-        try:
-            if self._pull_is_due(bool(due), work.changes, snapshot):
-                await self._pull()
-        finally:
-            # After the first pull, which should not wait for it; but also if the term ends meanwhile.
-            if made is not None:
-                self._scribe.put(self._announcer.about(made, snapshot))
-                self._learn(snapshot, made)
-        self._steer_and_open(self._services.store.snapshot(wall()), made)
+        self._concern_pulls(work.changes, snapshot)
+        if self._drafting.hurried:
+            # What is planned already goes before what is not.
+            await self._pull()
         pulled = steady()
+        made = await self._plan(due, work.seen_at) if due else None
+        planned = steady()
+        if self._pull_is_due():
+            await self._pull()
+        self._rest_from_telling()
+        self._steer_and_open(self._services.store.snapshot(wall()), made)
         self._learn_pulls(snapshot)
         self._account(work)
         if due.urgent:
             log.debug(
                 "cycle",
                 waited=round(started - work.seen_at, 4),
-                plan=round(planned - started, 4),
-                pull=round(pulled - planned, 4),
-                account=round(steady() - pulled, 4),
+                pull=round(pulled - started, 4),
+                plan=round(planned - pulled, 4),
+                rest=round(steady() - planned, 4),
             )
         wake_at = self._pace.wake_at()
         if self._surroundings_changed:
@@ -203,10 +200,26 @@ class Term:
             wake_at = min(wake_at, steady() + 1.0)
         return wake_at
 
+    async def _plan(self, due: Due, seen_at: float) -> Plan:
+        """Make plans; what is learnt and told of them waits for nothing, and keeps no pull waiting."""
+        snapshot = self._services.store.snapshot(self._services.clocks.wall())
+        made = await self._drafting.plan(due, snapshot, self._history, seen_at, self._steersman.obstacle)
+        self._reporter.planned(made)
+        self._scribe.put(self._announcer.about(made, snapshot))
+        self._learn(snapshot, made)
+        return made
+
+    def _rest_from_telling(self) -> None:
+        """Have what only tells wait while rollouts wait for their first pulls, but not for long."""
+        now = self._services.clocks.steady()
+        if not self._pace.urgent:
+            self._told_until = now
+        self._scribe.rest(self._pace.urgent and now < self._told_until + TELL_SECONDS)
+
     def _steer_and_open(self, snapshot: ClusterSnapshot, made: Plan | None) -> None:
         """Label what has become warm, and open the gates behind which nobody waits for that any more."""
         steersman, metrics = self._steersman, self._services.metrics
-        self._scribe.put(steersman.look(snapshot, made, warmth(snapshot, self._warmth)))
+        self._scribe.put(steersman.look(snapshot, made, warmth(snapshot, self._drafting.warmth)))
         metrics.steered_workloads.set(steersman.workloads)
         metrics.steered_nodes.set(steersman.nodes)
         self._scribe.put(self._gatekeeper.look(snapshot, made, steersman.unready(snapshot)))
@@ -214,54 +227,23 @@ class Term:
         if gated is not None:
             self._services.annotate_lease(ANNOTATION_GATED, gated)
 
-    async def _plan(self, due: Due, snapshot: ClusterSnapshot, seen_at: float) -> Plan:
-        steady = self._services.clocks.steady
-        started, taken = steady(), self._services.clocks.processor()
-        only = due.workloads
-        make = partial(
-            plan,
-            snapshot,
-            self._history,
-            only=only,
-            seed=SEED,
-            memory=self._warmth,
-            unsteerable=self._steersman.obstacle,
-        )
-        # In a thread it takes several times as long while a rollout's events are decoded beside it.
-        made = await asyncio.to_thread(make) if self._plan_seconds > INLINE_SECONDS else make()
-        ended = steady()
-        self._plan_seconds = ended - started
-        self._services.metrics.planning.observe(ended - started)
-        log.debug("plan made", seconds=round(ended - started, 4), workloads=-1 if only is None else len(only))
-        # Its share is one of the processor: on a busy machine, waiting for it must not make the next plan wait, too.
-        spent = min(ended - started, self._services.clocks.processor() - taken)
-        self._pace.planned(due, made, ended - spent, ended)
-        self._reporter.planned(made)
-        needed = {entry.demand.workload for entry in made.demands}
-        seen = {key: self._seen_at.pop(key, seen_at) for key in due.urgent}
-        self._seen_at.update(dict.fromkeys(due.waiting - self._seen_at.keys(), seen_at))
-        self._reactions = {str(key): at for key, at in seen.items() if key in needed}
-        delivered = deliver(made, snapshot, memory=self._delivery_memory)
-        results = await self._services.execution.execute(delivered)
-        for result in results:
-            if not result.done:
-                self._delivery_memory.forget((result.intent.namespace, result.intent.name))
-        if any(result.outcome is WriteOutcome.FAILED for result in results):
-            self._pace.plan_again(snapshot.workloads.keys() if only is None else only)
-        return made
-
-    def _pull_is_due(self, planned: bool, changes: Changes, snapshot: ClusterSnapshot) -> bool:
-        """Whether to look after the pulls: at once for what concerns them, now and then for what may."""
-        clocks = self._services.clocks
-        if planned or self._pulled_at == 0.0:
-            return True
+    def _concern_pulls(self, changes: Changes, snapshot: ClusterSnapshot) -> None:
+        """Note what concerns the pulls, and what may."""
         self._pulls_concerned |= bool(changes.image_caches)
-        self._pulls_concerned |= self._puller_wakes_at is not None and clocks.wall() >= self._puller_wakes_at
-        if self._pulls_concerned and clocks.steady() >= self._pulled_at + PULL_REST * self._looks.seconds:
-            return True
+        self._pulls_concerned |= (
+            self._puller_wakes_at is not None and self._services.clocks.wall() >= self._puller_wakes_at
+        )
         if snapshot.image_caches or snapshot.puller_pods or snapshot.node_images:
             self._surroundings_changed |= bool(changes.nodes or changes.used_nodes or changes.quotas)
-        return self._surroundings_changed and clocks.steady() >= self._pulled_at + self._pull_gap
+
+    def _pull_is_due(self) -> bool:
+        """Whether to look after the pulls: soon for what concerns them, now and then for what may."""
+        now = self._services.clocks.steady()
+        if self._pulled_at == 0.0:
+            return True
+        if self._pulls_concerned and now >= self._pulled_at + PULL_REST * self._looks.seconds:
+            return True
+        return self._surroundings_changed and now >= self._pulled_at + self._pull_gap
 
     @property
     def _pull_gap(self) -> float:
@@ -271,7 +253,7 @@ class Term:
     async def _pull(self) -> None:
         services = self._services
         self._pulled_at = services.clocks.steady()
-        self._surroundings_changed = self._pulls_concerned = False
+        self._surroundings_changed = self._pulls_concerned = self._drafting.hurried = False
         snapshot = services.store.snapshot(services.clocks.wall())
         decision = await self._looks.look(snapshot, self._history)
         self._reporter.pulling(decision, snapshot)
@@ -281,21 +263,11 @@ class Term:
             self._learn_until = snapshot.taken_at + LEARN_SECONDS
         await self._purges.keep(decision.remembered)
         creates = self._admitted(intent for intent in decision.intents if isinstance(intent, Create))
-        others = [intent for intent in decision.intents if not isinstance(intent, Create)]
-        first, later = self._by_urgency(creates, snapshot)
-        self._ordering.put(later, snapshot.taken_at)
-        # Where a rollout waits for its first pull, what only tells waits, too, until that is ordered: the server's time
-        # goes to it. Deletions make room, in quotas and on nodes.
-        last = [intent for intent in others if first and not isinstance(intent, Delete)]
-        self._scribe.put(intent for intent in others if not first or isinstance(intent, Delete))
-        try:
-            if first:
-                self._react(first, snapshot)
-                for some in (first[:FOREMOST], first[FOREMOST:]):
-                    for result in await services.execution.execute(some):
-                        self._looks.heed(result, snapshot.taken_at)
-        finally:
-            self._scribe.put(last)
+        removals = self._order(creates, snapshot)
+        self._scribe.put(intent for intent in decision.intents if not isinstance(intent, Create))
+        if removals:
+            for result in await services.execution.execute(removals):
+                self._looks.heed(result, snapshot.taken_at)
 
     def _admitted(self, creates: Iterable[Create]) -> tuple[Create, ...]:
         """Those that need not wait for what is to be stored first; the others are ordered again."""
@@ -311,30 +283,24 @@ class Term:
             self._puller_wakes_at = min(again_at, self._puller_wakes_at or again_at)
         return tuple(admitted)
 
-    def _by_urgency(
-        self, creates: Iterable[Create], snapshot: ClusterSnapshot
-    ) -> tuple[tuple[Create, ...], tuple[Create, ...]]:
-        """Pods to be created before anything else is done, and those for which no look waits.
+    def _order(self, creates: Iterable[Create], snapshot: ClusterSnapshot) -> tuple[Create, ...]:
+        """Have pods that pull created, the first ones that rollouts wait for before others.
 
-        The former are those that a rollout waits for, and those that remove images, which are few.
+        Gives back those that remove images, which are few.
         """
-        first: list[Create] = []
-        later: list[Create] = []
+        removals: list[Create] = []
+        awaited: Counter[str] = Counter()
         for intent in creates:
+            if not self._puller_memory.sent(intent.namespace, intent.name):
+                removals.append(intent)
+                continue
             cache = snapshot.image_caches.get((intent.namespace, _owner(intent)[0]))
-            waited_for = cache is not None and cache.workload in self._reactions
-            behind = not waited_for and self._puller_memory.sent(intent.namespace, intent.name)
-            (later if behind else first).append(intent)
-        return tuple(first), tuple(later)
-
-    def _react(self, creates: Collection[Create], snapshot: ClusterSnapshot) -> None:
-        """Measure the time from a workload's change to the order of its first pull."""
-        now = self._services.clocks.steady()
-        for intent in creates:
-            cache = snapshot.image_caches.get((intent.namespace, _owner(intent)[0]))
-            seen_at = self._reactions.pop(cache.workload, None) if cache is not None else None
-            if seen_at is not None:
-                self._services.metrics.reaction.observe(now - seen_at)
+            workload = "" if cache is None else cache.workload
+            if self._drafting.is_waited_for(workload) or workload in awaited:
+                self._drafting.react(workload)
+                awaited[workload] += 1
+            self._ordering.put((intent,), snapshot.taken_at, foremost=0 < awaited[workload] <= FOREMOST)
+        return tuple(removals)
 
     def _answered(self, result: WriteResult, ordered_at: float) -> None:
         """Heed what became of a pod that was created while looks went on."""
@@ -379,6 +345,7 @@ class Term:
     async def in_background(self) -> None:
         """Write what no decision waits for, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._drafting.run(), name="deliver")
             group.create_task(self._scribe.run(), name="scribe")
             group.create_task(self._ordering.run(), name="order pods")
             group.create_task(self._remember(), name="remember")

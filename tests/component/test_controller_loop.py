@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from prewarm.model.intents import CONFIG_MAPS, IMAGE_CACHES, LEASES, NODE_IMAGES, NODES, PODS
+from prewarm.model.intents import CONFIG_MAPS, DEPLOYMENTS, IMAGE_CACHES, LEASES, NODE_IMAGES, NODES, PODS
 from tests.support.controlling import NAMESPACE, Instance, image_cache, instance
 from tests.support.fake_api_server import FakeApiServer, Hang, Refuse
-from tests.support.manifests import node, pod
+from tests.support.manifests import Object, node, pod
 
 TIMEOUT_SECONDS = 20.0
 IMAGE = "registry.example/web:v1"
@@ -208,6 +208,48 @@ async def test_memory_that_cannot_be_stored_is_tried_again_and_stops_nothing(ser
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await server.until(lambda: server.count("patch", CONFIG_MAPS) >= 2)
         assert running.lease.leading.is_set()
+
+
+async def test_an_image_cache_that_is_being_written_keeps_no_other_rollout_waiting(server: FakeApiServer) -> None:
+    hang = Hang()
+    async with instance(server) as running:
+        await leading(running)
+        server.fail_next("patch", IMAGE_CACHES, hang)
+        server.put(DEPLOYMENTS, announced("slow"))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: server.count("patch", IMAGE_CACHES) == 1)
+            server.put(DEPLOYMENTS, announced("quick"))
+            await server.until(lambda: pulled_for(server) == {"quick"})
+            hang.released.set()
+            await server.until(lambda: pulled_for(server) == {"quick", "slow"})
+
+
+def announced(name: str) -> Object:
+    """A paused Deployment that was never rolled out: its pods come, nobody knows when."""
+    container = {"name": "app", "image": f"registry.example/{name}:v2"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "annotations": {"prewarm.dev/enabled": "true"},
+        },
+        "spec": {
+            "replicas": 1,
+            "paused": True,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def pulled_for(server: FakeApiServer) -> set[str]:
+    """Deployments for which pods were asked for that pull."""
+    asked = b"".join(request.body for request in server.asked("create", PODS))
+    return {name for name in ("quick", "slow") if f"registry.example/{name}:v2".encode() in asked}
 
 
 async def test_a_node_that_comes_later_is_pulled_to_as_well(server: FakeApiServer) -> None:

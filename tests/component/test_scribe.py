@@ -55,3 +55,25 @@ async def test_of_a_record_and_its_deletion_only_the_newer_is_written(*, deleted
         await asyncio.gather(writing, return_exceptions=True)
         assert server.count("patch", NODE_IMAGES) == (not deleted_last)
         assert server.count("delete", NODE_IMAGES) == deleted_last
+
+
+async def test_what_only_tells_waits_while_the_scribe_rests_and_nothing_else_does() -> None:
+    status = Apply(IMAGE_CACHES, "shop", "base", {"status": {"active": 1}}, subresource="status")
+    event = RecordEvent(IMAGE_CACHES, "shop", "base", "uid-base", "PullsFailed", "1 pair failed")
+    record = Apply(NODE_IMAGES, "", "node-a", {"metadata": {"name": "node-a"}})
+    async with FakeApiServer.running() as server, connected(server) as client:
+        server.put(IMAGE_CACHES, {"metadata": {"name": "base", "namespace": "shop"}})
+        store = Store()
+        scribe = Scribe(Execution(Writer(client), store, feeds(store), Metrics(version="test")))
+        scribe.rest(True)
+        scribe.put([status, event, record, Delete(PODS, "shop", "a")])
+        writing = asyncio.create_task(scribe.run())
+        await server.until(lambda: server.count("delete", PODS) == 1)
+        assert len(server.requests) == 1
+        scribe.rest(False)
+        await server.until(lambda: len(server.requests) >= 4)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        assert server.count("create", EVENTS) == 1
+        assert server.count("patch", NODE_IMAGES) == 1
+        assert server.count("patch", IMAGE_CACHES) == 1

@@ -1,9 +1,17 @@
 """Intentions are planned at once; everything else within its share of the processor."""
 
+import pytest
 from msgspec.structs import replace
 
 from prewarm.cluster.changes import Changes
-from prewarm.controller.pacing import PROGRESS_SHARE, SURROUNDINGS_SHARE, URGENT_SECONDS, Due, Pace
+from prewarm.controller.pacing import (
+    CREDIT_SECONDS,
+    LASTING_SHARE,
+    PROGRESS_SHARE,
+    SURROUNDINGS_SHARE,
+    URGENT_SECONDS,
+    Pace,
+)
 from prewarm.model.nodes import Node
 from prewarm.model.plans import Candidates, Demand, DemandPlan, NewNodes, Plan, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
@@ -28,65 +36,79 @@ def started(*, took: float = 0.0, plan: Plan | None = None) -> Pace:
     """A pace that planned everything at time 0."""
     pace = Pace(RESYNC)
     due = pace.due(Changes(), snapshot(), 0.0)
-    assert due.workloads is None
+    assert due.everything
     pace.planned(due, plan or Plan(), 0.0, took)
     return pace
+
+
+def only(*keys: WorkloadKey) -> Plan:
+    """A plan for some workloads that need nothing."""
+    return Plan(only=keys)
 
 
 def test_everything_is_planned_first_and_at_each_resync() -> None:
     pace = started()
     assert not pace.due(Changes(), snapshot(), 1.0)
-    assert pace.due(Changes(), snapshot(), RESYNC).workloads is None
+    assert pace.due(Changes(), snapshot(), RESYNC).everything
 
 
 def test_a_changed_template_is_planned_at_once_however_long_planning_takes() -> None:
     pace = started(took=10.0)
     due = pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 10.0)
-    assert due == Due(frozenset({WEB}), frozenset({WEB}))
+    assert (due.urgent, due.others) == ((WEB,), ())
 
 
-def test_many_changed_templates_are_planned_a_few_at_a_time_each_once() -> None:
-    keys = [WorkloadKey("Deployment", "shop", f"web-{number}") for number in range(7)]
-    before = cluster(workloads=[replace(V1, key=key) for key in keys])
+KEYS = [WorkloadKey("Deployment", "shop", f"web-{number}") for number in range(7)]
+
+
+def many(workload: Workload) -> ClusterSnapshot:
+    return cluster(workloads=[replace(workload, key=key) for key in KEYS])
+
+
+def following() -> Pace:
+    """A pace that planned many workloads."""
     pace = Pace(RESYNC)
-    pace.planned(pace.due(Changes(), before, 0.0), Plan(), 0.0, 0.0)
-    pace.planned(Due(frozenset({keys[0]})), Plan(), 1.0, 1.0 + URGENT_SECONDS / 3.5)
-    after = cluster(workloads=[replace(V2, key=key) for key in keys])
-    looks = [pace.due(Changes(workloads=frozenset(keys)), after, 2.0)]
-    while looks[-1].waiting:
+    pace.planned(pace.due(Changes(), many(V1), 0.0), Plan(), 0.0, 0.0)
+    return pace
+
+
+def test_changed_templates_for_which_a_look_has_no_time_stay_due_each_until_it_is_planned() -> None:
+    pace, after = following(), many(V2)
+    due = pace.due(Changes(workloads=frozenset(KEYS)), after, 2.0)
+    assert due.urgent == tuple(KEYS)
+    planned: list[WorkloadKey] = []
+    while due := pace.due(Changes(), after, 2.0):
+        assert pace.urgent
         assert pace.wake_at() == 0.0
-        pace.planned(looks[-1], Plan(), 2.0 - len(looks[-1].urgent) * URGENT_SECONDS / 3.5, 2.0)
-        looks.append(pace.due(Changes(), after, 2.0))
-    planned = [key for due in looks for key in due.urgent]
-    assert [len(due.urgent) for due in looks] == [3, 3, 1]
-    assert sorted(planned) == keys
-    assert not pace.due(Changes(), after, 2.0)
+        # Whoever plans takes them in an order of its own.
+        planned += due.urgent[-2:]
+        pace.planned(due, only(*due.urgent[-2:]), 2.0, 2.0)
+    assert sorted(planned) == KEYS
+    assert not pace.urgent
+
+
+def test_while_changed_templates_wait_nothing_else_is_planned() -> None:
+    pace, after = following(), many(V2)
+    pace.plan_again(KEYS[:3])
+    due = pace.due(Changes(workloads=frozenset(KEYS[3:])), after, 2.0)
+    assert (due.urgent, due.others) == (tuple(KEYS[3:]), ())
+    pace.planned(due, only(*KEYS[3:]), 2.0, 2.0)
+    assert pace.due(Changes(), after, pace.wake_at()).others == tuple(KEYS[:3])
 
 
 def test_looks_that_take_long_for_other_reasons_plan_more_at_a_time() -> None:
-    keys = [WorkloadKey("Deployment", "shop", f"web-{number}") for number in range(50)]
-    pace = Pace(RESYNC)
-    pace.planned(pace.due(Changes(), cluster(workloads=[replace(V1, key=key) for key in keys]), 0.0), Plan(), 0.0, 0.0)
-    pace.planned(Due(frozenset({keys[0]})), Plan(), 1.0, 1.0 + URGENT_SECONDS)
-    after = cluster(workloads=[replace(V2, key=key) for key in keys])
-    first = pace.due(Changes(workloads=frozenset(keys)), after, 2.0)
-    pace.planned(first, Plan(), 2.0, 2.0 + URGENT_SECONDS)
+    pace, after = following(), many(V2)
+    due = pace.due(Changes(workloads=frozenset(KEYS)), after, 2.0)
+    assert due.seconds == URGENT_SECONDS
+    pace.planned(due, only(KEYS[0]), 2.0, 2.0 + URGENT_SECONDS)
     late = 2.0 + URGENT_SECONDS + 20 * URGENT_SECONDS
-    second = pace.due(Changes(), after, late)
-    assert len(first.urgent) == 1
-    assert len(second.urgent) >= 39
-
-
-def test_a_plan_that_takes_longer_than_a_look_may_is_made_all_the_same() -> None:
-    pace = started(took=0.0)
-    pace.planned(Due(frozenset({WEB})), Plan(), 1.0, 1.0 + 5 * URGENT_SECONDS)
-    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 2.0).urgent == {WEB}
+    assert pace.due(Changes(), after, late).seconds >= 39 * URGENT_SECONDS
 
 
 def test_an_annotation_is_an_intention_too() -> None:
     pace = started(took=10.0)
     opted_out = replace(V1, annotations={"prewarm.dev/enabled": "false"})
-    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(opted_out), 10.0).urgent == {WEB}
+    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(opted_out), 10.0).urgent == (WEB,)
 
 
 def test_progress_of_a_rollout_keeps_to_its_share() -> None:
@@ -96,7 +118,37 @@ def test_progress_of_a_rollout_keeps_to_its_share() -> None:
     assert not pace.due(changes, snapshot(), took + 0.1)
     at = pace.wake_at()
     assert took / at <= PROGRESS_SHARE + 1e-9
-    assert pace.due(Changes(), snapshot(), at) == Due(frozenset({WEB}), frozenset())
+    assert pace.due(Changes(), snapshot(), at).others == (WEB,)
+
+
+def test_workloads_that_go_on_take_turns() -> None:
+    pace, now = following(), many(V1)
+    assert not pace.due(Changes(workloads=frozenset(KEYS[:3])), now, 0.1)
+    pace.due(Changes(workloads=frozenset(KEYS[3:])), now, 0.1)
+    due = pace.due(Changes(workloads=frozenset(KEYS)), now, pace.wake_at())
+    assert due.others == tuple(KEYS)
+    ended = pace.wake_at() + 0.01
+    pace.planned(due, only(KEYS[0], KEYS[1]), ended - 0.01, ended)
+    pace.due(Changes(workloads=frozenset(KEYS[:1])), now, ended)
+    assert pace.due(Changes(), now, pace.wake_at()).others == (*KEYS[2:], KEYS[0])
+
+
+def test_following_many_rollouts_takes_less_in_the_long_run() -> None:
+    pace, now = following(), many(V1)
+    changes = Changes(workloads=frozenset(KEYS))
+    spent, at, early, took = 0.0, 0.0, 0.0, 0.1
+    while at < 100 * CREDIT_SECONDS / LASTING_SHARE:
+        due = pace.due(changes, now, at)
+        if due.everything:
+            pace.planned(due, Plan(), at, at)
+        elif due:
+            pace.planned(due, only(due.others[0]), at, at + took)
+            at, spent = at + took, spent + took
+        if not early and spent >= CREDIT_SECONDS:
+            early = spent / at
+        at = max(at + 0.01, min(pace.wake_at(), at + 1.0))
+    assert early == pytest.approx(PROGRESS_SHARE, rel=0.1)
+    assert spent / at == pytest.approx(LASTING_SHARE, rel=0.1)
 
 
 def test_the_rest_of_the_cluster_concerns_only_plans_that_could_change() -> None:
@@ -108,7 +160,7 @@ def test_the_rest_of_the_cluster_concerns_only_plans_that_could_change() -> None
     assert not busy.due(nodes, snapshot(), took + 0.1)
     at = busy.wake_at()
     assert took / at <= SURROUNDINGS_SHARE + 1e-9
-    assert busy.due(Changes(), snapshot(), at).workloads == frozenset({WEB})
+    assert busy.due(Changes(), snapshot(), at).others == (WEB,)
 
 
 def test_a_node_that_joins_is_looked_at_soon_if_pods_wait_for_one() -> None:
@@ -119,22 +171,22 @@ def test_a_node_that_joins_is_looked_at_soon_if_pods_wait_for_one() -> None:
     pace = started(took=took, plan=waiting)
     joined = replace(snapshot(), taken_at=1000.0, nodes={"node-a": Node("node-a", created_at=999.0)})
     assert not pace.due(Changes(nodes=frozenset({"node-a"})), joined, took + 0.1)
-    assert pace.due(Changes(), joined, took * (1 / PROGRESS_SHARE)).workloads == frozenset({WEB})
+    assert pace.due(Changes(), joined, took * (1 / PROGRESS_SHARE)).others == (WEB,)
 
 
 def test_a_policy_may_cover_anything() -> None:
-    assert started(took=10.0).due(Changes(policies=frozenset({"default"})), snapshot(), 10.0).workloads is None
+    assert started(took=10.0).due(Changes(policies=frozenset({"default"})), snapshot(), 10.0).everything
 
 
 def test_what_failed_is_planned_again() -> None:
     pace = started()
     pace.plan_again([WEB])
-    assert pace.due(Changes(), snapshot(), 1.0).workloads == frozenset({WEB})
+    assert pace.due(Changes(), snapshot(), 1.0).others == (WEB,)
 
 
 def test_a_workload_that_went_is_planned_once_more() -> None:
     pace = started(took=10.0)
-    assert pace.due(Changes(workloads=frozenset({WEB})), cluster(), 10.0).urgent == {WEB}
+    assert pace.due(Changes(workloads=frozenset({WEB})), cluster(), 10.0).urgent == (WEB,)
 
 
 def test_what_comes_by_the_clock_is_planned_when_it_is_time() -> None:
@@ -142,6 +194,6 @@ def test_what_comes_by_the_clock_is_planned_when_it_is_time() -> None:
     pace = started(plan=Plan(later=((WEB, at),)))
     assert not pace.due(Changes(), replace(snapshot(), taken_at=at - 1.0), 49.0)
     due = pace.due(Changes(), replace(snapshot(), taken_at=at), 50.0)
-    assert due == Due(frozenset({WEB}), frozenset())
-    pace.planned(due, Plan(only=(WEB,)), 50.0, 50.0)
+    assert due.others == (WEB,)
+    pace.planned(due, only(WEB), 50.0, 50.0)
     assert not pace.due(Changes(), replace(snapshot(), taken_at=at), 50.1)

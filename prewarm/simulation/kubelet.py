@@ -125,7 +125,9 @@ class Kubelet:
             worker.begin()
 
     def _admit(self, spec: PodSpec) -> admission.Rejection | None:
-        active = [worker.spec.requests for worker in self._workers.values() if worker.stage is not Stage.DONE]
+        # filterOutInactivePods: a pod whose containers have all been stopped takes no room, though its object is there.
+        ended = (Stage.TERMINATED, Stage.DONE)
+        active = [worker.spec.requests for worker in self._workers.values() if worker.stage not in ended]
         return admission.check(spec, self.profile, active, disk_pressure=self.collector.disk_pressure)
 
     def change(self, spec: PodSpec) -> None:

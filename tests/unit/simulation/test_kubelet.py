@@ -124,6 +124,19 @@ def test_ended_pods_make_room_for_others() -> None:
     assert scene.statuses("three")[-1].status.phase == "Running"
 
 
+def test_a_pod_that_is_seen_to_have_ended_makes_room_though_its_object_is_there() -> None:
+    """The scheduler counts it no more from then on."""
+    scene = Scene(replace(NODE, max_pods=1))
+    scene.fleet.pod_bound(pod("one"))
+    scene.until(20)
+    scene.fleet.pod_deleted("one", 30.0, 2)
+    while scene.statuses("one")[-1].status.phase not in {"Succeeded", "Failed"}:
+        scene.after(0.01)
+    scene.fleet.pod_bound(pod("two"))
+    scene.after(20)
+    assert scene.statuses("two")[-1].status.phase == "Running"
+
+
 @pytest.mark.parametrize(
     ("effect", "phase"), [(TaintEffect.NO_EXECUTE, "Failed"), (TaintEffect.NO_SCHEDULE, "Running")]
 )

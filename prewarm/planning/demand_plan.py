@@ -132,12 +132,14 @@ def _choose(
     withheld = (
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )
+    waste = policy.max_waste if demand.trigger in _ONE_REVISION else 1.0
     if to is not None and is_steered:
-        return select_steered(prospects, to.nodes, where.later, withheld), unless_withheld(to, withheld)
+        chosen = select_steered(prospects, to.nodes, where.later, withheld, waste)
+        return chosen, unless_withheld(to, withheld, chosen)
     limits = Limits(
         policy.coverage,
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
-        waste=policy.max_waste if demand.trigger in _ONE_REVISION else 1.0,
+        waste=waste,
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
     return select(prospects, limits, withheld=withheld), to

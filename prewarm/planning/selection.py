@@ -141,25 +141,32 @@ def _paying(
 ) -> tuple[frozenset[str], SkipReason]:
     """New nodes that can be pulled on without too many pulls in vain, and why the others cannot.
 
-    The likeliest used come first, while no more than a share of all pulls, earlier ones included, or one of a few, is
-    expected to be in vain. Where these catch fewer landings than they miss, only such are left that keep to the share
-    each by itself: the demand is unpredictable, and there is nothing that an uncertain pull would complete.
+    Where these catch fewer landings than they miss, only such are left that keep to the share each by itself: the
+    demand is unpredictable, and there is nothing that an uncertain pull would complete.
+    """
+    paying = without_waste(prospects, fresh, waste)
+    caught = covered + sum(prospect.probability for prospect in fresh if prospect.name in paying)
+    if caught >= UNPREDICTABLE * sum(prospect.probability for prospect in prospects):
+        return paying, SkipReason.BEYOND_WASTE
+    alone = frozenset(prospect.name for prospect in fresh if prospect.vain <= waste + _ROUNDING)
+    return alone, SkipReason.UNPREDICTABLE
+
+
+def without_waste(prospects: list[Prospect], fresh: list[Prospect], waste: float) -> frozenset[str]:
+    """The likeliest used of new nodes, while no more than a share of all pulls is expected to be in vain.
+
+    Earlier pulls count; of a few pulls one may be in vain.
     """
     vain = sum(prospect.vain for prospect in prospects if prospect.ours)
     pulls = sum(prospect.ours for prospect in prospects)
-    by_use = sorted(fresh, key=lambda prospect: (prospect.vain, prospect.name))
-    paying: list[Prospect] = []
-    for prospect in by_use:
+    paying: list[str] = []
+    for prospect in sorted(fresh, key=lambda prospect: (prospect.vain, prospect.name)):
         vain, pulls = vain + prospect.vain, pulls + 1
         allowed = max(waste * pulls, ONE_IN_VAIN if waste else 0.0)
         if prospect.vain > waste + _ROUNDING and vain > allowed + _ROUNDING:
             break
-        paying.append(prospect)
-    caught = covered + sum(prospect.probability for prospect in paying)
-    if caught >= UNPREDICTABLE * sum(prospect.probability for prospect in prospects):
-        return frozenset(prospect.name for prospect in paying), SkipReason.BEYOND_WASTE
-    alone = frozenset(prospect.name for prospect in paying if prospect.vain <= waste + _ROUNDING)
-    return alone, SkipReason.UNPREDICTABLE
+        paying.append(prospect.name)
+    return frozenset(paying)
 
 
 def _worth_listing(prospect: Prospect) -> bool:

@@ -13,7 +13,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steer, Steering, SteerState
 from prewarm.placement import Choice, ClusterArrays, ExpectedImage, reachable, steerable_nodes
 from prewarm.planning.landing import coming_at_once
-from prewarm.planning.selection import UNLIKELY, UNPREDICTABLE, Prospect, Selection, settled
+from prewarm.planning.selection import UNLIKELY, UNPREDICTABLE, Prospect, Selection, settled, without_waste
 
 STEERED_KINDS = frozenset(
     {"Deployment", "ReplicaSet", "StatefulSet", "Rollout", "CloneSet", "AdvancedStatefulSet", "CronJob", "Job"}
@@ -114,15 +114,16 @@ def is_outweighed(demand: Demand, chances: Mapping[str, float]) -> bool:
     return caught < UNPREDICTABLE * sum(chances.values())
 
 
-def unless_withheld(to: Steering, withheld: SkipReason | None) -> Steering:
-    """What is left of it where nothing new is pulled."""
+def unless_withheld(to: Steering, withheld: SkipReason | None, selection: Selection) -> Steering:
+    """What is left of it: nothing where nothing new is pulled, and no nodes that are neither warm nor pulled on."""
     if withheld is None:
-        return to
+        nodes = tuple(name for name in to.nodes if selection.reasons.get(name) is not SkipReason.BEYOND_WASTE)
+        return replace(to, nodes=nodes, needed=min(to.needed, ceil(len(nodes) / 2)))
     return Steering(SteerState.OUTWEIGHED if withheld is SkipReason.UNPREDICTABLE else SteerState.WITHHELD)
 
 
 def select_steered(
-    prospects: list[Prospect], nodes: Collection[str], pods: int, withheld: SkipReason | None
+    prospects: list[Prospect], nodes: Collection[str], pods: int, withheld: SkipReason | None, waste: float = 1.0
 ) -> Selection:
     """The nodes that pods are steered to, and those where we pulled already.
 
@@ -133,7 +134,14 @@ def select_steered(
         nodes: to which the pods are steered.
         pods: that a pull can help.
         withheld: why nothing new is pulled.
+        waste: share of the pulls that may be expected to be in vain: where room is tight, who leaves decides.
     """
+    wanted_new = [
+        one
+        for one in prospects
+        if one.name in nodes and one.probability >= UNLIKELY and settled(one) is None and not one.ours
+    ]
+    paying = without_waste(prospects, wanted_new, waste)
     waiting = sum(one.ours and not one.pod_pulls and one.probability >= UNLIKELY for one in prospects)
     chosen: set[str] = set()
     reasons: dict[str, SkipReason] = {}
@@ -149,6 +157,8 @@ def select_steered(
             reasons[prospect.name] = SkipReason.STEERED_ELSEWHERE
         elif why is None and (withheld is not None or not wanted):
             reasons[prospect.name] = withheld or SkipReason.UNLIKELY
+        elif why is None and prospect.name not in paying:
+            reasons[prospect.name] = SkipReason.BEYOND_WASTE
         elif why is None and added >= pods - waiting:
             reasons[prospect.name] = SkipReason.BEYOND_OVERPROVISION
         elif why is None:

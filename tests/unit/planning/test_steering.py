@@ -16,6 +16,8 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steer, Steering, SteerState
 from prewarm.model.workloads import Workload
 from prewarm.planning import plan
+from prewarm.planning.selection import Prospect
+from prewarm.planning.steering import select_steered, unless_withheld
 from tests.support.clusters import WEB, cluster, deployment, node, template
 
 IMAGE = "registry.test/web:v2"
@@ -149,3 +151,16 @@ def test_the_label_is_the_workloads_and_its_value_the_revisions() -> None:
     assert found.value != later.value
     assert found.label.startswith("steer.prewarm.dev/")
     assert len(found.label.partition("/")[2]) <= 63
+
+
+def test_pods_are_steered_to_no_node_where_a_pull_would_rather_be_in_vain() -> None:
+    prospects = [Prospect(f"n{index}", 1.0, (IMAGE,), vain=0.02) for index in range(10)]
+    prospects += [Prospect(f"full{index}", 0.4, (IMAGE,), vain=0.6) for index in range(10)]
+    names = [one.name for one in prospects]
+    found = select_steered(prospects, names, 20, None, waste=0.1)
+    assert {name for name in found.chosen if name.startswith("n")} == {f"n{index}" for index in range(10)}
+    assert len(found.chosen) <= 12
+    assert set(found.reasons.values()) == {SkipReason.BEYOND_WASTE}
+    left = unless_withheld(Steering(SteerState.STEERED, tuple(names), 10, "label", "value"), None, found)
+    assert set(left.nodes) == found.chosen
+    assert left.needed <= len(left.nodes) / 2 + 1

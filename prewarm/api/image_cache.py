@@ -142,8 +142,8 @@ class Attempts(ApiModel):
     """How long and how often a pull is tried."""
 
     timeout_seconds: Annotated[int | None, Field(strict=True, ge=10, le=86_400)] = None
-    """Seconds after which a pull counts as failed. One that the kubelet has begun cannot be stopped: it is waited for as
-    long again, at most a minute, and counts as what comes of it. Default: the controller's setting (600)."""
+    """Seconds after which a pull counts as failed. One that the kubelet has begun cannot be stopped: it is waited for
+    as long again, at most a minute, and counts as what comes of it. Default: the controller's setting (600)."""
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 5
     """Attempts for each pair of image and node in a row, with growing pauses; after that one attempt an hour and
     at each refresh, or none with completion Once."""

@@ -75,11 +75,15 @@ class Drafting:
             self._seen_at.setdefault(key, seen_at)
         started, taken = self._clocks.steady(), self._clocks.processor()
         planner = Planner(snapshot, history, seed=SEED, memory=self.warmth, unsteerable=obstacle)
-        made = await (self._everything(planner, snapshot) if due.everything else self._some(planner, due, snapshot))
+        costs: dict[WorkloadKey, float] = {}
+        if due.everything:
+            made = await self._everything(planner, snapshot)
+        else:
+            made = await self._some(planner, due, snapshot, costs)
         ended = self._clocks.steady()
         # Its share is one of the processor: on a busy machine, waiting for it must not make the next plan wait, too.
         spent = min(ended - started, self._clocks.processor() - taken)
-        self._pace.planned(due, made, ended - spent, ended)
+        self._pace.planned(due, made, ended - spent, ended, costs)
         return made
 
     async def _everything(self, planner: Planner, snapshot: ClusterSnapshot) -> Plan:
@@ -90,15 +94,18 @@ class Drafting:
         self._deliver(made, snapshot, self._seconds)
         return made
 
-    async def _some(self, planner: Planner, due: Due, snapshot: ClusterSnapshot) -> Plan:
-        """One workload after the other, for as long as this look may take."""
+    async def _some(
+        self, planner: Planner, due: Due, snapshot: ClusterSnapshot, costs: dict[WorkloadKey, float]
+    ) -> Plan:
+        """One workload after the other, for as long as this look may take; notes in `costs` how long each takes."""
         until = self._clocks.steady() + due.seconds
         parts: list[Plan] = []
         for key in self._in_order(planner, due):
             started = self._clocks.steady()
             part = planner.plan((key,))
             parts.append(part)
-            self._deliver(part, snapshot, self._clocks.steady() - started)
+            costs[key] = self._clocks.steady() - started
+            self._deliver(part, snapshot, costs[key])
             # What was said is on its way before the next is thought of.
             await asyncio.sleep(0)
             if self._clocks.steady() >= until:

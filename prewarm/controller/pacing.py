@@ -1,6 +1,6 @@
 """Which workloads to plan now: changed intentions at once, everything else within a share of the processor."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
@@ -25,6 +25,8 @@ LASTING_SHARE = 0.05
 """The same in the long run: a rollout is followed closely, fifty at once take their turns."""
 CREDIT_SECONDS = 2.0
 """Processor time for which following rollouts may take more than its share in the long run."""
+CHEAP_SECONDS = 0.002
+"""Plans that take less than this cost the same."""
 SURROUNDINGS_GAP_SECONDS = 2.0
 SURROUNDINGS_SHARE = 0.03
 """Most of one processor that following the rest of the cluster may take, for plans that could change with it."""
@@ -39,7 +41,7 @@ class Due(Struct, frozen=True):
     urgent: tuple[WorkloadKey, ...] = ()
     """Workloads whose owners asked for something new, those seen first in front. Where there are any, others wait."""
     others: tuple[WorkloadKey, ...] = ()
-    """Workloads that go on, or whose surroundings did, those that wait longest in front."""
+    """Workloads that go on, or whose surroundings did, those that wait longest for what they cost in front."""
     seconds: float = 0.0
     """How long planning some of them should take in this look; one is planned in any case."""
 
@@ -60,8 +62,10 @@ class Pace:
         self._planned_at = 0.0
         self._active: set[WorkloadKey] = set()
         self._expecting: set[WorkloadKey] = set()
-        self._progressed: dict[WorkloadKey, None] = {}
-        """Workloads that went on since they were planned, in the order in which they first did."""
+        self._progressed: dict[WorkloadKey, float] = {}
+        """Workloads that went on since they were planned, and when they first did."""
+        self._costs: dict[WorkloadKey, float] = {}
+        """Seconds that the last plan of each active workload took."""
         self._progress_at = 0.0
         self._credit = CREDIT_SECONDS
         self._credited_at = 0.0
@@ -82,7 +86,7 @@ class Pace:
 
     def plan_again(self, workloads: Collection[WorkloadKey]) -> None:
         """Plan these next time: what followed from their last plan failed."""
-        self._progressed.update(dict.fromkeys(sorted(workloads)))
+        self._follow(workloads, self._planned_at)
 
     def due(self, changes: Changes, snapshot: ClusterSnapshot, now: float) -> Due:
         """What to plan now that these changes came."""
@@ -95,22 +99,34 @@ class Pace:
             return Due(everything=True, urgent=tuple(self._urgent))
         rest = now - self._planned_at if self._urgent else 0.0
         self._note(changes.workloads, snapshot)
-        self._follow(changes.workloads - self._urgent.keys())
+        self._follow(changes.workloads - self._urgent.keys(), now)
         if any(_joins(snapshot.nodes.get(name), snapshot.taken_at) for name in changes.nodes):
             # Pods that fit nowhere will be there as soon as the node takes pods: it should be warm by then.
-            self._follow(self._expecting)
+            self._follow(self._expecting, now)
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
         if self._urgent:
             return Due(urgent=tuple(self._urgent), seconds=max(URGENT_SECONDS, URGENT_SHARE * rest))
         return Due(others=self._others(snapshot.taken_at, now), seconds=OTHERS_SECONDS)
 
-    def planned(self, due: Due, plan: Plan, started: float, ended: float) -> None:
-        """Take note of a plan for what was due, or for some of it, and of what it cost."""
+    def planned(
+        self, due: Due, plan: Plan, started: float, ended: float, costs: Mapping[WorkloadKey, float] = {}
+    ) -> None:
+        """Take note of a plan for what was due, or for some of it, and of what it cost.
+
+        Args:
+            due: what was due.
+            plan: for all, or for some of it.
+            started: when.
+            ended: when.
+            costs: seconds that workloads took one by one, as far as that is known.
+        """
         done = self._all_known() if plan.only is None else frozenset(plan.only)
         needed = {entry.demand.workload for entry in plan.demands}
         self._active = (self._active - done) | needed
         self._expecting -= done
         self._expecting |= {entry.demand.workload for entry in plan.demands if entry.new_nodes}
+        self._costs.update(costs)
+        self._costs = {key: seconds for key, seconds in self._costs.items() if key in self._active}
         self._rest(due, done, ended - started, ended)
         for queue in (self._urgent, self._progressed, self._surrounded, self._later):
             for key in queue.keys() & done:
@@ -132,20 +148,28 @@ class Pace:
         queues = (self._urgent, self._progressed, self._surrounded, self._later)
         return frozenset(self._active | self._expecting).union(*queues)
 
-    def _follow(self, workloads: Collection[WorkloadKey]) -> None:
-        """Queue workloads that went on; what waits already keeps its place."""
+    def _follow(self, workloads: Collection[WorkloadKey], now: float) -> None:
+        """Queue workloads that went on."""
         for key in sorted(workloads):
-            self._progressed.setdefault(key)
+            self._progressed.setdefault(key, now)
+
+    def _impatience(self, key: WorkloadKey, now: float) -> tuple[float, float]:
+        """Who waits longest for what it costs comes first: all get about the same time, and cheap plans come often."""
+        waited = now - self._progressed[key]
+        return (-waited / max(CHEAP_SECONDS, self._costs.get(key, 0.0)), -waited)
 
     def _others(self, clock: float, now: float) -> tuple[WorkloadKey, ...]:
         """What nobody asked for, as far as it is time for it."""
         # By the snapshot's clock, which is the schedules'; the loop looks at it every half minute at least.
         found = dict.fromkeys(sorted(key for key, at in self._later.items() if at <= clock))
         if now >= self._progress_at:
-            found.update(self._progressed)
+            found.update(dict.fromkeys(sorted(self._progressed, key=lambda key: self._impatience(key, now))))
         if now >= self._surroundings_at:
             if self._surroundings and not self._surrounded:
-                self._surroundings, self._surrounded = False, dict.fromkeys(sorted(self._active))
+                self._surroundings, self._surrounded = (
+                    False,
+                    dict.fromkeys(sorted(self._active - self._progressed.keys())),
+                )
             found.update(self._surrounded)
         return tuple(found)
 

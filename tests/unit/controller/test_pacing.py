@@ -28,7 +28,12 @@ def snapshot(workload: Workload = V1) -> ClusterSnapshot:
 
 def needed(workload: Workload) -> Plan:
     """A plan that asks for something."""
-    demand = Demand(WEB, "uid", Trigger.ROLLOUT, "rev", ("web:v2",), workload.template, ())
+    return needed_by(WEB, workload)
+
+
+def needed_by(key: WorkloadKey, workload: Workload = V1) -> Plan:
+    """The same, for a workload of this name."""
+    demand = Demand(key, "uid", Trigger.ROLLOUT, "rev", ("web:v2",), workload.template, ())
     return Plan((DemandPlan(demand, Candidates(()), ()),))
 
 
@@ -124,13 +129,28 @@ def test_progress_of_a_rollout_keeps_to_its_share() -> None:
 def test_workloads_that_go_on_take_turns() -> None:
     pace, now = following(), many(V1)
     assert not pace.due(Changes(workloads=frozenset(KEYS[:3])), now, 0.1)
-    pace.due(Changes(workloads=frozenset(KEYS[3:])), now, 0.1)
+    pace.due(Changes(workloads=frozenset(KEYS[3:])), now, 0.15)
     due = pace.due(Changes(workloads=frozenset(KEYS)), now, pace.wake_at())
     assert due.others == tuple(KEYS)
     ended = pace.wake_at() + 0.01
     pace.planned(due, only(KEYS[0], KEYS[1]), ended - 0.01, ended)
     pace.due(Changes(workloads=frozenset(KEYS[:1])), now, ended)
     assert pace.due(Changes(), now, pace.wake_at()).others == (*KEYS[2:], KEYS[0])
+
+
+def test_what_costs_ten_times_as_much_waits_ten_times_as_long() -> None:
+    pace, now = following(), many(V1)
+    cheap, dear = KEYS[1], KEYS[0]
+    pace.plan_again([cheap, dear])
+    due = pace.due(Changes(), now, 1.0)
+    both = Plan((*needed_by(cheap).demands, *needed_by(dear).demands), only=(dear, cheap))
+    pace.planned(due, both, 1.0, 1.0, {cheap: 0.01, dear: 0.1})
+    pace.due(Changes(workloads=frozenset({dear})), now, 10.0)
+    pace.due(Changes(workloads=frozenset({cheap})), now, 18.0)
+    assert pace.due(Changes(), now, 19.0).others == (cheap, dear)
+    pace.planned(pace.due(Changes(), now, 19.0), replace(needed_by(cheap), only=(cheap,)), 19.0, 19.0)
+    pace.due(Changes(workloads=frozenset({cheap})), now, 19.5)
+    assert pace.due(Changes(), now, 20.0).others == (dear, cheap)
 
 
 def test_following_many_rollouts_takes_less_in_the_long_run() -> None:

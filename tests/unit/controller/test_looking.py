@@ -30,6 +30,10 @@ def looks() -> Looks:
     return Looks(PullerSettings(), PullerMemory(), Clocks(lambda: NOW, lambda: 0.0))
 
 
+def refusals(found: Looks) -> list[str]:
+    return [refusal.message for refusal in found.memory.refusals]
+
+
 async def test_a_look_that_judges_much_for_the_first_time_leaves_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -66,7 +70,7 @@ async def test_answers_that_come_during_a_look_count_after_it(monkeypatch: pytes
     look = asyncio.create_task(found.look(snapshot(), History()))
     await asyncio.to_thread(begun.wait, 20.0)
     found.heed(WriteResult(creates[0], WriteOutcome.REFUSED, message="exceeded quota"), NOW)
-    assert found.memory.refusals == ()
+    assert refusals(found) == []
     go_on.set()
     await look
-    assert [refusal.message for refusal in found.memory.refusals] == ["exceeded quota"]
+    assert refusals(found) == ["exceeded quota"]

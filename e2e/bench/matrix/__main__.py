@@ -14,7 +14,7 @@ from e2e.bench.matrix.report import account, disagreement, figures, missed, tabl
 from e2e.cluster.gomodules import ToolError
 from e2e.cluster.processes import ProcessError
 
-_WIDTH = 140
+_WIDTH = 150
 
 
 def main(
@@ -63,9 +63,9 @@ async def _in_turn(shared: Ground, cell: Cell, slots: asyncio.Semaphore, console
 def _report(results: Sequence[CellResult], console: Console, *, explain: bool) -> bool:
     console.print(table(results))
     console.print(
-        "Known: share of the pods that two replays put on the same nodes, as the first plan says. "
-        "Hits: prewarm hit ratio, of the pods created after the first new one was ready, and of all. Start: p50 / p90 "
-        f"from a pod's\ncreation to its start; cold: of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
+        "Known: share of the pods that two replays put on the same nodes, as the first plan says.\nHits: prewarm hit "
+        "ratio, of the pods created after the first new one was ready, and of all.\nStart: p50 / p90 from a pod's "
+        f"creation to its start; cold: of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
         highlight=False,
     )
     short = [result for result in results if missed(result, figures(result))]

@@ -68,6 +68,8 @@ class Wanted:
 
         None where that may be any.
         """
+        if self is before:
+            return _NOTHING
         if self.everywhere != before.everywhere or self.rules() != before.rules():
             return None
         names = self.named.keys() | before.named.keys()

@@ -58,14 +58,17 @@ class Deferral(Struct):
 
     def _until(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
         """When the first of the pods, or the node without any, has waited long enough; -inf if one is not to wait."""
-        readings = work.readings_by_node.get(node, ())
-        if not all(_is_patient(reading, snapshot, work) for reading in readings):
-            return float("-inf")
+        readings = work.readings_by_node.get(node)
         # Of a pod under way there is nothing to tell yet; reading its node at every step takes time, too. Without a pod
         # it is the node's own list that says something new, such as an image's size, and goes on saying it.
-        return RECORD_SECONDS + min(
-            (self._since[reading.pod.uid, reading.settled] for reading in readings), default=self._listed_since[node]
-        )
+        if not readings:
+            return RECORD_SECONDS + self._listed_since[node]
+        first = float("inf")
+        for reading in readings:
+            if not _is_patient(reading, snapshot, work):
+                return float("-inf")
+            first = min(first, self._since[reading.pod.uid, reading.settled])
+        return RECORD_SECONDS + first
 
 
 def _is_patient(reading: Reading, snapshot: ClusterSnapshot, work: Work) -> bool:

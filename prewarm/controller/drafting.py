@@ -12,7 +12,9 @@ from prewarm.controller.execution import Execution
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.delivery import DeliveryMemory, deliver
+from prewarm.delivery.planned_cache import cache_key
 from prewarm.history import History
+from prewarm.model.intents import Intent
 from prewarm.model.plans import Plan
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import SteerState
@@ -129,7 +131,11 @@ class Drafting:
             seen_at = self._seen_at.pop(key, None)
             if seen_at is not None and key in needed:
                 self._reactions[str(key)] = seen_at
-        self._courier.put(deliver(made, snapshot, memory=self._memory), about)
+        owners = {cache_key(entry.demand): entry.demand.workload for entry in made.demands}
+        for intent in deliver(made, snapshot, memory=self._memory):
+            owner = owners.get((intent.namespace, intent.name)) or _owner_of_stored(intent, snapshot, about)
+            # One whose owner is gone is withdrawn by whichever plan comes next.
+            self._courier.put((intent,), () if owner is None else (owner,))
 
     def _answered(self, result: WriteResult, about: frozenset[WorkloadKey]) -> None:
         """Heed what became of an ImageCache that was written while plans went on."""
@@ -152,6 +158,12 @@ class Drafting:
         seen_at = self._reactions.pop(workload, None)
         if seen_at is not None:
             self._metrics.reaction.observe(self._clocks.steady() - seen_at)
+
+
+def _owner_of_stored(intent: Intent, snapshot: ClusterSnapshot, among: Collection[WorkloadKey]) -> WorkloadKey | None:
+    """The workload of an ImageCache that no demand asks for any more."""
+    stored = snapshot.image_caches.get((intent.namespace, intent.name))
+    return next((key for key in among if stored is not None and str(key) == stored.workload), None)
 
 
 def _together(parts: Collection[Plan]) -> Plan:

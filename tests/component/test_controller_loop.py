@@ -224,6 +224,17 @@ async def test_an_image_cache_that_is_being_written_keeps_no_other_rollout_waiti
             await server.until(lambda: pulled_for(server) == {"quick", "slow"})
 
 
+async def test_an_image_cache_that_could_not_be_written_is_planned_again(server: FakeApiServer) -> None:
+    async with instance(server) as running:
+        await leading(running)
+        server.fail_next("patch", IMAGE_CACHES, *[Refuse(500, "InternalError", "down")] * 2)
+        server.put(DEPLOYMENTS, announced("quick"))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await server.until(lambda: pulled_for(server) == {"quick"})
+        errors = running.metrics.registry.get_sample_value("prewarm_write_errors_total", {"intent": "Apply"})
+    assert errors == 1
+
+
 def announced(name: str) -> Object:
     """A paused Deployment that was never rolled out: its pods come, nobody knows when."""
     container = {"name": "app", "image": f"registry.example/{name}:v2"}

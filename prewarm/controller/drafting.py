@@ -1,6 +1,7 @@
 """Makes the plans that are due, the quickest first, and has what each says written while the next one is made."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
@@ -55,7 +56,8 @@ class Drafting:
         """Of changed intentions, when they were seen."""
         self._reactions: dict[str, float] = {}
         """The same of those that are planned, until their first pull is ordered."""
-        self._seconds = 0.0
+        self._seconds = math.inf
+        """Of the last plan of everything; the first one of a large cluster takes as long as nobody knows."""
 
     async def run(self) -> None:
         """Write until cancelled."""

@@ -199,7 +199,13 @@ def one_line(text: str, limit: int) -> str:
     if len(text) <= limit and text.isprintable() and "  " not in text and text == text.strip():
         return text
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+    return both_ends(line, limit)
+
+
+def both_ends(text: str, limit: int) -> str:
+    """At most `limit` characters of a text, from both ends: errors name things first, and their cause last."""
+    last = limit // 3
+    return text if len(text) <= limit else f"{text[: limit - last - 3]}...{text[-last:]}"
 
 
 def mapping(value: object) -> Mapping[str, object]:

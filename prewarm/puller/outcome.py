@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from prewarm.api.fields import both_ends
 from prewarm.model.images import canonical
 from prewarm.model.nodes import pull_identity
 from prewarm.model.pods import ContainerKind, ContainerPhase, ContainerStatus, Pod, PodPhase
@@ -126,7 +127,7 @@ def classify(message: str, image: str) -> FailureReason:
 
 def words(message: str) -> str:
     """The runtime's own words, without the kubelet's back-off prefix, which comes and goes between two syncs."""
-    return _BACK_OFF.sub("", message).strip()[:MAX_MESSAGE]
+    return both_ends(_BACK_OFF.sub("", message).strip(), MAX_MESSAGE)
 
 
 def read(pod: Pod, now: float, timeout_seconds: float, missing_secret: str = "") -> Reading:
@@ -193,7 +194,7 @@ def _result(
             if helper_image and _speaks_of(status.message, helper_image) and not _speaks_of(status.message, image):
                 said = f"helper image {helper_image}: {message}"[:MAX_MESSAGE]
                 return ImageResult(image, PullState.FAILED, FailureReason.HELPER_FAILED, said)
-            reason = classify(message, image)
+            reason = classify(status.message or status.reason, image)
             if status.reason == "InvalidImageName":
                 reason = FailureReason.INVALID_IMAGE
             return ImageResult(image, PullState.FAILED, reason, message)

@@ -162,3 +162,15 @@ def test_a_short_timeout_is_waited_for_once_more_and_no_longer() -> None:
 
     assert reasons(10.0 + 30) == {None}
     assert reasons(10.0 + 31) == {FailureReason.DEADLINE}
+
+
+def test_the_cause_is_found_and_told_behind_names_of_any_length() -> None:
+    """containerd repeats the image, and names the cause after it."""
+    image = f"registry.test/{'a' * 200}:v1"
+    said = f'failed to pull and unpack image "{image}": failed to resolve image: {image}: not found'
+    shape = PodShape((*pod().shape.containers[:1], ContainerShape("pull-0", image)))
+    failing = replace(pod(DONE, waiting(0, "ErrImagePull", f"rpc error: code = NotFound desc = {said}")), shape=shape)
+    (found,) = read(failing, 20.0, 600.0).results
+    assert found.reason is FailureReason.NOT_FOUND
+    assert len(found.message) <= 512
+    assert found.message.endswith(": not found")

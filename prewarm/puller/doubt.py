@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 
 from prewarm.model.images import canonical
 from prewarm.model.nodes import Evidence, Node, NodeImages
-from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import record_holds
 from prewarm.presence.evidence import images_started, listed_names
 from prewarm.presence.names import by_digest, keys
@@ -48,6 +49,8 @@ class Doubts:
     def __init__(self) -> None:
         self._unlisted: dict[str, Mapping[str, float]] = {}
         self._stale: set[str] = set()
+        self._used: tuple[Mapping[ObjectKey, Pod], frozenset[str]] | None = None
+        """Of the node that was asked about last."""
 
     def changed(self, names: Collection[str]) -> None:
         """Tell which nodes changed."""
@@ -76,5 +79,12 @@ class Doubts:
         since = found.get(name)
         if since is None or not is_doubtful(since, node, asked_at):
             return False
-        pods = snapshot.pods_by_node.get(node.name, {})
-        return not any(canonical(used) == name for pod in pods.values() for used, _ in images_started(pod))
+        return name not in self._used_on(node.name, snapshot)
+
+    def _used_on(self, node_name: str, snapshot: ClusterSnapshot) -> frozenset[str]:
+        """Images (canonical) that containers on the node use; read once for a hundred images of the node."""
+        pods = snapshot.pods_by_node.get(node_name, {})
+        if self._used is None or self._used[0] is not pods:
+            used = frozenset(canonical(image) for pod in pods.values() for image, _ in images_started(pod))
+            self._used = (pods, used)
+        return self._used[1]

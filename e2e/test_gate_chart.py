@@ -1,6 +1,8 @@
 """The gate as the chart installs it: what our own ServiceAccounts may write on a workload."""
 
+import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,24 @@ def test_our_accounts_change_no_workload_that_is_not_held(cluster: Cluster, held
 
 def test_a_person_is_not_bound_by_that(cluster: Cluster, held: str) -> None:
     assert attempt(cluster, "scale", "deployment/web", "-n", held, "--replicas=3") == ""
+
+
+async def test_the_cron_job_opens_what_has_expired_with_rights_of_its_own(cluster: Cluster, held: str) -> None:
+    if cluster.control_plane is None:
+        pytest.skip("needs a control plane that hands out tokens of service accounts to a process outside of it")
+    account = f"{RELEASE}-gates"
+    job = json.loads(cluster.kubectl("get", "cronjob", account, "-n", RELEASE_NAMESPACE, "-o", "json"))
+    spec = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert (spec["serviceAccountName"], container["args"]) == (account, ["open-gates", "--expired"])
+    kubeconfig = await cluster.control_plane.service_account_kubeconfig(RELEASE_NAMESPACE, account)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "prewarm", *container["args"], "--kubeconfig", str(kubeconfig)
+    )
+    assert await process.wait() == 0
+    found = json.loads(cluster.kubectl("get", "deployment", "web", "-n", held, "-o", "json"))
+    assert HELD not in found["metadata"]["annotations"]
+    assert "paused" not in found["spec"]
 
 
 def test_without_an_instance_nothing_is_held(cluster: Cluster, held: str) -> None:

@@ -1,4 +1,4 @@
-"""Fifty Deployments change their image at the same moment, on a thousand nodes: reactions, budgets, costs, hits.
+"""Fifty Deployments change their image, all at once or within seconds, on a thousand nodes: reactions, budgets, costs.
 
 Half of them run in pools of 20 nodes of their own, half on all nodes. Nodes are emulated by a process of its own; the
 rest of the control plane is real, and gets what the controller leaves of the cores, as machines of its own would.
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from random import Random
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from msgspec import Struct
@@ -34,6 +34,7 @@ from prewarm.api.names import ANNOTATION_ENABLED, LABEL_PULLER, TRUE
 from prewarm.cluster.client import WatchOptions
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.controller.metrics import REACTION_SECONDS
 from prewarm.model.intents import DEPLOYMENTS, IMAGE_CACHES, NAMESPACES, NODES, PODS, Manifest
 from prewarm.model.outcomes import Outcome, hit_ratio
 
@@ -56,6 +57,8 @@ OPTIONS = ControlPlaneOptions(
     },
 )
 """Nodes stay Ready on a busy machine; and the controllers do not hold rollouts back, as 20 requests a second would."""
+PATTERNS = (0.0, 10.0)
+"""Seconds in which the changes of a round come: all at the same instant, and one after the other as pipelines go."""
 READY_SECONDS, ROLLOUT_SECONDS, JUDGING_SECONDS = 120.0, 300.0, 30.0
 _TICK_SECONDS = 0.25
 _WATCH_SECONDS = 1800.0
@@ -86,8 +89,12 @@ class Reaction(Struct):
 
 
 class Result(Struct, frozen=True):
-    """What is reported."""
+    """What is reported of one round of changes."""
 
+    within: float
+    """Seconds in which the changes came; 0: at the same instant."""
+    inside: float
+    """Mean seconds within the controller, from seeing a change to ordering its first pull."""
     teams: Sequence[Team]
     reactions: Mapping[str, Reaction]
     recorders: Mapping[str, Recorder]
@@ -103,11 +110,11 @@ class Result(Struct, frozen=True):
 class Watcher:
     """Follows Deployments, ImageCaches and pods of the namespace."""
 
-    def __init__(self, client: KubeletClient, teams: Sequence[Team]) -> None:
+    def __init__(self, client: KubeletClient, teams: Sequence[Team], version: str) -> None:
         self._client = client
-        self._by_image = {team.image("v2"): team.name for team in teams}
+        self._by_image = {team.image(version): team.name for team in teams}
         self.reactions = {team.name: Reaction() for team in teams}
-        self.recorders = {team.name: Recorder(team.image("v2")) for team in teams}
+        self.recorders = {team.name: Recorder(team.image(version)) for team in teams}
         self.peaks = Peaks()
         self.synced = [asyncio.Event() for _ in range(3)]
 
@@ -181,15 +188,34 @@ def teams_of(count: int, seed: int) -> list[Team]:
 
 
 class Scene(Struct, frozen=True):
-    """What a run works with."""
+    """What all rounds work with."""
 
     plane: ControlPlane
     client: KubeletClient
     emulator: EmulatorProcess
     controller: ControllerProcess
-    watcher: Watcher
-    tasks: Sequence[asyncio.Task[None]]
-    """The watches."""
+    teams: Sequence[Team]
+
+
+class Round:
+    """One change of all images, and those who watch what follows."""
+
+    def __init__(self, scene: Scene, version: str) -> None:
+        self._scene = scene
+        self._version = version
+        self.watcher = Watcher(scene.client, scene.teams, version)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        watches = (self.watcher.deployments, self.watcher.image_caches, self.watcher.pods)
+        self._tasks = [asyncio.create_task(watch(), name=watch.__name__) for watch in watches]
+        await asyncio.gather(*(event.wait() for event in self.watcher.synced))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
         """Wait for something, while all processes and watches go on.
@@ -197,45 +223,73 @@ class Scene(Struct, frozen=True):
         Raises:
             TimeoutError: it did not come.
         """
+        scene = self._scene
         async with asyncio.timeout(seconds):
             while not await condition():
-                self.plane.check()
-                self.emulator.check()
-                self.controller.check()
-                for task in self.tasks:
+                scene.plane.check()
+                scene.emulator.check()
+                scene.controller.check()
+                for task in self._tasks:
                     if task.done():
                         task.result()
                 await asyncio.sleep(_TICK_SECONDS)
 
+    async def change(self, within: float) -> None:
+        """Change all images, in an order of their own, at moments drawn from so many seconds."""
+        random = Random(len(self._scene.teams))  # noqa: S311 - a reproducible scenario, not cryptography
+        began = time.monotonic()
 
-async def measure(nodes: int, pods: int, deployments: int, niceness: int, console: Console) -> Result:
-    """Populate a control plane, roll everything out once, change all images at once, and wait for the last pod."""
+        async def later(team: Team, after: float) -> None:
+            await asyncio.sleep(max(0.0, began + after - time.monotonic()))
+            await _change(self._scene.client, team, self._version)
+
+        async with asyncio.TaskGroup() as group:
+            for team in self._scene.teams:
+                group.create_task(later(team, random.uniform(0.0, within)), name=f"change {team.name}")
+
+
+async def measure(
+    nodes: int, pods: int, deployments: int, patterns: Sequence[float], niceness: int, console: Console
+) -> list[Result]:
+    """Populate a control plane, roll everything out once, then change all images once for each pattern of arrival."""
     teams = teams_of(deployments, seed=1)
     async with AsyncExitStack() as stack:
         with console.status(f"creating {nodes} nodes and {pods} running pods"):
             scene = await _set_up(stack, teams, nodes, pods, niceness)
-        client, watcher, controller = scene.client, scene.watcher, scene.controller
         with console.status(f"rolling {sum(team.replicas for team in teams)} pods out for the first time"):
-            await asyncio.gather(*(event.wait() for event in watcher.synced))
-            await at_once(partial(create, client, DEPLOYMENTS, NAMESPACE, _deployment(team)) for team in teams)
-            await scene.until(partial(_settled, client, teams), ROLLOUT_SECONDS)
+            async with Round(scene, "v1") as first:
+                await at_once(
+                    partial(create, scene.client, DEPLOYMENTS, NAMESPACE, _deployment(team)) for team in teams
+                )
+                await first.until(partial(_settled, scene.client, teams), ROLLOUT_SECONDS)
+        return [await _round(scene, f"v{number}", within, console) for number, within in enumerate(patterns, 2)]
+
+
+async def _round(scene: Scene, version: str, within: float, console: Console) -> Result:
+    """Change all images, and wait for the last pod and its verdict."""
+    controller, teams = scene.controller, scene.teams
+    async with Round(scene, version) as one:
+        metrics = await controller.metrics()
         before, began = controller.usage(), time.monotonic()
-        with console.status(f"changing {deployments} images at once"):
-            await at_once((partial(_change, client, team) for team in teams), limit=deployments)
-            await scene.until(partial(_all_ready, watcher, teams), ROLLOUT_SECONDS)
+        with console.status(f"changing {len(teams)} images"):
+            await one.change(within)
+            await one.until(partial(_all_ready, one.watcher, teams), ROLLOUT_SECONDS)
         seconds, after = time.monotonic() - began, controller.usage()
         with console.status("waiting for the last verdicts"):
             try:
-                await scene.until(partial(_all_judged, controller, watcher), JUDGING_SECONDS)
+                await one.until(partial(_all_judged, controller, one.watcher), JUDGING_SECONDS)
             except TimeoutError:
                 console.print("not all starts were judged in time: they count as unknown")
-        bytes_of = [account(scene.emulator.pulls(), recorder) for recorder in watcher.recorders.values()]
+        recorders = one.watcher.recorders
+        bytes_of = [account(scene.emulator.pulls(), recorder) for recorder in recorders.values()]
         return Result(
+            within,
+            mean_since(metrics, await controller.metrics(), REACTION_SECONDS),
             teams,
-            watcher.reactions,
-            watcher.recorders,
+            one.watcher.reactions,
+            recorders,
             judged_starts(controller.log),
-            watcher.peaks,
+            one.watcher.peaks,
             before,
             after,
             seconds,
@@ -244,8 +298,14 @@ async def measure(nodes: int, pods: int, deployments: int, niceness: int, consol
         )
 
 
+def mean_since(before: Mapping[str, float], after: Mapping[str, float], name: str) -> float:
+    """Mean of what a histogram has taken between two readings."""
+    taken = after.get(f"{name}_count", 0.0) - before.get(f"{name}_count", 0.0)
+    return (after[f"{name}_sum"] - before.get(f"{name}_sum", 0.0)) / taken if taken else 0.0
+
+
 async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods: int, niceness: int) -> Scene:
-    """A populated control plane with a controller that leads, and watches on what they do."""
+    """A populated control plane with a controller that leads."""
     plane = await stack.enter_async_context(ControlPlane.start(OPTIONS))
     client = await stack.enter_async_context(KubeletClient(Connection.load(plane.kubeconfig)))
     for component in Component:
@@ -263,14 +323,7 @@ async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods
     stack.push_async_callback(controller.stop)
     await controller.start()
     await controller.wait_leading()
-    watcher = Watcher(client, teams)
-    tasks = [
-        asyncio.create_task(watch(), name=watch.__name__)
-        for watch in (watcher.deployments, watcher.image_caches, watcher.pods)
-    ]
-    for task in tasks:
-        stack.callback(task.cancel)
-    return Scene(plane, client, emulator, controller, watcher, tasks)
+    return Scene(plane, client, emulator, controller, teams)
 
 
 async def _make_pools(client: KubeletClient, teams: Sequence[Team], nodes: int) -> None:
@@ -306,8 +359,8 @@ async def _all_judged(controller: ControllerProcess, watcher: Watcher) -> bool:
     return all((uid, recorder.image) in judged for recorder in recorders for uid in recorder.starts)
 
 
-async def _change(client: KubeletClient, team: Team) -> None:
-    container: Manifest = {"name": "app", "image": team.image("v2")}
+async def _change(client: KubeletClient, team: Team, version: str) -> None:
+    container: Manifest = {"name": "app", "image": team.image(version)}
     patch: Manifest = {"spec": {"template": {"spec": {"containers": [container]}}}}
     await client.strategic_patch(DEPLOYMENTS, NAMESPACE, team.name, patch)
 
@@ -345,7 +398,9 @@ def report(result: Result, console: Console) -> bool:
     used = result.after.cpu_seconds - result.before.cpu_seconds
     console.print(
         f"controller: {used:.1f} CPU seconds in the {result.seconds:.0f} s of the rollouts "
-        f"({100 * used / result.seconds:.0f} % of a core), peak {result.after.peak_bytes / 2**20:.0f} MiB"
+        f"({100 * used / result.seconds:.0f} % of a core), peak {result.after.peak_bytes / 2**20:.0f} MiB "
+        f"({result.before.peak_bytes / 2**20:.0f} MiB before); mean from seeing a change to ordering its first pull: "
+        f"{1000 * result.inside:.0f} ms"
     )
     times = _times(result, pooled=True, end="pulling")
     quick = bool(times) and percentile(times, 0.5) <= GOAL_P50 and percentile(times, 0.99) <= GOAL_P99
@@ -355,13 +410,15 @@ def report(result: Result, console: Console) -> bool:
 
 
 def _reactions(result: Result) -> Table:
-    table = Table(title=f"{len(result.teams)} changes at once: from each template change, in milliseconds")
-    for column in ("", "p50", "p90", "p99", "of"):
+    when = f"within {result.within:.0f} s" if result.within else "at once"
+    table = Table(title=f"{len(result.teams)} changes {when}: from each template change, in milliseconds")
+    shares = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+    for column in ("", *(f"p{100 * share:.0f}" for share in shares), "of"):
         table.add_column(column, justify="left" if not column else "right")
     for title, pooled in (("in a pool of its own", True), ("on all nodes", False)):
         for what, end in (("ImageCache", "ordered"), ("first puller pod", "pulling")):
             times = _times(result, pooled=pooled, end=end)
-            cells = [f"{1000 * percentile(times, share):.0f}" for share in (0.5, 0.9, 0.99)] if times else ["-"] * 3
+            cells = [f"{1000 * percentile(times, share):.0f}" if times else "-" for share in shares]
             asked = sum(bool(team.pool) is pooled for team in result.teams)
             table.add_row(f"{title}: {what}", *cells, f"{len(times)} of {asked}")
     return table
@@ -396,13 +453,20 @@ def main(
     nodes: Annotated[int, typer.Option(min=100, help="Emulated nodes.")] = 1000,
     pods: Annotated[int, typer.Option(min=0, help="Pods that run already.")] = 5000,
     deployments: Annotated[int, typer.Option(min=1, max=90, help="Deployments that change.")] = 50,
+    within: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=120.0, help="Seconds in which the changes come; 0: at once. Once for each round."),
+    ] = None,
     niceness: Annotated[
         int, typer.Option(min=0, max=19, help="Of the control plane; 0: it competes with the controller for the cores.")
     ] = CONTROL_PLANE_NICENESS,
 ) -> None:
     """Change many images at once and measure what prewarm makes of it."""
     console = Console(width=140)
-    if not report(asyncio.run(measure(nodes, pods, deployments, niceness, console)), console):
+    patterns = PATTERNS if within is None else within
+    results = asyncio.run(measure(nodes, pods, deployments, patterns, niceness, console))
+    reached = [report(result, console) for result in results]
+    if not all(reached):
         raise typer.Exit(1)
 
 

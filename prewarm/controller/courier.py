@@ -27,7 +27,7 @@ class Courier:
         self._execution = execution
         self._answered = answered
         self._waiting: dict[ObjectKey, _Letter] = {}
-        self._written_to: set[ObjectKey] = set()
+        self._written_to: dict[ObjectKey, frozenset[WorkloadKey]] = {}
         self._more = asyncio.Event()
 
     def put(self, intents: Iterable[Intent], about: Collection[WorkloadKey]) -> None:
@@ -36,13 +36,19 @@ class Courier:
             self._waiting[intent.namespace, intent.name] = (intent, frozenset(about))
             self._more.set()
 
+    @property
+    def undelivered(self) -> frozenset[WorkloadKey]:
+        """Workloads of whose plans something is not written yet."""
+        waiting = (about for _, about in self._waiting.values())
+        return frozenset[WorkloadKey]().union(*waiting, *self._written_to.values())
+
     async def run(self) -> None:
         """Write until cancelled; what still waits then is planned anew by whoever decides next."""
         async with asyncio.TaskGroup() as group:
             while True:
                 while len(self._written_to) < AT_ONCE and (key := self._next()) is not None:
-                    self._written_to.add(key)
                     letter = self._waiting.pop(key)
+                    self._written_to[key] = letter[1]
                     group.create_task(self._write(key, letter), name=f"deliver {' '.join(key)}")
                 await self._more.wait()
                 self._more.clear()
@@ -52,7 +58,7 @@ class Courier:
         try:
             results = await self._execution.execute((intent,))
         finally:
-            self._written_to.discard(key)
+            del self._written_to[key]
             self._more.set()
         for result in results:
             self._answered(result, about)

@@ -63,6 +63,11 @@ class Drafting:
         """Write until cancelled."""
         await self._courier.run()
 
+    @property
+    def undelivered(self) -> frozenset[WorkloadKey]:
+        """Workloads whose ImageCaches do not say yet what their plans do: nothing follows from their being warm."""
+        return self._courier.undelivered
+
     async def plan(
         self, due: Due, snapshot: ClusterSnapshot, history: History, seen_at: float, obstacle: SteerState | None
     ) -> Plan:

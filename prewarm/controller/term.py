@@ -222,7 +222,8 @@ class Term:
         self._scribe.put(steersman.look(snapshot, made, warmth(snapshot, self._drafting.warmth)))
         metrics.steered_workloads.set(steersman.workloads)
         metrics.steered_nodes.set(steersman.nodes)
-        self._scribe.put(self._gatekeeper.look(snapshot, made, steersman.unready(snapshot)))
+        unready = {*steersman.unready(snapshot), *self._drafting.undelivered}
+        self._scribe.put(self._gatekeeper.look(snapshot, made, unready))
         gated = self._gatekeeper.gated(snapshot, made)
         if gated is not None:
             self._services.annotate_lease(ANNOTATION_GATED, gated)

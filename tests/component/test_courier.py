@@ -77,8 +77,10 @@ async def test_the_last_word_on_an_object_is_written_last_and_what_is_between_is
         courier.put([cache("api", 1)], [API])
         # Another object does not wait for that one.
         assert [name for name, _, _ in await answers.next(1)] == ["api"]
+        assert courier.undelivered == {WEB}
         hang.released.set()
         assert [name for name, _, _ in await answers.next(2)] == ["web", "web"]
+        assert not courier.undelivered
         assert priority(server, "web") == 3
         assert server.count("patch", IMAGE_CACHES) == 3
         assert server.count("delete", IMAGE_CACHES) == 0

@@ -4,7 +4,7 @@ from math import ceil
 
 from msgspec import Struct
 
-from prewarm.demand import never_pulled, pods_of_revision
+from prewarm.demand import hold, never_pulled, pods_of_revision
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.images import PullPolicy, parse_reference
@@ -139,10 +139,18 @@ def _choose(
     limits = Limits(
         policy.coverage,
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
-        waste=waste,
+        # Who asked for a gate waits so that all pods start warm: that goes before what is pulled in vain.
+        waste=1.0 if _is_held(demand, snapshot) else waste,
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
     return select(prospects, limits, withheld=withheld), to
+
+
+def _is_held(demand: Demand, snapshot: ClusterSnapshot) -> bool:
+    """Whether the gate holds the rollout."""
+    workload = snapshot.workloads.get(demand.workload)
+    held = hold(workload) if workload is not None else None
+    return held is not None and held.in_force
 
 
 def _withheld(demand: Demand, policy: Policy, snapshot: ClusterSnapshot) -> SkipReason | None:

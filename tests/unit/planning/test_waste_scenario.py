@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from prewarm.api.names import ANNOTATION_GATE_HELD
 from prewarm.model.nodes import Evidence, Node
 from prewarm.planning import plan
 from tests.support.clusters import deployment, node, template
@@ -74,6 +75,21 @@ def test_what_is_held_until_nodes_are_warm_finds_the_certain_ones_warm() -> None
     run.play()
     first = [outcome for _, outcome, _ in run.player.starts[: REPLICAS // 4]]
     assert set(first) <= {"prewarmed", "present"}
+
+
+def test_what_the_gate_holds_starts_warm_altogether() -> None:
+    """Whoever waits for warm nodes wants all of them warm, whatever may be pulled in vain."""
+    run = prepared(5, 60)
+    workload = run.player.workload
+    marked = {**workload.annotations, ANNOTATION_GATE_HELD: "2026-01-01T00:00:00Z"}
+    run.player.workload = replace(workload, paused=True, annotations=marked)
+    run.replan()
+    run.player.settle()
+    run.player.workload = workload
+    run.play()
+    outcomes = [outcome for _, outcome, _ in run.player.starts]
+    assert len(outcomes) == REPLICAS
+    assert set(outcomes) <= {"prewarmed", "present"}
 
 
 def test_where_every_node_is_as_likely_as_the_others_none_is_pulled_on() -> None:

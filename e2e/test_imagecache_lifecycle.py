@@ -246,8 +246,10 @@ async def test_operators_defaults_and_what_an_imagecache_says_instead(
         held = datetime.now(first[0].metadata.creation_timestamp.tzinfo) - first[0].metadata.creation_timestamp
         assert held.total_seconds() >= 8
         # Of what is to be held, as much as the limit of the whole cluster lets.
-        await shop.cache("held", shop.entry(NEXT, SIDECAR), hold="1h")
+        await shop.cache("held", shop.entry(NEXT), hold="1h")
+        await shop.cache("held-too", shop.entry(SIDECAR), hold="1h")
         await shop.wait("held", "Ready")
+        await shop.wait("held-too", "Ready")
         await own.pods.until(
             lambda: len(own.pods.left(shop.namespace, NEXT) + own.pods.left(shop.namespace, SIDECAR)) == 1
         )

@@ -26,6 +26,11 @@ _ONE_REVISION = frozenset({Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.WHAT_IF})
 autoscaler or a CronJob, the next ones may take it."""
 
 
+PREDICTABLE = 0.9
+"""From this share of agreement between two replays on, few nodes of a chosen set stay unused: a node left out is then
+rather a cold pod than a pull saved."""
+
+
 class Needs(Struct, frozen=True):
     """The images of a demand that can be pulled ahead, and how a node is asked for them."""
 
@@ -139,8 +144,9 @@ def _choose(
     limits = Limits(
         policy.coverage,
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
-        # Who asked for a gate waits so that all pods start warm: that goes before what is pulled in vain.
-        waste=1.0 if _is_held(demand, snapshot) else waste,
+        # Where the scheduler repeats itself, coverage alone bounds what is in vain. Who asked for a gate waits so that
+        # all pods start warm: that goes before what is pulled in vain.
+        waste=1.0 if where.candidates.predictability >= PREDICTABLE or _is_held(demand, snapshot) else waste,
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
     return select(prospects, limits, withheld=withheld), to

@@ -55,11 +55,8 @@ class Run:
                 self.replan()
 
 
-def prepared(seed: int) -> Player:
-    """The Deployment has been running v1 for ten minutes, and gets v2 now."""
-    nodes = varied_nodes(60, seed)
-    player = Player(nodes, deployment(template(OLD), replicas=REPLICAS), seed=seed, pull_seconds=1.0)
-    player.load(background(nodes, 150, seed))
+def changed(player: Player) -> Player:
+    """With its Deployment rolled out, and ten minutes later given the new image; somebody looks soon after."""
     player.reconcile()
     player.settle()
     player.pull_seconds = 20.0
@@ -69,6 +66,14 @@ def prepared(seed: int) -> Player:
     for seconds in (0.2, 0.4, 0.7, 1.1):
         player.at(seconds, lambda: None)
     return player
+
+
+def prepared(seed: int) -> Player:
+    """The Deployment has been running v1 for ten minutes, and gets v2 now."""
+    nodes = varied_nodes(60, seed)
+    player = Player(nodes, deployment(template(OLD), replicas=REPLICAS), seed=seed, pull_seconds=1.0)
+    player.load(background(nodes, 150, seed))
+    return changed(player)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from prewarm.model.nodes import Evidence, Node
 from prewarm.planning import plan
 from tests.support.clusters import deployment, node, template
 from tests.support.player import Player
-from tests.unit.planning.test_rollout_scenario import HISTORY, NEW, OLD, REPLICAS, Run
+from tests.unit.planning.test_rollout_scenario import HISTORY, NEW, OLD, REPLICAS, Run, changed
 
 
 def equal_nodes(count: int) -> dict[str, Node]:
@@ -23,15 +23,7 @@ def prepared(seed: int, nodes: int, surge: int | str = "25%", unavailable: int |
         seed=seed,
         pull_seconds=1.0,
     )
-    player.reconcile()
-    player.settle()
-    player.pull_seconds = 20.0
-    player.now += 600
-    player.starts.clear()
-    player.change(template(NEW))
-    for seconds in (0.2, 0.4, 0.7, 1.1):
-        player.at(seconds, lambda: None)
-    return Run(player)
+    return Run(changed(player))
 
 
 @pytest.fixture(scope="module")

@@ -96,14 +96,18 @@ class CriRuntime:
                 "RuntimeService/ContainerStatus", request, cri.ContainerStatusResponse.FromString, _ASK_SECONDS
             )
         except grpc.RpcError as error:
-            if _code(error) is grpc.StatusCode.NOT_FOUND:
+            # cri-dockerd has no code for it, only the daemon's words.
+            if _code(error) is grpc.StatusCode.NOT_FOUND or not self._has_container(container_id):
                 return ()
             raise self._unavailable(error) from error
         names = [(mount.image.image, mount.image.image_ref) for mount in answer.status.mounts]
         return tuple(name for pair in names for name in pair if name)
 
+    def _has_container(self, container_id: str) -> bool:
+        return any(container.id == container_id for container in self.containers())
+
     def remove(self, reference: str) -> None:
-        """Remove an image with all its names; one that is gone already is no error."""
+        """Remove an image by name or id; one that is gone already is no error. Names may be left of it."""
         request = cri.RemoveImageRequest(image=cri.ImageSpec(image=reference))
         self._ask("ImageService/RemoveImage", request, cri.RemoveImageResponse.FromString, _REMOVE_SECONDS)
 

@@ -40,4 +40,4 @@ class Runtime(Protocol):
         """Images that a container mounts as volumes; none if it is gone meanwhile."""
 
     def remove(self, reference: str) -> None:
-        """Remove an image with all its names; one that is gone already is no error."""
+        """Remove an image by name or id; one that is gone already is no error. Names may be left of it."""

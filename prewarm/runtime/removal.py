@@ -33,13 +33,27 @@ def _remove(runtime: Runtime, usage: "_Usage", reference: str, allowed: Iterable
         others = _others(image, allowed)
         if others:
             return Removed(RemovalResult.OTHER_NAMES, others[0])
-        runtime.remove(name)
-        # Level-triggered: not the answer counts, but whether it is gone.
-        if runtime.image(name) is not None:
+        if not _take_away(runtime, name, image):
             return Removed(RemovalResult.FAILED, "the runtime removed it, and has it still")
     except RuntimeUnavailable as error:
         return Removed(RemovalResult.FAILED, str(error))
     return Removed(RemovalResult.REMOVED)
+
+
+def _take_away(runtime: Runtime, name: str, image: RuntimeImage) -> bool:
+    """Remove an image with all its names; level-triggered: not the answer counts, but whether it is gone.
+
+    By name first, since CRI-O looks only then whether a container mounts it. But CRI-O takes that name alone away while
+    there are others (server/image_remove.go), and cri-dockerd takes no name at all (core/image.go of each); by id, as
+    the kubelet asks, both remove the image.
+
+    Raises:
+        RuntimeUnavailable: if the runtime refuses.
+    """
+    runtime.remove(name)
+    if image.id and runtime.image(image.id) is not None:
+        runtime.remove(image.id)
+    return all(runtime.image(known) is None for known in (name, image.id) if known)
 
 
 def _spelling(reference: str) -> str:

@@ -14,6 +14,10 @@ from prewarm.presence.evidence import proves_presence, pulled_images, record_hol
 
 SAME_SECONDS = 5.0
 """Reports of the end of one pull that are closer together than this are about the same pull."""
+REVALIDATION_SECONDS = 0.5
+"""A pull call this short of an image that was there asked the registry about credentials or a tag, no more."""
+REVALIDATION_RATE = 1e9
+"""Bytes a second: a call that "pulled" faster transferred nothing."""
 
 
 class OurPull(Struct, frozen=True):
@@ -27,7 +31,8 @@ class OurPull(Struct, frozen=True):
     """What the pull itself took, by the kubelet's words where they were heard."""
     failed: bool = False
     present_before: bool = False
-    """The kubelet said that the image was there already: the pull brought nothing."""
+    """The kubelet said that the image was there already, or pulled in no time after it had waited behind the pull of
+    a pod that brought it: ours brought nothing."""
 
     def under_way(self, at: float, slack: float) -> bool:
         """Whether it had begun and had not ended at that time, with `slack` for whole-second timestamps."""
@@ -89,7 +94,7 @@ def pulls_on(snapshot: ClusterSnapshot, ledger: Ledger, node: Node, pullers: lis
 def _of_record(entry: PresentImage, word: Heard | None) -> OurPull:
     if word is None or abs(word.at - entry.since) >= SAME_SECONDS:
         return OurPull(None, entry.since, entry.pull_seconds)
-    if word.kind is MessageKind.PRESENT:
+    if word.kind is MessageKind.PRESENT or _came_after_another(word):
         return OurPull(None, entry.since, present_before=True)
     return OurPull(None, entry.since, word.pull_seconds)
 
@@ -112,7 +117,8 @@ def _judge_puller(first: float, status: ContainerStatus | None, words: list[Hear
     pulled = next((word for word in words if word.kind is MessageKind.PULLED), None)
     present = any(word.kind is MessageKind.PRESENT for word in words)
     if pulled is not None:
-        return OurPull(min(began, pulled.at), pulled.at, pulled.pull_seconds)
+        found = _came_after_another(pulled)
+        return OurPull(min(began, pulled.at), pulled.at, None if found else pulled.pull_seconds, present_before=found)
     if status is not None and proves_presence(status):
         ended = status.started_at or status.finished_at or first
         return OurPull(min(began, ended), ended, None if present else max(0.0, ended - began), present_before=present)
@@ -123,3 +129,10 @@ def _judge_puller(first: float, status: ContainerStatus | None, words: list[Hear
         waiting and status is not None and status.reason in {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
     )
     return OurPull(began, None, failed=failing or gone)
+
+
+def _came_after_another(pulled: Heard) -> bool:
+    """Whether a pull waited in the kubelet's queue, and then transferred nothing."""
+    waited = pulled.total_seconds - pulled.pull_seconds > REVALIDATION_SECONDS
+    quick = pulled.pull_seconds <= REVALIDATION_SECONDS
+    return waited and quick and pulled.size_bytes > pulled.pull_seconds * REVALIDATION_RATE

@@ -6,16 +6,11 @@ from msgspec import Struct
 
 from prewarm.accounting.ledger import RESOLUTION_SECONDS, Heard
 from prewarm.accounting.messages import MessageKind
-from prewarm.accounting.pulls import NodePulls, OurPull
+from prewarm.accounting.pulls import REVALIDATION_RATE, REVALIDATION_SECONDS, NodePulls, OurPull
 from prewarm.model.images import canonical
 from prewarm.model.outcomes import Outcome, PlanInForce
 from prewarm.model.plans import SkipReason
 
-REVALIDATION_SECONDS = 0.5
-"""A pull call this short of an image that was there asked the registry about credentials or a tag, no more."""
-REVALIDATION_RATE = 1e9
-"""Bytes a second: a call that "pulled" faster, without waiting, transferred nothing; a tenth of it if the node lists
-the image (it may list it because of this very pull)."""
 EVENT_GRACE_SECONDS = 15.0
 """After a start, how long its events may still come before times have to do."""
 UNKNOWN_GRACE_SECONDS = 120.0
@@ -126,14 +121,19 @@ def _was_there(node: NodePulls, image: str, at: float) -> bool:
 def _revalidated(pulled: Heard, asked: float, node: NodePulls, image: str) -> bool:
     """Whether "Successfully pulled" means that only credentials or a tag were asked for.
 
-    A pod that joins a pull in progress reports a short call too, but waited: its total shows it.
+    A pod that joins a pull in progress reports a short call too, but waited: its total shows it. One that waited no
+    longer than a revalidation may take asked when the image came, in the same second by the events' whole ones.
     """
-    if pulled.pull_seconds > REVALIDATION_SECONDS or _under_way(node, image, asked) is not None:
+    if pulled.pull_seconds > REVALIDATION_SECONDS:
         return False
+    joined = _under_way(node, image, asked)
+    if joined is not None:
+        return joined.ended is not None and pulled.total_seconds <= REVALIDATION_SECONDS
     if any(pull.ended is not None and pull.ended <= asked + 1.0 for pull in node.of(image)):
         return True
     if pulled.total_seconds - pulled.pull_seconds > REVALIDATION_SECONDS:
         return False
+    # The node may list it because of this very pull.
     rate = REVALIDATION_RATE / 10 if image in node.listed else REVALIDATION_RATE
     return pulled.size_bytes > pulled.pull_seconds * rate
 

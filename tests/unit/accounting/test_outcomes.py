@@ -59,6 +59,18 @@ def test_an_image_that_our_puller_found_there_is_no_merit_of_ours() -> None:
     assert outcomes(judged(scene, events)) == [Outcome.HIT_PRESENT]
 
 
+def test_an_image_that_a_pod_pulled_while_our_puller_waited_is_no_merit_of_ours() -> None:
+    scene = Scene()
+    puller = scene.puller("node-a", created=1005.0, done=1020.0)
+    pod = scene.pod("web-1", "node-a", created=1040.0, started=1041.0)
+    events = [
+        pulling(puller, at=1006.0, container="pull-0"),
+        pulled(puller, "15ms", "13s", at=1019.0, size=250_000_000, container="pull-0"),
+        present(pod, at=1041.0),
+    ]
+    assert outcomes(judged(scene, events)) == [Outcome.HIT_PRESENT]
+
+
 def test_what_the_kubelet_said_of_a_puller_outlives_the_puller() -> None:
     scene = Scene()
     puller = scene.puller("node-a", created=1005.0, done=1006.0)
@@ -103,6 +115,19 @@ def test_a_start_that_joined_our_pull_is_late() -> None:
     ]
     (start,) = judged(scene, events)
     assert (start.outcome, start.pull_seconds) == (Outcome.LATE, 14.0)
+
+
+def test_a_start_that_asked_in_the_second_in_which_our_pull_ended_is_a_hit_if_it_did_not_wait() -> None:
+    scene = Scene()
+    puller = scene.puller("node-a", created=1030.0, done=1055.0)
+    pod = scene.pod("web-1", "node-a", created=1053.0, started=1055.0)
+    events = [
+        pulling(puller, at=1031.0, container="pull-0"),
+        pulled(puller, "24s", "24s", at=1055.0, container="pull-0"),
+        pulling(pod, at=1054.0),
+        pulled(pod, "15ms", "300ms", at=1055.0),
+    ]
+    assert outcomes(judged(scene, events)) == [Outcome.HIT_PREWARMED]
 
 
 def test_a_start_that_joined_someone_elses_pull_is_a_miss() -> None:

@@ -19,6 +19,11 @@ from prewarm.model.intents import (
 _Key = tuple[str, ...]
 AT_ONCE = 4
 """Written at the same time: few of what the writer can, so that pulls are ordered before they are written up."""
+MOST_AT_ONCE = 24
+"""But where much waits, more: a slow server serves both by their share. Pods whose failure is not on record yet stand,
+and their kubelets go on trying."""
+WAITING_FOR_EACH = 8
+"""So many that wait have one more written at the same time."""
 
 _RANKS = 3
 
@@ -51,8 +56,7 @@ class Scribe:
         for intent in intents:
             key = _key(intent)
             queue = self._waiting[_rank(intent)]
-            # Dictionaries keep the place of a key that is set again; a replaced Apply belongs at the end.
-            queue.pop(key, None)
+            # A replaced one keeps its place: of an object that changes all the time nothing would ever be written.
             queue[key] = intent
             opposite = _opposite(intent)
             if opposite is not None:
@@ -65,12 +69,18 @@ class Scribe:
         """Write until cancelled; what still waits then is left to whoever decides next."""
         async with asyncio.TaskGroup() as group:
             while True:
-                while len(self._written_to) < AT_ONCE and (intent := self._next()) is not None:
+                while len(self._written_to) < self._places and (intent := self._next()) is not None:
                     about = _object(intent)
                     self._written_to.add(about)
                     group.create_task(self._write(intent, about), name=f"write {' '.join(about)}")
                 await self._more.wait()
                 self._more.clear()
+
+    @property
+    def _places(self) -> int:
+        """How many are written at the same time."""
+        waiting = sum(map(len, self._waiting))
+        return min(MOST_AT_ONCE, AT_ONCE + waiting // WAITING_FOR_EACH)
 
     async def _write(self, intent: Intent, about: _Key) -> None:
         try:

@@ -25,6 +25,8 @@ from prewarm.puller.settings import PullerSettings
 from prewarm.puller.standing import Standing
 from prewarm.puller.work import Work
 
+STAGGERED_PAIRS = 100
+"""Of a cache with so many pairs to pull, the first pods are smaller: they cost a few pods more, in all."""
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Waiting reasons of a container whose image may be in the kubelet's queue; one in back-off is not."""
 
@@ -285,8 +287,9 @@ class Admission:
         images = [pair.image]
         chosen = {canonical(pair.image)}
         others = [other for other in standing.open_on(pair.node) if other.is_due(now) and self._is_small(other.image)]
+        most = self._most_together(standing)
         for other in sorted(others, key=attrgetter("there")):
-            if len(images) >= self._settings.images_per_pod:
+            if len(images) >= most:
                 break
             key = (cache.uid, canonical(other.image))
             fits = other.attempts == 0 == pair.attempts and key not in self._refused and key[1] not in chosen
@@ -299,6 +302,17 @@ class Admission:
                 chosen.add(key[1])
                 images.append(other.image)
         return tuple(images)
+
+    def _most_together(self, standing: Standing) -> int:
+        """How many images may share a pod: of a large cache that has nothing yet, one in the first, two in the second.
+
+        A pod says nothing until all of its images were tried. So people see soon that something comes, and go on
+        seeing it, and a wrong image is known before it is asked for everywhere.
+        """
+        most = self._settings.images_per_pod
+        if standing.counts[PairState.SUCCEEDED] or standing.due_total(self._snapshot.taken_at) < STAGGERED_PAIRS:
+            return most
+        return min(most, 1 + len(self._work.nodes_of(standing.cache.uid)))
 
     def _look_again(self, at: float) -> None:
         self._look_again_at = at if self._look_again_at is None else min(at, self._look_again_at)

@@ -13,7 +13,7 @@ from prewarm.puller.outcome import Reading
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.work import Work
 
-RECORD_SECONDS = 8.0
+RECORD_SECONDS = 30.0
 """A record waits no longer, however busy the cluster stays."""
 RECORDS_MOST = 2000
 """Records that wait at once: their finished pods stand, and kube-controller-manager deletes the oldest beyond a number
@@ -46,9 +46,9 @@ class Deferral(Struct):
             self._since = {key: before.get(key, now) for key in keys}
             self._listed_since = {name: listed_before.get(name, now) for name in candidates}
             until = {
-                name: at
+                name: since + RECORD_SECONDS
                 for name in candidates
-                if (at := self._until(name, snapshot, work)) - RECORD_SECONDS <= now < at
+                if (since := self._waits_since(name, snapshot, work)) <= now < since + RECORD_SECONDS
             }
         # Those that are due last are the ones to wait; a clock that was set back ends the wait.
         chosen = sorted(until, key=lambda name: (-until[name], name))[:RECORDS_MOST]
@@ -56,19 +56,19 @@ class Deferral(Struct):
         self.wake_at = min((until[name] for name in chosen), default=None)
         return candidates - self.waiting
 
-    def _until(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
-        """When the first of the pods, or the node without any, has waited long enough; -inf if one is not to wait."""
+    def _waits_since(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
+        """Since when the first of the pods, or the node without any, waits; -inf if one is not to wait."""
         readings = work.readings_by_node.get(node)
         # Of a pod under way there is nothing to tell yet; reading its node at every step takes time, too. Without a pod
         # it is the node's own list that says something new, such as an image's size, and goes on saying it.
         if not readings:
-            return RECORD_SECONDS + self._listed_since[node]
+            return self._listed_since[node]
         first = float("inf")
         for reading in readings:
             if not _is_patient(reading, snapshot, work):
                 return float("-inf")
             first = min(first, self._since[reading.pod.uid, reading.settled])
-        return RECORD_SECONDS + first
+        return first
 
 
 def _is_patient(reading: Reading, snapshot: ClusterSnapshot, work: Work) -> bool:

@@ -30,6 +30,8 @@ ORDER_SECONDS = 15.0
 REPEAT_SECONDS = 10.0
 """After that long without effect, any other write is repeated."""
 _REFUSAL_SECONDS = 7200.0
+_LOOK_AGAIN_SECONDS = 1.0
+"""For so long a record that was written is not made out anew while nothing on its node changed."""
 
 
 class _Observed(Struct, frozen=True):
@@ -100,7 +102,9 @@ class PullerMemory:
         self.held_nodes: frozenset[str] = frozenset()
         """Nodes on which something was held lately."""
         self._observed: dict[str, _Observed] = {}
-        self._unrecorded: set[str] = set()
+        self._unrecorded: dict[str, float] = {}
+        """Nodes whose record is not right yet, and when it was made out last."""
+        self._read_at = 0.0
         self._read_last: _Read | None = None
         self._standings: dict[str, Standing] = {}
         self._restless: frozenset[str] = frozenset()
@@ -227,6 +231,7 @@ class PullerMemory:
         peopled: dict[str, set[str]] = {}
         judged = {name for name in self._observed if name not in snapshot.nodes}
         observed = []
+        resting: dict[str, float] = {}
         for name in self._to_read(snapshot, asked_anew):
             node = snapshot.nodes[name]
             record = snapshot.node_images.get(name)
@@ -235,7 +240,10 @@ class PullerMemory:
             same = before is not None and before.speaks_of(node, record, pods, known.pullers(name))
             same_question = asked_anew is not None and name not in asked_anew
             if same and same_question:
-                if name in self._unrecorded:
+                at = self._unrecorded.get(name)
+                if at is not None and at <= snapshot.taken_at < at + _LOOK_AGAIN_SECONDS:
+                    resting[name] = at
+                elif at is not None:
                     observed.append(name)
                 continue
             same_pods = before is not None and before.pods is pods
@@ -263,13 +271,14 @@ class PullerMemory:
                 observed.append(name)
         if len(self._observed) > len(snapshot.nodes):
             self._observed = {name: seen for name, seen in self._observed.items() if name in snapshot.nodes}
-        self._unrecorded.clear()
+        self._unrecorded, self._read_at = resting, snapshot.taken_at
         self._read_last = _Read(snapshot.nodes, snapshot.node_images, snapshot.pods_by_node, _pulled_on(snapshot))
         self.doubts.changed(judged)
         return Changed(
             frozenset(judged),
             frozenset(observed),
             {namespace: frozenset(names) for namespace, names in peopled.items()},
+            frozenset(resting),
         )
 
     def _to_read(self, snapshot: ClusterSnapshot, asked_anew: Collection[str] | None) -> Iterable[str]:
@@ -350,7 +359,7 @@ class PullerMemory:
 
     def observe_again(self, node_name: str) -> None:
         """Have a node returned once more: its record is not right yet."""
-        self._unrecorded.add(node_name)
+        self._unrecorded[node_name] = self._read_at
 
     def wake_times(self) -> Iterator[float]:
         """When something asked for is to be asked for again."""

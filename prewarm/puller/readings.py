@@ -27,6 +27,11 @@ class _Known(Struct, frozen=True):
     reading: Reading
     altered: str
 
+    @property
+    def is_final(self) -> bool:
+        """Whether neither time nor Events can change it."""
+        return self.reading.settled and not self.reading.failed
+
 
 class Readings:
     """Kept from one snapshot to the next.
@@ -49,7 +54,11 @@ class Readings:
         for key in sorted(snapshot.puller_pods):
             raw = snapshot.puller_pods[key]
             found = before.get(key)
-            order, timeout, secret = hearsay.order_of(key), timeout_of(raw), hearsay.missing_secret(raw)
+            order = hearsay.order_of(key)
+            if found is not None and found.raw is raw and found.order is order and found.is_final:
+                known[key] = found
+                continue
+            timeout, secret = timeout_of(raw), hearsay.missing_secret(raw)
             late = now > given_up_at(raw, timeout)
             if (
                 found is None

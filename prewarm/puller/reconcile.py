@@ -79,7 +79,7 @@ def reconcile(
     resting = frozenset(uid for uid, course in courses.items() if course.rests)
     due = memory.deferral.due(changed.observed, snapshot, work, settings)
     due |= purge.nodes | holds.changed(memory.held_nodes)
-    waiting = memory.deferral.waiting - due
+    waiting = (memory.deferral.waiting | changed.resting) - due
     records = Records(
         snapshot, known, work, resting, kept, waiting=waiting, held=holds.images, yielding=headroom.refused
     )

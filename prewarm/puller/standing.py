@@ -23,6 +23,8 @@ class Changed(Struct, frozen=True):
     """Whose record may have to be written."""
     peopled: Mapping[str, frozenset[str]] = {}
     """By namespace, nodes to which pods of it came, which they left, or where they were relabelled."""
+    resting: frozenset[str] = frozenset()
+    """Whose record is not right yet, was written a moment ago, and would be the same now."""
 
 
 class Standing:

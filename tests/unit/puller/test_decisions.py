@@ -77,6 +77,21 @@ def test_small_images_share_a_pod_and_large_ones_do_not() -> None:
     assert ordered(decide(found)) == [("n1", A)]
 
 
+def test_first_pods_of_a_large_cache_tell_soon() -> None:
+    images = [f"{A.rpartition(':')[0]}:v{number}" for number in range(4)]
+    history = History(pulls=dict.fromkeys(images, Measured(0.5, 1.0)))
+    nodes = [node(f"n{number:02}") for number in range(25)]
+    found = cluster(nodes, image_caches=[cache(*images)])
+    assert [len(together) for _, *together in ordered(decide(found, history))] == [1, 2, 3, *[4] * 22]
+    assert {
+        len(together) for _, *together in ordered(decide(cluster(nodes[1:], image_caches=[cache(*images)]), history))
+    } == {4}
+    first = PresentImage(images[0], Evidence.OUR_PULL, 900.0)
+    record = NodeImages("n00", nodes[0].uid, nodes[0].boot_id, (first,))
+    begun = cluster([*nodes, node("n25")], image_caches=[cache(*images)], node_images=[record])
+    assert [len(together) for _, *together in ordered(decide(begun, history))] == [3, *[4] * 25]
+
+
 def test_two_pods_on_a_node_never_pull_the_same_small_image() -> None:
     images = [f"{A.rpartition(':')[0]}:v{number}" for number in range(10)]
     found = cluster([node("n1")], image_caches=[cache(*images)])

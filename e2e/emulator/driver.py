@@ -65,6 +65,7 @@ class EmulatorOptions:
         pull_log: file to which each pull is appended, one JSON object a line: the kubelets' own account.
         delete_nodes: whether to delete the nodes at the end.
         events: whether to write Events; a thousand kubelets on one machine would spend most of its time on them.
+        status_seconds: for so long a pod's status waits for what it says next; real kubelets write every one.
     """
 
     nodes: NodePlan
@@ -74,6 +75,7 @@ class EmulatorOptions:
     pull_log: Path | None = None
     delete_nodes: bool = False
     events: bool = True
+    status_seconds: float = 0.0
 
 
 class Emulator:
@@ -107,6 +109,7 @@ class Emulator:
         self._created: dict[str, str] = {}
         self._deleting: set[str] = set()
         self._shown: dict[str, PodStatusChanged] = {}
+        self._untold: set[str] = set()
         self._seen_ready: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._log_file: TextIO | None = None
@@ -381,16 +384,11 @@ class Emulator:
         match output:
             case PodStatusChanged():
                 self._shown[output.uid] = output
-                pod, patch = output, wire.status_patch(output.status, wall)
-                body = {"metadata": {"uid": pod.uid}, **patch}
-                put(
-                    pod.uid,
-                    "status",
-                    lambda: self._while_there(
-                        pod.uid, lambda: api.strategic_patch(PODS, pod.namespace, pod.name, body, "status")
-                    ),
-                    replace=True,
-                )
+                if not self._options.status_seconds:
+                    self._tell(output.uid)
+                elif output.uid not in self._untold:
+                    self._untold.add(output.uid)
+                    asyncio.get_running_loop().call_later(self._options.status_seconds, self._tell, output.uid)
             case PodFinallyDeleted() if output.uid not in self._generations:
                 pass  # Its object is gone already; a kubelet sees that, too.
             case PodFinallyDeleted():
@@ -422,6 +420,19 @@ class Emulator:
                 self._log_pull(output)
             case ImageRemoved():
                 self.removed.append(output)
+
+    def _tell(self, uid: str) -> None:
+        """Queue what a pod's status says last."""
+        self._untold.discard(uid)
+        shown = self._shown.get(uid)
+        if shown is not None:
+            self.writer.put(
+                uid, "status", lambda: self._while_there(uid, lambda: self._write_status(shown)), replace=True
+            )
+
+    async def _write_status(self, shown: PodStatusChanged) -> None:
+        body = {"metadata": {"uid": shown.uid}, **wire.status_patch(shown.status, self._wall)}
+        await self._api.strategic_patch(PODS, shown.namespace, shown.name, body, "status")
 
     async def _while_there(self, uid: str, write: Write) -> None:
         """Write about a pod unless its object went while the write waited: a kubelet looks first, too.

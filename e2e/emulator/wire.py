@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from msgspec import Struct, field
 
@@ -119,7 +120,12 @@ def _parse(text: str | None) -> float | None:
 
 def timestamp(seconds: float) -> str:
     """Unix seconds as a metav1.Time: whole seconds."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _timestamp(int(seconds))
+
+
+@lru_cache(maxsize=4096)
+def _timestamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def status_patch(status: PodStatus, wall: Wall) -> Manifest:

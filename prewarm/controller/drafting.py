@@ -9,7 +9,7 @@ import structlog
 from prewarm.cluster.writer import WriteOutcome, WriteResult
 from prewarm.controller.clocks import Clocks
 from prewarm.controller.courier import Courier
-from prewarm.controller.execution import Execution
+from prewarm.controller.execution import Execution, sent
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.delivery import DeliveryMemory, deliver
@@ -116,7 +116,7 @@ class Drafting:
             costs[key] = self._clocks.steady() - started
             self._deliver(part, snapshot, costs[key])
             # What was said is on its way before the next is thought of.
-            await asyncio.sleep(0)
+            await sent()
             if self._clocks.steady() >= until:
                 break
         return _together(parts)

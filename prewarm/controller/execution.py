@@ -1,5 +1,6 @@
 """Executes intents, and lets the next decision see what was written without waiting for the watch."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import structlog
@@ -10,11 +11,22 @@ from prewarm.cluster.writer import WriteOutcome, Writer, WriteResult
 from prewarm.controller.metrics import Metrics
 from prewarm.model.intents import IMAGE_CACHES, PODS, Apply, Create, Intent, OpenGate
 
+TURNS_TO_WIRE = 4
+"""Turns of the event loop from a queue to the socket: who reads the queue, a task for the intent, writer and client."""
 _REMEMBERED = 1000
 """Objects whose trouble was told lately."""
 
 log = structlog.stdlib.get_logger(__name__)
 _decisions = structlog.stdlib.get_logger("prewarm.decisions")
+
+
+async def sent() -> None:
+    """Return once what was just queued is on the wire, if the writer has a slot for it.
+
+    Whoever goes on computing at once keeps it back for as long as that takes.
+    """
+    for _ in range(TURNS_TO_WIRE):
+        await asyncio.sleep(0)
 
 
 class Execution:

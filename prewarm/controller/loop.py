@@ -111,26 +111,25 @@ class Loop:
         async def more(seconds: float) -> bool:
             if collected[-1].intended or self._hurried:
                 return False
-            try:
-                async with asyncio.timeout(seconds):
-                    await store.wait_for_change()
-            except TimeoutError:
-                return False
+            came = await self._change_or_nudge(seconds)
+            self._nudged.clear()
             collected.append(store.changed())
-            return True
+            return came
 
         if left > 0:
             await self._batcher.gather(more)
         self._hurried = False
         return Work(merged(collected), store.drain_events(), seen_at)
 
-    async def _change_or_nudge(self, seconds: float) -> None:
+    async def _change_or_nudge(self, seconds: float) -> bool:
+        """Wait for either; False if none came in time."""
         waiting = (
             asyncio.create_task(self._services.store.wait_for_change(), name="wait for a change"),
             asyncio.create_task(self._nudged.wait(), name="wait for a nudge"),
         )
         try:
-            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return bool(done)
         finally:
             for task in waiting:
                 task.cancel()

@@ -197,6 +197,12 @@ class Usage:
         self._rows = replays
         self._table = np.repeat(table[:, np.newaxis], replays, axis=1)
         self._extended: dict[str, Ints] = {}
+        self._alike = True
+
+    @property
+    def different_rows(self) -> int:
+        """Number of rows that need be looked at for what holds now: the first says all until a pod lands or leaves."""
+        return min(1, self._rows) if self._alike else self._rows
 
     @property
     def pods(self) -> Ints:
@@ -218,6 +224,7 @@ class Usage:
 
     def add(self, shape: PodShape, rows: Ints, columns: Ints, sign: int = 1) -> None:
         """Add (or take away) one pod per row, at its column."""
+        self._alike = False
         request = shape.requests
         amounts = (request.milli_cpu, request.memory, request.ephemeral_storage)
         each = np.array((*amounts, shape.scoring_milli_cpu, shape.scoring_memory, 1), dtype=np.int64)

@@ -55,10 +55,11 @@ class ResourceFit:
         self._requested: Ints = np.array((shape.requests.milli_cpu, shape.requests.memory), dtype=np.int64)
         self._scored: Ints = np.array((shape.scoring_milli_cpu, shape.scoring_memory), dtype=np.int64)
         self._wanted: Ints = np.array(self.given_back(shape), dtype=np.int64)
-        every = slice(None)
-        self._known_fits: Mask = self._fits(every, every)
-        self._known_score: Scores = self._score(every, every)
-        self._changed: Mask = np.zeros(self._known_fits.shape, dtype=np.bool_)
+        different, every = slice(usage.different_rows), slice(None)
+        shape_of_all = (usage.pods.shape[0], cluster.count)
+        self._known_fits: Mask = np.broadcast_to(self._fits(different, every), shape_of_all).copy()
+        self._known_score: Scores = np.broadcast_to(self._score(different, every), shape_of_all).copy()
+        self._changed: Mask = np.zeros(shape_of_all, dtype=np.bool_)
         self._stale: list[tuple[Ints, Ints]] = []
 
     @property

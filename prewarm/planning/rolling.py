@@ -40,7 +40,7 @@ class Rolling:
         met = [
             other
             for key in self._under_way
-            if self._may_meet(shape, snapshot.workloads[key], cluster)
+            if key != demand.workload and self._may_meet(shape, snapshot.workloads[key], cluster)
             for other in self._brought_by(key)
             if meets(shape, other.template.shape, other.pods, snapshot, cluster, other.leaving)
         ]

@@ -30,7 +30,7 @@ def warm(
     replicas: Annotated[int | None, typer.Option(help="As if the workload had this many replicas.")] = None,
     coverage: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the workload's pods whose nodes are to be warm.")
-    ] = 0.99,
+    ] = 1.0,
     image: Annotated[list[str] | None, typer.Option(help="Without a workload: an image; repeatable.")] = None,
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Of the ImageCache, with --image.", show_default="default")

@@ -3,6 +3,7 @@
 from math import ceil
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.demand import hold, never_pulled, pods_of_revision
 from prewarm.history import DEFAULT_PULL_SECONDS, History
@@ -16,7 +17,15 @@ from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
 from prewarm.planning.evidence import tempered
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
-from prewarm.planning.selection import Limits, Prospect, Selection, is_unpredictable, new_nodes_allowed, select
+from prewarm.planning.selection import (
+    TWO_IN_VAIN,
+    Limits,
+    Prospect,
+    Selection,
+    is_unpredictable,
+    new_nodes_allowed,
+    select,
+)
 from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
@@ -26,9 +35,9 @@ _ONE_REVISION = frozenset({Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.WHAT_IF})
 autoscaler or a CronJob, the next ones may take it."""
 
 
-PREDICTABLE = 0.9
-"""From this share of agreement between two replays on, few nodes of a chosen set stay unused: a node left out is then
-rather a cold pod than a pull saved."""
+PREDICTABLE, LAST_TOSSES = 0.9, 1.5
+"""From this share of agreement between two replays on, only the last few pods toss among some nodes. There half as much
+again as the policy's maxWaste may be in vain: of two tosses that cost the same, it is the cold pod that is noticed."""
 
 
 class Needs(Struct, frozen=True):
@@ -137,19 +146,28 @@ def _choose(
     withheld = (
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )
-    waste = policy.max_waste if demand.trigger in _ONE_REVISION else 1.0
     if to is not None and is_steered:
+        waste = policy.max_waste if demand.trigger in _ONE_REVISION else 1.0
         chosen = select_steered(prospects, to.nodes, where.later, withheld, waste)
         return chosen, unless_withheld(to, withheld, chosen)
     limits = Limits(
         policy.coverage,
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
-        # Where the scheduler repeats itself, coverage alone bounds what is in vain. Who asked for a gate waits so that
-        # all pods start warm: that goes before what is pulled in vain.
-        waste=1.0 if where.candidates.predictability >= PREDICTABLE or _is_held(demand, snapshot) else waste,
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
+    if _is_held(demand, snapshot):
+        # Who asked for a gate waits so that all pods start warm: that goes before what is pulled in vain.
+        limits = replace(limits, coverage=1.0)
+    elif demand.trigger in _ONE_REVISION:
+        limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
     return select(prospects, limits, withheld=withheld), to
+
+
+def _thrifty(limits: Limits, waste: float, predictability: float) -> Limits:
+    """The same, with a bound on what may be in vain."""
+    if predictability >= PREDICTABLE:
+        return replace(limits, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
+    return replace(limits, waste=waste)
 
 
 def _is_held(demand: Demand, snapshot: ClusterSnapshot) -> bool:

@@ -19,9 +19,12 @@ UNPREDICTABLE = 0.5
 """If even the largest allowed set catches fewer pods than it misses, and two replays of the scheduler agree on less
 than half of the pods, pulling is guessing: on 300 equal nodes one in eight pods would be caught."""
 
-ONE_IN_VAIN = 1.25
+ONE_IN_VAIN, TWO_IN_VAIN = 1.25, 2.25
 """So many pulls may be in vain whatever their share, unless none may: where a pod chooses between two nodes, one is,
-and a little more as far as replays tell."""
+and a little more as far as replays tell. Two where the scheduler repeats itself and only the last pods toss."""
+WORTHWHILE = 0.25
+"""Where most landings are unknown, the few nodes that are certain are left alone, too, if they catch no larger share:
+nearly all pods start cold either way, and of a handful of pulls a single one in vain is a large share."""
 _ROUNDING = 1e-9
 
 OBSTACLES = {
@@ -63,6 +66,8 @@ class Limits(Struct, frozen=True):
     """Nodes that may newly be warmed."""
     waste: float = 1.0
     """Share of the pulls that may be expected to be in vain, earlier ones for the same images included."""
+    few: float = ONE_IN_VAIN
+    """So many may be in vain whatever their share, unless `waste` is 0."""
     early: int | None = None
     """While pods are just being scheduled: so many nodes at most, and only likely ones; None = all is settled."""
 
@@ -115,7 +120,7 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
         elif why is None:
             fresh.append(prospect)
     added = 0
-    paying, wasteful = _paying(ordered, fresh, covered, limits.waste)
+    paying, wasteful = _paying(ordered, fresh, covered, limits)
     for prospect in fresh:
         if withheld is not None:
             reasons[prospect.name] = withheld
@@ -137,32 +142,39 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
 
 
 def _paying(
-    prospects: list[Prospect], fresh: list[Prospect], covered: float, waste: float
+    prospects: list[Prospect], fresh: list[Prospect], covered: float, limits: Limits
 ) -> tuple[frozenset[str], SkipReason]:
     """New nodes that can be pulled on without too many pulls in vain, and why the others cannot.
 
     Where these catch fewer landings than they miss, only such are left that keep to the share each by itself: the
-    demand is unpredictable, and there is nothing that an uncertain pull would complete.
+    demand is unpredictable, and there is nothing that an uncertain pull would complete. If they are not WORTHWHILE,
+    none is.
     """
-    paying = without_waste(prospects, fresh, waste)
-    caught = covered + sum(prospect.probability for prospect in fresh if prospect.name in paying)
-    if caught >= UNPREDICTABLE * sum(prospect.probability for prospect in prospects):
+    expected = sum(prospect.probability for prospect in prospects)
+
+    def caught(names: frozenset[str]) -> float:
+        return covered + sum(prospect.probability for prospect in fresh if prospect.name in names)
+
+    paying = without_waste(prospects, fresh, limits.waste, limits.few)
+    if caught(paying) >= UNPREDICTABLE * expected:
         return paying, SkipReason.BEYOND_WASTE
-    alone = frozenset(prospect.name for prospect in fresh if prospect.vain <= waste + _ROUNDING)
-    return alone, SkipReason.UNPREDICTABLE
+    alone = frozenset(prospect.name for prospect in fresh if prospect.vain <= limits.waste + _ROUNDING)
+    return (alone if caught(alone) >= WORTHWHILE * expected else frozenset()), SkipReason.UNPREDICTABLE
 
 
-def without_waste(prospects: list[Prospect], fresh: list[Prospect], waste: float) -> frozenset[str]:
+def without_waste(
+    prospects: list[Prospect], fresh: list[Prospect], waste: float, few: float = ONE_IN_VAIN
+) -> frozenset[str]:
     """The likeliest used of new nodes, while no more than a share of all pulls is expected to be in vain.
 
-    Earlier pulls count; of a few pulls one may be in vain.
+    Earlier pulls count; `few` may be in vain whatever their share.
     """
     vain = sum(prospect.vain for prospect in prospects if prospect.ours)
     pulls = sum(prospect.ours for prospect in prospects)
     paying: list[str] = []
     for prospect in sorted(fresh, key=lambda prospect: (prospect.vain, prospect.name)):
         vain, pulls = vain + prospect.vain, pulls + 1
-        allowed = max(waste * pulls, ONE_IN_VAIN if waste else 0.0)
+        allowed = max(waste * pulls, few if waste else 0.0)
         if prospect.vain > waste + _ROUNDING and vain > allowed + _ROUNDING:
             break
         paying.append(prospect.name)

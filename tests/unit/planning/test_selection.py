@@ -2,7 +2,15 @@ import pytest
 
 from prewarm.model.nodes import NodeState
 from prewarm.model.plans import SkipReason
-from prewarm.planning.selection import OBSTACLES, Limits, Prospect, is_unpredictable, new_nodes_allowed, select
+from prewarm.planning.selection import (
+    OBSTACLES,
+    TWO_IN_VAIN,
+    Limits,
+    Prospect,
+    is_unpredictable,
+    new_nodes_allowed,
+    select,
+)
 
 MISSING = ("a:1",)
 
@@ -51,9 +59,22 @@ def test_earlier_pulls_count_towards_the_waste() -> None:
 
 
 def test_where_most_pulls_would_be_in_vain_only_certain_nodes_are_taken_and_the_demand_is_unpredictable() -> None:
-    found = select(prospects(0.95, *[0.6] * 20), Limits(0.99, 40, waste=0.1))
-    assert found.chosen == {"n0"}
+    found = select(prospects(*[0.95] * 5, *[0.6] * 20), Limits(0.99, 40, waste=0.1))
+    assert found.chosen == {f"n{i}" for i in range(5)}
     assert set(found.reasons.values()) == {SkipReason.UNPREDICTABLE}
+
+
+def test_a_handful_of_certain_nodes_is_left_where_nearly_all_pods_start_cold_either_way() -> None:
+    found = select(prospects(0.95, 0.95, *[0.6] * 20), Limits(0.99, 40, waste=0.1))
+    assert found.chosen == frozenset()
+    assert set(found.reasons.values()) == {SkipReason.UNPREDICTABLE}
+
+
+def test_among_three_nodes_a_pod_may_choose_where_so_many_may_be_in_vain() -> None:
+    toss = prospects(1.0, 1.0, 0.34, 0.33, 0.33)
+    assert select(toss, Limits(1.0, 10, waste=0.1, few=TWO_IN_VAIN)).chosen == {f"n{i}" for i in range(5)}
+    assert len(select(toss, Limits(1.0, 10, waste=0.1)).chosen) == 3
+    assert select(toss, Limits(1.0, 10, waste=0.0, few=TWO_IN_VAIN)).chosen == {"n0", "n1"}
 
 
 def test_who_accepts_all_waste_gets_every_likely_node() -> None:

@@ -1,5 +1,7 @@
 """Stock rollouts where nobody can know all the nodes, played to their end with every plan carried out."""
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,6 +11,7 @@ from prewarm.planning import plan
 from tests.support.clusters import deployment, node, template
 from tests.support.player import Player
 from tests.unit.planning.test_rollout_scenario import HISTORY, NEW, OLD, REPLICAS, Run, changed
+from tests.unit.planning.test_rollout_scenario import prepared as varied
 
 
 def equal_nodes(count: int) -> dict[str, Node]:
@@ -69,15 +72,21 @@ def test_what_is_held_until_nodes_are_warm_finds_the_certain_ones_warm() -> None
     assert set(first) <= {"prewarmed", "present"}
 
 
-def test_what_the_gate_holds_starts_warm_altogether() -> None:
-    """Whoever waits for warm nodes wants all of them warm, whatever may be pulled in vain."""
-    run = prepared(5, 60)
+def held(run: Run) -> Run:
+    """The gate holds the change until what is planned is there."""
     workload = run.player.workload
     marked = {**workload.annotations, ANNOTATION_GATE_HELD: "2026-01-01T00:00:00Z"}
     run.player.workload = replace(workload, paused=True, annotations=marked)
     run.replan()
     run.player.settle()
     run.player.workload = workload
+    return run
+
+
+@pytest.mark.parametrize("prepare", [lambda: prepared(5, 60), lambda: Run(varied(2)), lambda: Run(varied(3))])
+def test_what_the_gate_holds_starts_warm_altogether(prepare: Callable[[], Run]) -> None:
+    """Whoever waits for warm nodes wants all of them warm, whatever may be pulled in vain."""
+    run = held(prepare())
     run.play()
     outcomes = [outcome for _, outcome, _ in run.player.starts]
     assert len(outcomes) == REPLICAS

@@ -70,6 +70,7 @@ class World:
     Attributes:
         refusal: why the API server takes no pod; "" takes all.
         lost: numbers of creates, counted from 0, that get lost on the way without anybody noticing.
+        gap: seconds between two looks of the puller at least.
     """
 
     registries: Registries
@@ -91,6 +92,7 @@ class World:
     most_at_once: int = 0
     refusal: str = ""
     lost: frozenset[int] = frozenset()
+    gap: float = 0.0
     creates: int = 0
     serial: int = 0
     remembered: tuple[RememberedCache, ...] = ()
@@ -155,7 +157,8 @@ class World:
         self.most_at_once = max(self.most_at_once, decision.in_flight)
         wakeups = [time for time in (self.fleet.next_wakeup(), decision.wake_at) if time is not None]
         soon = self.now + 0.01 if decision.intents else until
-        self.now = min(until, soon, *(max(time, self.now + 0.001) for time in wakeups))
+        after = min(soon, *(max(time, self.now + 0.001) for time in wakeups)) if wakeups else soon
+        self.now = min(until, max(after, self.now + self.gap))
         for output in self.fleet.advance(self.now):
             self._observe(output)
 

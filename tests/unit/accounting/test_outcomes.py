@@ -103,31 +103,27 @@ def test_a_short_pull_of_a_small_image_is_a_miss() -> None:
     assert outcomes(judged(scene, events)) == [Outcome.MISS_UNPREDICTED]
 
 
-def test_a_start_that_joined_our_pull_is_late() -> None:
+def joined(created: float, waited: str, started: float) -> Sequence[ContainerStart]:
+    """Verdicts on a pod that asked, a second after its creation, for what our pull brought at 1055."""
     scene = Scene()
     puller = scene.puller("node-a", created=1030.0, done=1055.0)
-    pod = scene.pod("web-1", "node-a", created=1040.0, started=1056.0)
+    pod = scene.pod("web-1", "node-a", created=created, started=started)
     events = [
         pulling(puller, at=1031.0, container="pull-0"),
         pulled(puller, "24s", "24s", at=1055.0, container="pull-0"),
-        pulling(pod, at=1041.0),
-        pulled(pod, "15ms", "14s", at=1055.0),
+        pulling(pod, at=created + 1.0),
+        pulled(pod, "15ms", waited, at=1055.0),
     ]
-    (start,) = judged(scene, events)
+    return judged(scene, events)
+
+
+def test_a_start_that_joined_our_pull_is_late() -> None:
+    (start,) = joined(1040.0, "14s", 1056.0)
     assert (start.outcome, start.pull_seconds) == (Outcome.LATE, 14.0)
 
 
 def test_a_start_that_asked_in_the_second_in_which_our_pull_ended_is_a_hit_if_it_did_not_wait() -> None:
-    scene = Scene()
-    puller = scene.puller("node-a", created=1030.0, done=1055.0)
-    pod = scene.pod("web-1", "node-a", created=1053.0, started=1055.0)
-    events = [
-        pulling(puller, at=1031.0, container="pull-0"),
-        pulled(puller, "24s", "24s", at=1055.0, container="pull-0"),
-        pulling(pod, at=1054.0),
-        pulled(pod, "15ms", "300ms", at=1055.0),
-    ]
-    assert outcomes(judged(scene, events)) == [Outcome.HIT_PREWARMED]
+    assert outcomes(joined(1053.0, "300ms", 1055.0)) == [Outcome.HIT_PREWARMED]
 
 
 def test_a_start_that_joined_someone_elses_pull_is_a_miss() -> None:

@@ -264,6 +264,7 @@ class _Court:
 
     def _judge(self, case: _Case, start: OpenStart, words: Collection[Heard]) -> Verdict | None:
         pod = case.pod
+        over = case.gone or pod.finished
         verdict = judge(
             start,
             tuple(words),
@@ -273,8 +274,8 @@ class _Court:
             credited=self._credited_until(pod.node_name, start),
             expected_seconds=self._history.pull_seconds(start.image, pod.node_name),
             now=self._now,
+            over=over,
         )
-        over = case.gone or pod.finished
         return Verdict(Outcome.UNKNOWN) if verdict is None and over else verdict
 
     def _credited_until(self, node: str, start: OpenStart) -> float | None:

@@ -96,7 +96,8 @@ def _of_record(entry: PresentImage, word: Heard | None) -> OurPull:
         return OurPull(None, entry.since, entry.pull_seconds)
     if word.kind is MessageKind.PRESENT or _came_after_another(word):
         return OurPull(None, entry.since, present_before=True)
-    return OurPull(None, entry.since, word.pull_seconds)
+    # The record goes by the container's start, which a busy kubelet may come to seconds after the pull.
+    return OurPull(None, min(entry.since, word.at), word.pull_seconds)
 
 
 def _of_puller(pod: Pod, heard: tuple[Heard, ...]) -> Iterator[tuple[str, OurPull]]:

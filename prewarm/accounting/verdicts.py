@@ -68,6 +68,7 @@ def judge(
     credited: float | None,
     expected_seconds: float | None,
     now: float,
+    over: bool = False,
 ) -> Verdict | None:
     """Decide one start; None while evidence may still come.
 
@@ -80,10 +81,14 @@ def judge(
         credited: end of the pull of ours of this image whose first use was counted already.
         expected_seconds: what pulling this image takes there, by experience.
         now: Unix seconds.
+        over: whether the pod ended or is gone, and nothing more is waited for.
     """
     asked = _asked_at(start, words)
+    patient = not over and now < start.started_at + EVENT_GRACE_SECONDS
     pulled = max((word for word in words if word.kind is MessageKind.PULLED), default=None, key=lambda word: word.at)
     if pulled is not None:
+        if patient and pulled.total_seconds <= REVALIDATION_SECONDS and _end_unknown(node, start.image, asked):
+            return None
         if _revalidated(pulled, asked, node, start.image):
             return _hit(start, asked, node, credited)
         return _waited(start, asked, node, plans, node_name, pulled.total_seconds, pulled.size_bytes)
@@ -91,7 +96,9 @@ def judge(
         joined = _under_way(node, start.image, asked) if _pulling_heard(words) else None
         if joined is not None:
             return Verdict(Outcome.LATE, joined, max(0.0, start.started_at - asked))
-        return _hit(start, asked, node, credited)
+        found = _hit(start, asked, node, credited)
+        anyway = found.outcome is Outcome.HIT_PRESENT
+        return None if patient and anyway and _end_unknown(node, start.image, asked) else found
     if now < start.started_at + EVENT_GRACE_SECONDS:
         return None
     verdict = _by_times(start, node, plans, node_name, credited, expected_seconds)
@@ -136,6 +143,14 @@ def _revalidated(pulled: Heard, asked: float, node: NodePulls, image: str) -> bo
     # The node may list it because of this very pull.
     rate = REVALIDATION_RATE / 10 if image in node.listed else REVALIDATION_RATE
     return pulled.size_bytes > pulled.pull_seconds * rate
+
+
+def _end_unknown(node: NodePulls, image: str, asked: float) -> bool:
+    """Whether a pull of ours may have brought the image although nobody has said so yet.
+
+    The kubelet tells of both pods, but Events and pods come by watches of their own: what it said first may come last.
+    """
+    return any(pull.ended is None and pull.under_way(asked, slack=1.0) for pull in node.of(image))
 
 
 def _under_way(node: NodePulls, image: str, at: float) -> OurPull | None:

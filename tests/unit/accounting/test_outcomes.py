@@ -83,6 +83,27 @@ def test_what_the_kubelet_said_of_a_puller_outlives_the_puller() -> None:
     assert outcomes(starts) == [Outcome.HIT_PRESENT]
 
 
+def test_a_pull_is_over_when_the_kubelet_says_so_though_its_container_started_seconds_later() -> None:
+    scene = Scene()
+    puller = scene.puller("node-a", created=1005.0, done=1024.0)
+    said = pulled(puller, "14s", "14s", at=1020.0, container="pull-0")
+    ledger, _ = account(Ledger(), Scene().snapshot(SINCE), (), History())
+    ledger, _ = account(ledger, scene.snapshot(1024.0), [said], History())
+    del scene.pods[puller.key]
+    scene.record("node-a", since=1024.0)
+    pods = [scene.pod(name, "node-a", created=1021.0, started=1022.0) for name in ("web-1", "web-2")]
+    _, starts = account(ledger, scene.snapshot(1025.0), [present(pod, at=1022.0) for pod in pods], History())
+    assert outcomes(starts) == [Outcome.HIT_PREWARMED, Outcome.HIT_PRESENT]
+
+
+def test_a_start_beside_a_pull_of_ours_of_whose_end_nothing_is_heard_is_present_after_a_while() -> None:
+    scene = Scene()
+    scene.puller("node-a", created=1005.0)
+    pod = scene.pod("web-1", "node-a", created=1040.0, started=1041.0)
+    assert judged(scene, [present(pod, at=1041.0)], at=1042.0) == ()
+    assert outcomes(judged(scene, [present(pod, at=1041.0)], at=1060.0)) == [Outcome.HIT_PRESENT]
+
+
 def test_an_image_that_was_there_anyway_is_present() -> None:
     scene = Scene()
     pod = scene.pod("web-1", "node-a", created=1040.0, started=1041.0)

@@ -26,6 +26,8 @@ class PlanSummary(Struct, frozen=True, rename="camel", omit_defaults=True):
     """Landing probability by node, in order of value."""
     more_nodes: int = 0
     """Chosen nodes beyond MAX_ANNOTATED_NODES."""
+    drawn: bool = False
+    """The pods land there because these nodes list the images by then (ImageLocality)."""
 
 
 def summary(
@@ -36,6 +38,7 @@ def summary(
     predictability: float,
     coverage: float,
     nodes: Sequence[tuple[str, float]],
+    drawn: bool = False,
 ) -> PlanSummary:
     """A bounded summary; shares are rounded to three digits."""
     return PlanSummary(
@@ -46,6 +49,7 @@ def summary(
         coverage=round(coverage, 3),
         nodes={name: round(probability, 3) for name, probability in nodes[:MAX_ANNOTATED_NODES]},
         more_nodes=max(0, len(nodes) - MAX_ANNOTATED_NODES),
+        drawn=drawn,
     )
 
 

@@ -83,6 +83,7 @@ def _demand(entry: DemandPlan, known: Warmth, snapshot: ClusterSnapshot) -> Json
         "pods": demand.pods,
         "neededAt": needed_at(entry),
         "predictability": round(candidates.predictability, 4),
+        "drawn": entry.drawn,
         "unplaced": candidates.unplaced,
         **steering,
         "newNodes": [

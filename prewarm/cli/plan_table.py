@@ -47,6 +47,8 @@ def _print_demand(entry: DemandPlan, snapshot: ClusterSnapshot, known: Warmth) -
         f"two replays agree on {candidates.predictability:.0%} of the pods",
         markup=False,
     )
+    if entry.drawn:
+        out.print("  drawn there by the image itself, once the nodes list it (ImageLocality)", markup=False)
     if candidates.unplaced:
         out.print(f"  {candidates.unplaced} pods find no node", markup=False)
     for group in entry.new_nodes:

@@ -174,7 +174,7 @@ class Term:
             await self._pull()
         self._rest_from_telling()
         self._steer_and_open(self._services.store.snapshot(wall()), made)
-        self._learn_pulls(snapshot)
+        self._learn_unplanned(work.changes, snapshot)
         self._account(work)
         if due.urgent:
             log.debug(
@@ -332,8 +332,10 @@ class Term:
         if self._uncounted or self._unweighed or followed:
             self._changed()
 
-    def _learn_pulls(self, snapshot: ClusterSnapshot) -> None:
-        """Learn sizes and rates from pulls that nobody planned, too: small images may share a pod from then on."""
+    def _learn_unplanned(self, changes: Changes, snapshot: ClusterSnapshot) -> None:
+        """Learn sizes and rates between plans, too: small images share a pod, and the next plan asks for them."""
+        if changes.nodes:
+            self._learn_until = max(self._learn_until, snapshot.taken_at)
         if self._history.scanned_at < self._learn_until and not (
             0 <= snapshot.taken_at - self._history.scanned_at < SCAN_INTERVAL
         ):

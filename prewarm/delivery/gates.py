@@ -7,14 +7,18 @@ import durationpy
 from msgspec import Struct
 
 from prewarm.api.names import ANNOTATION_GATE, ANNOTATION_GATE_HELD
-from prewarm.api.plan_annotation import decode_summary
+from prewarm.api.plan_annotation import PlanSummary, decode_summary
 from prewarm.demand import Hold, covering_policy, hold
 from prewarm.model.image_caches import ImageCache, PolicyMode
 from prewarm.model.intents import DEPLOYMENTS, STATEFUL_SETS, OpenGate, RecordEvent, Resource
+from prewarm.model.nodes import Node
 from prewarm.model.plans import DemandPlan, Plan, SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.times import believed
 from prewarm.model.workloads import Workload, WorkloadKey
+from prewarm.placement import is_found, lists
+from prewarm.planning import LISTED_SECONDS
+from prewarm.presence import LISTED_IMAGES
 
 DEFAULT_SECONDS = 600.0
 """How long a hold lasts at most, where the annotation does not say."""
@@ -152,8 +156,11 @@ def decide_gates(snapshot: ClusterSnapshot, plan: Plan | None, unready: Collecti
     for gate in gates(snapshot):
         planned = plan is not None and (plan.only is None or gate.workload.key in plan.only)
         verdict = _verdict(gate, snapshot, entries.get(gate.workload.key), planned=planned)
+        listed_at = _listed_at(gate.workload, snapshot)
         if verdict is None or (verdict[0] in _BY_WARMTH and gate.workload.key in unready):
             deadlines.append(gate.deadline)
+        elif verdict[0] is GateReason.WARM and snapshot.taken_at < listed_at:
+            deadlines.append(min(gate.deadline, listed_at))
         else:
             opened.append(Opened(gate, *verdict))
     return Gates(tuple(opened), len(deadlines), min(deadlines, default=None))
@@ -172,14 +179,14 @@ def _verdict(
     policy = covering_policy(snapshot, gate.workload)
     if policy is None or policy.mode is not PolicyMode.ACTIVE or not policy.rollout:
         return GateReason.NOT_COVERED, "no active policy prewarms its rollouts"
-    cache = _cache_of(gate.workload, snapshot)
-    if cache is not None:
-        return _of_cache(cache)
+    found = _cache_of(gate.workload, snapshot)
+    if found is not None:
+        return _of_cache(found[0])
     return _of_plan(entry) if planned else None
 
 
-def _cache_of(workload: Workload, snapshot: ClusterSnapshot) -> ImageCache | None:
-    """The planned ImageCache of the rollout that is held."""
+def _cache_of(workload: Workload, snapshot: ClusterSnapshot) -> tuple[ImageCache, PlanSummary] | None:
+    """The planned ImageCache of the rollout that is held, and why it was written."""
     name = str(workload.key)
     for cache in snapshot.image_caches.values():
         if cache.planned and cache.workload == name and cache.deleted_at is None:
@@ -191,8 +198,36 @@ def _cache_of(workload: Workload, snapshot: ClusterSnapshot) -> ImageCache | Non
                 and summary.revision
                 and workload.template_hash.startswith(summary.revision)
             ):
-                return cache
+                return cache, summary
     return None
+
+
+def _listed_at(workload: Workload, snapshot: ClusterSnapshot) -> float:
+    """Until when a gate waits for warm nodes that are to draw the pods: they do once they list the images.
+
+    A node whose list is full may leave the image out: nobody waits for it. Nor for one that takes longer than kubelets
+    do. 0 if there is nothing to wait for; else Unix seconds.
+    """
+    found = _cache_of(workload, snapshot)
+    if found is None or not found[1].drawn:
+        return 0.0
+    ready = next((condition for condition in found[0].status.conditions if condition.type == "Ready"), None)
+    if ready is None or all(_lists(node, images) for node, images in _drawing(found[0], snapshot)):
+        return 0.0
+    return ready.since + LISTED_SECONDS
+
+
+def _drawing(cache: ImageCache, snapshot: ClusterSnapshot) -> Iterator[tuple[Node, tuple[str, ...]]]:
+    """The nodes of a cache, and what each is to have."""
+    for wanted in cache.lists:
+        for name in wanted.node_names or ():
+            if name in snapshot.nodes:
+                yield snapshot.nodes[name], wanted.images
+
+
+def _lists(node: Node, images: tuple[str, ...]) -> bool:
+    """Whether a node's status lists images, as far as it ever does: it names the 50 largest."""
+    return len(node.images) >= LISTED_IMAGES or all(lists(node, image) for image in images if is_found(image))
 
 
 def _of_cache(cache: ImageCache) -> tuple[GateReason, str] | None:

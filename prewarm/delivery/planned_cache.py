@@ -122,5 +122,6 @@ def _annotation(entry: DemandPlan) -> str:
             predictability=entry.candidates.predictability,
             coverage=caught / total if total else 1.0,
             nodes=[(node.name, node.probability) for node in entry.nodes],
+            drawn=entry.drawn,
         )
     )

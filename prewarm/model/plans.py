@@ -233,6 +233,8 @@ class DemandPlan(Struct, frozen=True):
     """Where its pods are steered, or why they are not; None where the policy does not ask for it."""
     hold_seconds: float | None = None
     """How long what is pulled for it is held against garbage collection at most, by the policy; None: not held."""
+    drawn: bool = False
+    """Its pods land so because the chosen nodes draw them, once these list the images (ImageLocality)."""
 
 
 class Problem(Struct, frozen=True):

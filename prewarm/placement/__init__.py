@@ -11,7 +11,7 @@ from prewarm.placement.arrays import Ints
 from prewarm.placement.candidates import summarize
 from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.competitors import competitors
-from prewarm.placement.image_locality import ExpectedImage, normalized_name
+from prewarm.placement.image_locality import ExpectedImage, is_found, lists, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
 from prewarm.placement.meeting import admitted, meets
 from prewarm.placement.new_nodes import JOINING_SECONDS, new_nodes
@@ -28,6 +28,8 @@ __all__ = [
     "admitted",
     "cluster_arrays",
     "in_time",
+    "is_found",
+    "lists",
     "meets",
     "new_nodes",
     "place",

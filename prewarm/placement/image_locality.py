@@ -6,6 +6,8 @@ from functools import lru_cache
 import numpy as np
 from msgspec import Struct
 
+from prewarm.model.images import parse_reference
+from prewarm.model.nodes import Node
 from prewarm.model.pods import ContainerKind, PodShape
 from prewarm.placement.arrays import MAX_NODE_SCORE, Ints, Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
@@ -26,6 +28,25 @@ class ExpectedImage(Struct, frozen=True):
 def normalized_name(image: str) -> str:
     """The name under which the scheduler looks for an image in node status: `:latest` added, nothing else."""
     return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"
+
+
+@lru_cache(maxsize=4096)
+def is_found(image: str) -> bool:
+    """Whether the scheduler finds an image in node status under the name that a pod gives it.
+
+    Nodes list whole names, tags and digests apart: a name without its registry, or with tag and digest, is never there.
+    """
+    try:
+        reference = parse_reference(image)
+    except ValueError:
+        return False
+    return str(reference) == normalized_name(image) and not (reference.tag and reference.digest)
+
+
+def lists(node: Node, image: str) -> bool:
+    """Whether a node's status has an image under the name by which the scheduler looks for it."""
+    name = normalized_name(image)
+    return any(name in status.names for status in node.images)
 
 
 class ImageLocality:

@@ -1,5 +1,6 @@
 """What is worth pulling? Candidate nodes against warmth, in order of value, each skip with its reason."""
 
+from prewarm.planning.landing import LISTED_SECONDS
 from prewarm.planning.plans import Planner, plan
 
-__all__ = ["Planner", "plan"]
+__all__ = ["LISTED_SECONDS", "Planner", "plan"]

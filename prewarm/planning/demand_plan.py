@@ -15,8 +15,9 @@ from prewarm.model.quantities import int_or_percent
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
+from prewarm.planning.drawing import PREDICTABLE, landing_or_drawn
 from prewarm.planning.evidence import tempered
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
+from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later
 from prewarm.planning.selection import (
     TWO_IN_VAIN,
     Limits,
@@ -35,9 +36,9 @@ _ONE_REVISION = frozenset({Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.WHAT_IF})
 autoscaler or a CronJob, the next ones may take it."""
 
 
-PREDICTABLE, LAST_TOSSES = 0.9, 1.5
-"""From this share of agreement between two replays on, only the last few pods toss among some nodes. There half as much
-again as the policy's maxWaste may be in vain: of two tosses that cost the same, it is the cold pod that is noticed."""
+LAST_TOSSES = 1.5
+"""Where only the last few pods toss, half as much again as the policy's maxWaste may be in vain: of two tosses that
+cost the same, it is the cold pod that is noticed."""
 
 
 class Needs(Struct, frozen=True):
@@ -94,7 +95,17 @@ def plan_demand(
         obstacle=unsteerable,
     )
     coming = steered(demand, to, snapshot) if to is not None else demand
-    where = landing(coming, snapshot, history, done, cluster, seed, rivals)
+    where, drawn = landing_or_drawn(
+        coming,
+        snapshot,
+        history,
+        done,
+        cluster,
+        seed,
+        rivals,
+        is_warm=lambda node: not needs.missing(warmth, node),
+        waits=_is_held(demand, snapshot) and to is None,
+    )
     occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     prospects = _prospects(where, needs, done, snapshot, warmth, occupied)
     # Where a pod of the revision is bound, a pull is used though no container has started yet.
@@ -119,6 +130,7 @@ def plan_demand(
         new_nodes=where.new_nodes,
         steering=to,
         hold_seconds=policy.hold_seconds or None,
+        drawn=drawn,
     )
 
 

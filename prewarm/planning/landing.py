@@ -14,6 +14,7 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import (
     ClusterArrays,
     ExpectedImage,
+    is_found,
     new_nodes,
     place,
     place_both_ways,
@@ -30,8 +31,9 @@ REPLAYS, EARLY_REPLAYS = 32, 16
 """Courses of events that are played; the second number while pods are just being scheduled, on more than WIDE nodes:
 there a replay takes longer, and once they have landed nodes are chosen again."""
 WIDE = 256
-REPORT_SECONDS = 20.0
-"""From an image's arrival until its node lists it, by which the scheduler scores: 2 to 38 s on real kubelets."""
+REPORT_SECONDS, LISTED_SECONDS = 20.0, 40.0
+"""From an image's arrival until its node lists it, by which the scheduler scores: 2 to 38 s on real kubelets, so half
+of them list it after the first time, and all after the second."""
 
 
 class Landing(Struct, frozen=True):
@@ -115,14 +117,16 @@ def landing(
     cluster: ClusterArrays,
     seed: int,
     rivals: tuple[Demand, ...] = (),
+    *,
+    listing: frozenset[str] = frozenset(),
 ) -> Landing:
-    """Replay a demand, and what others (`rivals`) bring meanwhile.
+    """Replay a demand, and what others (`rivals`) bring meanwhile, if the nodes `listing` its images do so by then.
 
     Where a pod that comes at once lands, it pulls the image itself: nodes that it is certain to take are of no use.
     While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
     a new one): certain are only nodes that some pod takes either way. Whichever it is, its image is not pulled in vain.
     """
-    where = _on_nodes(demand, snapshot, history, done, cluster, seed, rivals)
+    where = _on_nodes(demand, snapshot, history, done, cluster, seed, rivals, listing)
     return where if demand.is_fixed or demand.template.shape.node_name else _with_new_nodes(where, demand, snapshot)
 
 
@@ -134,6 +138,7 @@ def _on_nodes(
     cluster: ClusterArrays,
     seed: int,
     rivals: tuple[Demand, ...],
+    listing: frozenset[str],
 ) -> Landing:
     """On the nodes as they are."""
     if demand.is_fixed:
@@ -147,7 +152,7 @@ def _on_nodes(
     if not demand.pods:
         return Landing(Candidates(()), {}, {}, 0, settled)
     near = reachable(demand, snapshot, cluster, rivals)
-    play = _Play(snapshot, near, expected_images(demand, snapshot, history, done), seed, rivals)
+    play = _Play(snapshot, near, expected_images(demand, snapshot, history, done, listing), seed, rivals)
     if not later:
         return Landing(play(demand), {}, {}, 0, settled)
     if settled:
@@ -241,19 +246,28 @@ def first_later(demand: Demand, now: float) -> float:
     return min((batch.needed_at for batch in demand.batches if batch.needed_at > now + IMMINENT_SECONDS), default=now)
 
 
+def pull_seconds(demand: Demand, history: History) -> float:
+    """How long a node takes for all images of a demand."""
+    return sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in demand.images)
+
+
 def expected_images(
-    demand: Demand, snapshot: ClusterSnapshot, history: History, done: Underway
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    history: History,
+    done: Underway,
+    listing: frozenset[str] = frozenset(),
 ) -> dict[str, ExpectedImage]:
-    """Images of the demand as nodes will list them when its later pods are scheduled.
+    """Images of the demand as nodes will list them when its later pods are scheduled: those `listing` at any rate.
 
     ImageLocality then draws pods to nodes that pulled for a pod of the same revision or for us.
     """
-    pull = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in demand.images)
+    pull = pull_seconds(demand, history)
     at = first_later(demand, snapshot.taken_at)
     arrivals = [(pod.node_name, pod.created_at + pull) for pod in pods_of_revision(demand, snapshot)]
     arrivals += [(name, since + (pull if name in done.pulling else 0.0)) for name, since in done.since.items()]
-    nodes = frozenset(name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at)
-    sizes = ((image, history.image_size(image)) for image in demand.images)
+    nodes = listing | {name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at}
+    sizes = ((image, history.image_size(image)) for image in demand.images if is_found(image))
     return {image: ExpectedImage(size, nodes) for image, size in sizes if size is not None}
 
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+from base64 import b64decode
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
+from prewarm.history.codec import decode
+from prewarm.history.state import Measured
 from prewarm.model.intents import CONFIG_MAPS, DEPLOYMENTS, IMAGE_CACHES, LEASES, NODE_IMAGES, NODES, PODS
 from tests.support.controlling import NAMESPACE, Instance, image_cache, instance
 from tests.support.fake_api_server import FakeApiServer, Hang, Refuse
@@ -98,6 +101,21 @@ async def test_stopping_stores_what_was_learnt_and_frees_the_lease(server: FakeA
     assert holder(server) == ""
     memory = server.objects(CONFIG_MAPS)[NAMESPACE, "prewarm-history"]
     assert set(memory["binaryData"]) == {"history", "ledger"}
+
+
+def learnt_sizes(server: FakeApiServer) -> Mapping[str, Measured]:
+    """By image, as the stored memory has them; none if there is none yet."""
+    memory = server.objects(CONFIG_MAPS).get((NAMESPACE, "prewarm-history"))
+    return {} if memory is None else decode(b64decode(memory["binaryData"]["history"])).image_sizes
+
+
+async def test_sizes_that_nodes_list_are_learnt_before_the_first_plan_asks(server: FakeApiServer) -> None:
+    listing = node("node-b")
+    listing["status"]["images"] = [{"names": [IMAGE], "sizeBytes": 250_000_000}]
+    server.put(NODES, listing)
+    async with instance(server), asyncio.timeout(TIMEOUT_SECONDS):
+        await server.until(lambda: IMAGE in learnt_sizes(server))
+    assert learnt_sizes(server)[IMAGE].value == 250_000_000
 
 
 async def test_stopping_stores_what_a_cut_off_write_did_not(server: FakeApiServer) -> None:

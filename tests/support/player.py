@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from prewarm.api.names import ANNOTATION_IMAGES, LABEL_PULLER
 from prewarm.demand.departures import departure_order
-from prewarm.model.nodes import Evidence, Node, NodeImages, PresentImage
+from prewarm.model.nodes import Evidence, Node, NodeImages, NodeImageStatus, PresentImage
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import ContainerPhase, ContainerStatus, OwnerReference, Pod, PodPhase, PodTemplate
 from prewarm.model.quantities import int_or_percent
@@ -35,6 +35,9 @@ class Player:
     pull_seconds: float = 20.0
     start_seconds: float = 4.0
     stop_seconds: float = 1.0
+    image_bytes: int = 10**9
+    listed_after: float | None = None
+    """Seconds from an image's arrival until its node's status lists it; None: it never does."""
     seed: int = 1
     now: float = 1000.0
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
@@ -128,8 +131,14 @@ class Player:
         del self.pulling[name][image]
         evidence = Evidence.OUR_PULL if ours else Evidence.RUNNING_POD
         self.present.setdefault(name, {})[image] = PresentImage(
-            image, evidence, self.now, size_bytes=10**9, pull_seconds=self.pull_seconds if ours else None
+            image, evidence, self.now, size_bytes=self.image_bytes, pull_seconds=self.pull_seconds if ours else None
         )
+        if self.listed_after is not None:
+            self.at(self.listed_after, lambda: self._listed(name, image))
+
+    def _listed(self, name: str, image: str) -> None:
+        found = self.nodes[name]
+        self.nodes[name] = replace(found, images=(*found.images, NodeImageStatus((image,), self.image_bytes)))
 
     def reconcile(self) -> None:
         """The Deployment controller and the ReplicaSets, until they have nothing to do."""

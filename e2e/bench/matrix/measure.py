@@ -33,6 +33,7 @@ from e2e.lane import REPOSITORY, Lane, LanePlan
 from e2e.manifests import install_definitions
 from prewarm.cluster.client import Client, WatchOptions
 from prewarm.cluster.connection import Connection
+from prewarm.history.learning import SCAN_INTERVAL
 from prewarm.simulation.registry import Registries
 
 SYSTEM = "prewarm-matrix"
@@ -127,6 +128,7 @@ async def run_cell(shared: Ground, cell: Cell) -> CellResult:
         await stack.enter_async_context(orders.noted())
         workload = workload_of(cell, lane)
         await workload.create(_tag(old))
+        await _known(lane, old.image)
         if cell.mode.gated:
             probe = manifest(cell, lane, "probe")
             await asyncio.to_thread(gate.await_enforced, shared.cluster, namespace, probe)
@@ -177,6 +179,15 @@ async def _place(lane: Lane) -> AsyncIterator[None]:
 async def _ready_nodes(lane: Lane, plan: LanePlan) -> None:
     (label, value), *_ = plan.pool.items()
     await lane.kubectl("wait", "nodes", "-l", f"{label}={value}", "--for=condition=Ready", "--timeout=180s")
+
+
+async def _known(lane: Lane, image: str) -> None:
+    """The workload has run for a while, so its nodes list its image, and the controller has read how large it is."""
+    (label, value), *_ = lane.plan.pool.items()
+    listed = "jsonpath={.items[*].status.images[*].names}"
+    while image not in await lane.kubectl("get", "nodes", "-l", f"{label}={value}", "-o", listed):  # noqa: ASYNC110 - another process
+        await asyncio.sleep(_TICK_SECONDS)
+    await asyncio.sleep(SCAN_INTERVAL)
 
 
 def _tag(recorder: Recorder) -> str:

@@ -9,10 +9,11 @@ from prewarm.api.plan_annotation import encode_summary, summary
 from prewarm.cluster.writer import opening
 from prewarm.delivery.gates import GateReason, decide_gates, gates, longest_hold
 from prewarm.history import History
-from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, Policy, PolicyMode
+from prewarm.model.image_caches import Condition, ImageCache, ImageCacheStatus, ImageList, Policy, PolicyMode
+from prewarm.model.nodes import NodeImageStatus
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import UpdateStrategy, Workload, WorkloadKey
-from prewarm.planning import plan
+from prewarm.planning import LISTED_SECONDS, plan
 from tests.support.clusters import ENABLED, WEB, cluster, deployment, node, template
 
 NOW = 1_790_000_000.0
@@ -81,6 +82,47 @@ def reason(found: ClusterSnapshot, *, planned: bool = False) -> GateReason | Non
 def test_the_rollouts_cache_decides(conditions: dict[str, bool], expected: GateReason | None) -> None:
     workload = held()
     assert reason(snapshot(workload, cache(workload, **conditions))) is expected
+
+
+def drawing(workload: Workload, listing: int, ready_at: float, entries: int = 1) -> ClusterSnapshot:
+    """Four warm nodes are to draw the pods; so many of them list the image among `entries`."""
+    found = cache(workload, Ready=True, Progressing=False, Degraded=False)
+    ready = tuple(replace(condition, since=ready_at) for condition in found.status.conditions)
+    image = workload.template.shape.images[0]
+    words = summary("Rollout", workload.template_hash, pods=4, predictability=1.0, coverage=1.0, nodes=[], drawn=True)
+    nodes = [
+        replace(
+            one,
+            images=tuple(
+                NodeImageStatus((image if number < listing and not entry else f"registry.test/other:{entry}",), 10**8)
+                for entry in range(entries)
+            ),
+        )
+        for number, one in enumerate(NODES)
+    ]
+    drawn = replace(
+        found,
+        lists=(ImageList((image,), node_names=tuple(one.name for one in nodes)),),
+        plan_annotation=encode_summary(words),
+        status=replace(found.status, conditions=ready),
+    )
+    return cluster(nodes, workloads=[workload], image_caches=[drawn], now=NOW)
+
+
+def test_pods_that_are_drawn_to_warm_nodes_wait_until_these_list_the_image() -> None:
+    """ImageLocality goes by node status, which kubelets write up to 38 seconds later."""
+    waiting = decide_gates(drawing(held(), 3, NOW - 5.0), None)
+    assert not waiting.opened
+    assert waiting.wake_at == NOW - 5.0 + LISTED_SECONDS
+    assert reason(drawing(held(), 4, NOW - 5.0)) is GateReason.WARM
+
+
+def test_nobody_waits_longer_for_a_list_than_kubelets_take() -> None:
+    assert reason(drawing(held(), 0, NOW - LISTED_SECONDS)) is GateReason.WARM
+
+
+def test_nobody_waits_for_a_list_that_is_full() -> None:
+    assert reason(drawing(held(), 0, NOW - 5.0, entries=50)) is GateReason.WARM
 
 
 def test_a_status_of_an_older_spec_says_nothing() -> None:

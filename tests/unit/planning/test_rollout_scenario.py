@@ -25,6 +25,7 @@ class Run:
     """A rollout with a plan after each event; a pull starts 0.1 s after the plan that asks for it, if it stands."""
 
     player: Player
+    history: History = HISTORY
     wanted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     planned: int = 0
 
@@ -32,7 +33,7 @@ class Run:
         known = self.wanted
         self.wanted = {
             chosen.name: chosen.missing
-            for entry in plan(self.player.snapshot(), HISTORY).demands
+            for entry in plan(self.player.snapshot(), self.history).demands
             for chosen in entry.nodes
             if chosen.missing
         }

@@ -1,0 +1,103 @@
+"""Can pods be drawn to the nodes that are warmed? The scheduler likes nodes that list the image (ImageLocality).
+
+Where nodes are equal, nobody knows which of them it takes; an image on some of them decides it. It counts from the time
+at which the nodes list the image in their status, so this is of use only to pods that come later than that.
+"""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from prewarm.history import History
+from prewarm.model.nodes import pull_obstacle
+from prewarm.model.plans import Demand
+from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.placement import Choice, ClusterArrays, reachable, steerable_nodes
+from prewarm.planning.landing import LISTED_SECONDS, Landing, expected_images, first_later, landing, pull_seconds
+from prewarm.planning.underway import Underway
+
+PREDICTABLE = 0.9
+"""From this share of agreement between two replays on, only the last few pods toss among some nodes."""
+
+
+class _Scene(Struct, frozen=True):
+    """What all replays of one plan share."""
+
+    demand: Demand
+    snapshot: ClusterSnapshot
+    history: History
+    done: Underway
+    cluster: ClusterArrays
+    seed: int
+    rivals: tuple[Demand, ...]
+
+    def landing(self, listing: frozenset[str]) -> Landing:
+        """Where pods land if these nodes list the images by then."""
+        return landing(
+            self.demand,
+            self.snapshot,
+            self.history,
+            self.done,
+            self.cluster,
+            self.seed,
+            self.rivals,
+            listing=listing,
+        )
+
+
+def landing_or_drawn(
+    demand: Demand,
+    snapshot: ClusterSnapshot,
+    history: History,
+    done: Underway,
+    cluster: ClusterArrays,
+    seed: int,
+    rivals: tuple[Demand, ...] = (),
+    *,
+    is_warm: Callable[[str], bool],
+    waits: bool,
+) -> tuple[Landing, bool]:
+    """Where a demand's pods land, and whether they do so because the nodes to be warmed draw them.
+
+    Args:
+        demand: pods to come.
+        snapshot: the cluster now.
+        history: sizes of images and times of pulls.
+        done: our pulls of the demand's images.
+        cluster: the nodes of the snapshot.
+        seed: of the replays.
+        rivals: what other workloads bring meanwhile.
+        is_warm: whether a node has all the images.
+        waits: whether the pods wait until the nodes list the images, however long that takes.
+    """
+    scene = _Scene(demand, snapshot, history, done, cluster, seed, rivals)
+    plain = scene.landing(frozenset())
+    if demand.is_fixed or plain.candidates.predictability >= PREDICTABLE or not plain.later:
+        return plain, False
+    if not (waits or _comes_late_enough(plain, scene)):
+        return plain, False
+    drawn = scene.landing(_drawing(scene, is_warm))
+    if drawn.candidates.predictability < PREDICTABLE:
+        return plain, False
+    return drawn, True
+
+
+def _comes_late_enough(plain: Landing, scene: _Scene) -> bool:
+    """Whether nodes that are pulled on now list the images before the first pod comes."""
+    now = scene.snapshot.taken_at
+    lead = first_later(scene.demand, now) - now
+    return plain.settled and lead >= pull_seconds(scene.demand, scene.history) + LISTED_SECONDS
+
+
+def _drawing(scene: _Scene, is_warm: Callable[[str], bool]) -> frozenset[str]:
+    """Nodes that the scheduler would take anyway, in one course of events; those that are warm first."""
+    near = reachable(scene.demand, scene.snapshot, scene.cluster, scene.rivals)
+    among = frozenset(node.name for node in near.nodes if pull_obstacle(node) is None)
+    liked = scene.done.ours | {name for name in among if is_warm(name)}
+    images = expected_images(scene.demand, scene.snapshot, scene.history, scene.done)
+    if not images:
+        return frozenset()
+    _, every = steerable_nodes(
+        scene.demand, scene.snapshot, 0, Choice(among, liked), seed=scene.seed, images=images, cluster=near
+    )
+    return frozenset(every) | scene.done.ours

@@ -1,0 +1,96 @@
+"""On nodes that are all alike, an image on some of them decides where pods go: ImageLocality."""
+
+import pytest
+from msgspec.structs import replace
+
+from prewarm.history import History
+from prewarm.history.state import Measured
+from prewarm.model.plans import DemandPlan
+from prewarm.planning import LISTED_SECONDS, plan
+from tests.support.clusters import deployment, template
+from tests.support.player import Player
+from tests.unit.planning.test_rollout_scenario import NEW, OLD, REPLICAS, Run, changed
+from tests.unit.planning.test_waste_scenario import equal_nodes, held, in_vain, prepared, pulled_nodes
+
+IMAGE_BYTES = 250_000_000
+
+
+def history(image_bytes: int) -> History:
+    size = Measured(float(image_bytes), 0.0)
+    return History(pulls={NEW: Measured(5.0, 0.0)}, image_sizes={OLD: size, NEW: size})
+
+
+def equal(seed: int, nodes: int, image_bytes: int = IMAGE_BYTES, surge: int | str = "25%") -> Run:
+    run = prepared(seed, nodes, surge, 0 if surge else "25%")
+    run.history = history(image_bytes)
+    run.player.pull_seconds = 5.0
+    run.player.image_bytes = image_bytes
+    run.player.listed_after = 20.0
+    return run
+
+
+def planned(run: Run) -> DemandPlan:
+    (entry,) = plan(run.player.snapshot(), run.history).demands
+    return entry
+
+
+def of_held(run: Run) -> DemandPlan:
+    """The plan while the gate holds the change, before anything was pulled."""
+    marked = {**run.player.workload.annotations, "prewarm.dev/gate-held": "2026-01-01T00:00:00Z"}
+    run.player.workload = replace(run.player.workload, paused=True, annotations=marked)
+    return planned(run)
+
+
+@pytest.mark.parametrize("surge", ["25%", 0])
+@pytest.mark.parametrize(("seed", "nodes"), [(1, 60), (2, 45), (3, 90)])
+def test_what_the_gate_holds_is_drawn_to_as_many_nodes_as_it_has_pods(seed: int, nodes: int, surge: int | str) -> None:
+    run = held(equal(seed, nodes, surge=surge))
+    run.play()
+    outcomes = {outcome for _, outcome, _ in run.player.starts}
+    assert len(run.player.starts) == REPLICAS
+    assert outcomes <= {"prewarmed", "present"}
+    assert in_vain(run) <= 0.05 * len(pulled_nodes(run))
+
+
+def test_the_plan_says_that_it_counts_on_being_listed() -> None:
+    entry = of_held(equal(1, 60))
+    assert entry.drawn
+    assert len(entry.nodes) == REPLICAS
+    assert entry.candidates.predictability >= 0.9
+
+
+def test_a_plan_that_was_carried_out_in_part_goes_on_with_the_same_nodes() -> None:
+    run = equal(4, 60)
+    first = of_held(run)
+    begun = {node.name for node in first.nodes[: REPLICAS // 2]}
+    for name in begun:
+        run.player.prewarm(name, (NEW,))
+    run.player.settle()
+    assert begun <= {node.name for node in planned(run).nodes}
+    assert len(planned(run).nodes) == REPLICAS
+
+
+@pytest.mark.parametrize(
+    "image_bytes",
+    [pytest.param(10_000_000, id="too small to count"), pytest.param(30_000_000, id="spread over few nodes")],
+)
+def test_a_small_image_draws_nobody(image_bytes: int) -> None:
+    """Below 23 MiB, times the share of nodes that have it, an image scores nothing."""
+    assert not of_held(equal(1, 60, image_bytes)).drawn
+
+
+def test_a_rollout_that_goes_on_now_is_not_drawn_to_nodes_that_list_the_image_later() -> None:
+    assert not planned(equal(1, 60)).drawn
+
+
+def test_pods_that_come_late_enough_are_drawn_without_a_gate() -> None:
+    """The batch after the first comes minutes later: by then the nodes list what is pulled now."""
+    slow = deployment(template(OLD), replicas=REPLICAS, max_surge="25%", max_unavailable=0)
+    run = Run(changed(Player(equal_nodes(60), slow, pull_seconds=1.0, start_seconds=10 * LISTED_SECONDS, seed=5)))
+    run.history = history(IMAGE_BYTES)
+    run.player.reconcile()
+    until = run.player.now + LISTED_SECONDS
+    run.player.at(LISTED_SECONDS, lambda: None)
+    while run.player.now < until:
+        run.player.step()
+    assert planned(run).drawn

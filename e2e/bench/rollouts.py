@@ -1,10 +1,12 @@
 """Fifty Deployments change their image, all at once or within seconds, on a thousand nodes: reactions, budgets, costs.
 
 Half of them run in pools of 20 nodes of their own, half on all nodes. Nodes are emulated by a process of its own; the
-rest of the control plane is real, and gets what the controller leaves of the cores, as machines of its own would.
+rest of the control plane is real. All share this machine's processors, where a cluster has a machine for each: who
+goes first is in `shares`.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -14,12 +16,15 @@ from typing import Annotated, Self
 
 import typer
 from msgspec import Struct
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Table
 
 from e2e.bench.budgets import Peaks
 from e2e.bench.populace import at_once, create, populate
-from e2e.bench.reaction import CONTROL_PLANE_NICENESS, GOAL_P50, GOAL_P99, percentile, set_niceness
+from e2e.bench.reaction import GOAL_P50, GOAL_P99, percentile
+from e2e.bench.rollout_watch import NAMESPACE, FirstPlan, Reaction, Team, Watcher, first_plans
+from e2e.bench.shares import FEWER_COLLECTIONS, share_out
 from e2e.cluster.components import Component, ControlPlaneOptions
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.selection import cluster_of
@@ -30,15 +35,14 @@ from e2e.emulator.child import EmulatorProcess
 from e2e.emulator.nodes import NodePlan
 from e2e.emulator.writer import KubeletClient
 from e2e.manifests import install_definitions
-from prewarm.api.names import ANNOTATION_ENABLED, LABEL_PULLER, TRUE
-from prewarm.cluster.client import WatchOptions
+from prewarm.api.names import ANNOTATION_ENABLED, TRUE
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.decoding.kinds import Kinds
 from prewarm.controller.metrics import REACTION_SECONDS
-from prewarm.model.intents import DEPLOYMENTS, IMAGE_CACHES, NAMESPACES, NODES, PODS, Manifest
+from prewarm.model.intents import DEPLOYMENTS, NAMESPACES, NODES, Manifest
 from prewarm.model.outcomes import Outcome, hit_ratio
 
-NAMESPACE, BACKGROUND = "bench", "background"
+BACKGROUND = "background"
 REGISTRIES = ("one.example", "two.example", "three.example")
 POOL, POOL_NODES = "bench.prewarm.dev/pool", 20
 REPLICAS = (4, 8, 12, 16, 24, 40)
@@ -61,31 +65,6 @@ PATTERNS = (0.0, 10.0)
 """Seconds in which the changes of a round come: all at the same instant, and one after the other as pipelines go."""
 READY_SECONDS, ROLLOUT_SECONDS, JUDGING_SECONDS = 120.0, 300.0, 30.0
 _TICK_SECONDS = 0.25
-_WATCH_SECONDS = 1800.0
-
-
-class Team(Struct, frozen=True):
-    """One of the Deployments."""
-
-    name: str
-    replicas: int
-    registry: str
-    pool: str = ""
-    """Value of POOL on its nodes; "" for all nodes."""
-
-    def image(self, version: str) -> str:
-        """Its image."""
-        return f"{self.registry}/{self.name}:{version}"
-
-
-class Reaction(Struct):
-    """When what was seen of one change, on the monotonic clock."""
-
-    changed: float | None = None
-    ordered: float | None = None
-    """The ImageCache with the new image."""
-    pulling: float | None = None
-    """The first puller pod."""
 
 
 class Result(Struct, frozen=True):
@@ -97,6 +76,10 @@ class Result(Struct, frozen=True):
     """Mean seconds within the controller, from seeing a change to ordering its first pull."""
     teams: Sequence[Team]
     reactions: Mapping[str, Reaction]
+    first_plans: Mapping[str, FirstPlan]
+    """By Deployment."""
+    answers: Sequence[float]
+    """Seconds that the API server took for small answers meanwhile."""
     recorders: Mapping[str, Recorder]
     outcomes: Mapping[tuple[str, str], Outcome]
     peaks: Peaks
@@ -105,72 +88,6 @@ class Result(Struct, frozen=True):
     seconds: float
     prewarmed: int
     wasted: int
-
-
-class Watcher:
-    """Follows Deployments, ImageCaches and pods of the namespace."""
-
-    def __init__(self, client: KubeletClient, teams: Sequence[Team], version: str) -> None:
-        self._client = client
-        self._by_image = {team.image(version): team.name for team in teams}
-        self.reactions = {team.name: Reaction() for team in teams}
-        self.recorders = {team.name: Recorder(team.image(version)) for team in teams}
-        self.peaks = Peaks()
-        self.synced = [asyncio.Event() for _ in range(3)]
-
-    async def deployments(self) -> None:
-        """Note when each Deployment has its new image."""
-        kind = Kinds().deployments
-        async for lines in self._client.watch(DEPLOYMENTS, self._options()):
-            now = time.monotonic()
-            for line in lines:
-                change = kind.change(line)
-                self._sync(0, change.initial_end)
-                for image in change.object.value.template.shape.images if change.object.value else ():
-                    if image in self._by_image:
-                        reaction = self.reactions[self._by_image[image]]
-                        reaction.changed = reaction.changed or now
-
-    async def image_caches(self) -> None:
-        """Note when each new image is asked for."""
-        kind = Kinds().image_caches
-        async for lines in self._client.watch(IMAGE_CACHES, self._options()):
-            now = time.monotonic()
-            for line in lines:
-                change = kind.change(line)
-                self._sync(1, change.initial_end)
-                for entry in change.object.value.lists if change.object.value else ():
-                    for image in entry.images:
-                        if entry.node_names and image in self._by_image:
-                            reaction = self.reactions[self._by_image[image]]
-                            reaction.ordered = reaction.ordered or now
-
-    async def pods(self) -> None:
-        """Follow puller pods and those of the Deployments."""
-        kind = Kinds().pods
-        async for lines in self._client.watch(PODS, self._options()):
-            now = time.monotonic()
-            for line in lines:
-                change = kind.change(line)
-                self._sync(2, change.initial_end)
-                pod = change.object.value
-                if pod is None:
-                    continue
-                names = {self._by_image[image] for image in pod.shape.images if image in self._by_image}
-                if pod.labels.get(LABEL_PULLER) == TRUE:
-                    self.peaks.gone(pod.uid) if change.type == "DELETED" else self.peaks.seen(pod)
-                    for name in names:
-                        self.reactions[name].pulling = self.reactions[name].pulling or now
-                elif change.type != "DELETED":
-                    for name in names:
-                        self.recorders[name].observe(pod, now)
-
-    def _options(self) -> WatchOptions:
-        return WatchOptions(initial_events=True, namespace=NAMESPACE, server_timeout=_WATCH_SECONDS)
-
-    def _sync(self, which: int, initial_end: bool) -> None:
-        if initial_end:
-            self.synced[which].set()
 
 
 def teams_of(count: int, seed: int) -> list[Team]:
@@ -207,7 +124,8 @@ class Round:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        watches = (self.watcher.deployments, self.watcher.image_caches, self.watcher.pods)
+        watcher = self.watcher
+        watches = (watcher.deployments, watcher.image_caches, watcher.pods, watcher.server)
         self._tasks = [asyncio.create_task(watch(), name=watch.__name__) for watch in watches]
         await asyncio.gather(*(event.wait() for event in self.watcher.synced))
         return self
@@ -237,10 +155,13 @@ class Round:
     async def change(self, within: float) -> None:
         """Change all images, in an order of their own, at moments drawn from so many seconds."""
         random = Random(len(self._scene.teams))  # noqa: S311 - a reproducible scenario, not cryptography
+        # Whoever changes them has a connection already: fifty handshakes at once would be part of the burst.
+        await asyncio.gather(*(self._scene.client.get(NAMESPACES, "", NAMESPACE) for _ in self._scene.teams))
         began = time.monotonic()
 
         async def later(team: Team, after: float) -> None:
             await asyncio.sleep(max(0.0, began + after - time.monotonic()))
+            self.watcher.reactions[team.name].sent = time.monotonic()
             await _change(self._scene.client, team, self._version)
 
         async with asyncio.TaskGroup() as group:
@@ -249,13 +170,13 @@ class Round:
 
 
 async def measure(
-    nodes: int, pods: int, deployments: int, patterns: Sequence[float], niceness: int, console: Console
+    nodes: int, pods: int, deployments: int, patterns: Sequence[float], *, alike: bool, console: Console
 ) -> list[Result]:
     """Populate a control plane, roll everything out once, then change all images once for each pattern of arrival."""
     teams = teams_of(deployments, seed=1)
     async with AsyncExitStack() as stack:
         with console.status(f"creating {nodes} nodes and {pods} running pods"):
-            scene = await _set_up(stack, teams, nodes, pods, niceness)
+            scene = await _set_up(stack, teams, nodes, pods, alike=alike)
         with console.status(f"rolling {sum(team.replicas for team in teams)} pods out for the first time"):
             async with Round(scene, "v1") as first:
                 await at_once(
@@ -287,6 +208,8 @@ async def _round(scene: Scene, version: str, within: float, console: Console) ->
             mean_since(metrics, await controller.metrics(), REACTION_SECONDS),
             teams,
             one.watcher.reactions,
+            _first_plans(controller, teams, version),
+            one.watcher.answers_meanwhile(),
             recorders,
             judged_starts(controller.log),
             one.watcher.peaks,
@@ -304,12 +227,10 @@ def mean_since(before: Mapping[str, float], after: Mapping[str, float], name: st
     return (after[f"{name}_sum"] - before.get(f"{name}_sum", 0.0)) / taken if taken else 0.0
 
 
-async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods: int, niceness: int) -> Scene:
+async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods: int, *, alike: bool) -> Scene:
     """A populated control plane with a controller that leads."""
     plane = await stack.enter_async_context(ControlPlane.start(OPTIONS))
     client = await stack.enter_async_context(KubeletClient(Connection.load(plane.kubeconfig)))
-    for component in Component:
-        await asyncio.to_thread(set_niceness, plane.pid(component), niceness)
     emulator = EmulatorProcess(plane)
     stack.push_async_callback(emulator.stop)
     for name in (NAMESPACE, BACKGROUND, SYSTEM_NAMESPACE):
@@ -318,6 +239,8 @@ async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods
     await populate(client, BACKGROUND, [NodePlan(count=nodes)], pods)
     await _make_pools(client, teams, nodes)
     await emulator.start({"nodes": nodes, "bandwidth": BANDWIDTH, "image-size": IMAGE_BYTES}, READY_SECONDS)
+    if not alike:
+        await share_out(plane, emulator.pid)
     settings = {f"PREWARM_{scope.upper()}_PULLS": str(pulls) for scope, pulls in BUDGETS.items()}
     controller = ControllerProcess(plane.kubeconfig, plane.logs / "prewarm.log", settings)
     stack.push_async_callback(controller.stop)
@@ -357,6 +280,11 @@ async def _all_judged(controller: ControllerProcess, watcher: Watcher) -> bool:
     judged = judged_starts(controller.log)
     recorders = watcher.recorders.values()
     return all((uid, recorder.image) in judged for recorder in recorders for uid in recorder.starts)
+
+
+def _first_plans(controller: ControllerProcess, teams: Sequence[Team], version: str) -> dict[str, FirstPlan]:
+    by_image = first_plans(controller.log, {team.image(version) for team in teams})
+    return {team.name: by_image[team.image(version)] for team in teams if team.image(version) in by_image}
 
 
 async def _change(client: KubeletClient, team: Team, version: str) -> None:
@@ -402,35 +330,60 @@ def report(result: Result, console: Console) -> bool:
         f"({result.before.peak_bytes / 2**20:.0f} MiB before); mean from seeing a change to ordering its first pull: "
         f"{1000 * result.inside:.0f} ms"
     )
-    times = _times(result, pooled=True, end="pulling")
+    shares = (0.5, 0.9, 0.99) if result.answers else ()
+    answers = ", ".join(f"p{100 * share:.0f} {1000 * percentile(result.answers, share):.0f} ms" for share in shares)
+    console.print(f"API server, small GETs until the last of these pulls was ordered: {answers or '-'}")
+    times = _times(result, _at_once(result), "changed", "pulling")
     quick = bool(times) and percentile(times, 0.5) <= GOAL_P50 and percentile(times, 0.99) <= GOAL_P99
     goal = f"p50 <= {1000 * GOAL_P50:.0f} ms, p99 <= {GOAL_P99:.0f} s"
-    console.print(f"goal, in pools: {goal} to the first puller pod: {'reached' if quick else 'missed'}")
+    console.print(
+        f"goal, in pools with pulls in the first plan: {goal} from the change seen to the first puller pod: "
+        f"{'reached' if quick else 'missed'}"
+    )
     return kept and quick
+
+
+def _at_once(result: Result) -> list[Team]:
+    """Those in pools whose first plan orders pulls."""
+    return [team for team in result.teams if team.pool and (plan := result.first_plans.get(team.name)) and plan.to_pull]
 
 
 def _reactions(result: Result) -> Table:
     when = f"within {result.within:.0f} s" if result.within else "at once"
-    table = Table(title=f"{len(result.teams)} changes {when}: from each template change, in milliseconds")
+    table = Table(title=f"{len(result.teams)} changes {when}: milliseconds from each change")
     shares = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
     for column in ("", *(f"p{100 * share:.0f}" for share in shares), "of"):
         table.add_column(column, justify="left" if not column else "right")
-    for title, pooled in (("in a pool of its own", True), ("on all nodes", False)):
-        for what, end in (("ImageCache", "ordered"), ("first puller pod", "pulling")):
-            times = _times(result, pooled=pooled, end=end)
-            cells = [f"{1000 * percentile(times, share):.0f}" if times else "-" for share in shares]
-            asked = sum(bool(team.pool) is pooled for team in result.teams)
-            table.add_row(f"{title}: {what}", *cells, f"{len(times)} of {asked}")
+    at_once = _at_once(result)
+    others = [team for team in result.teams if team.pool and team not in at_once]
+    free = [team for team in result.teams if not team.pool]
+    rows = (
+        ("pool, pulls in the first plan: change seen to ImageCache", at_once, "changed", "ordered"),
+        ("change seen to first puller pod", at_once, "changed", "pulling"),
+        ("change sent to first puller pod", at_once, "sent", "pulling"),
+        (f"pool, none in the first plan ({_reasons(result, others)}): seen to pod", others, "changed", "pulling"),
+        ("on all nodes: change seen to first puller pod", free, "changed", "pulling"),
+    )
+    for title, teams, begin, end in rows:
+        times = _times(result, teams, begin, end)
+        cells = [f"{1000 * percentile(times, share):.0f}" if times else "-" for share in shares]
+        table.add_row(title, *cells, f"{len(times)} of {len(teams)}")
     return table
 
 
-def _times(result: Result, *, pooled: bool, end: str) -> list[float]:
+def _reasons(result: Result, teams: Sequence[Team]) -> str:
+    """Why first plans order nothing."""
+    reasons = {reason for team in teams if (plan := result.first_plans.get(team.name)) for reason in plan.skipped}
+    return ", ".join(sorted(reasons)) or "nothing to say"
+
+
+def _times(result: Result, teams: Sequence[Team], begin: str, end: str) -> list[float]:
+    """Seconds from one sight of each change to another, of those that have both."""
     found = []
-    for team in result.teams:
-        reaction = result.reactions[team.name]
-        at = reaction.ordered if end == "ordered" else reaction.pulling
-        if bool(team.pool) is pooled and reaction.changed is not None and at is not None:
-            found.append(at - reaction.changed)
+    for team in teams:
+        seen = asdict(result.reactions[team.name])
+        if seen[begin] is not None and seen[end] is not None:
+            found.append(seen[end] - seen[begin])
     return found
 
 
@@ -457,14 +410,16 @@ def main(
         list[float] | None,
         typer.Option(min=0.0, max=120.0, help="Seconds in which the changes come; 0: at once. Once for each round."),
     ] = None,
-    niceness: Annotated[
-        int, typer.Option(min=0, max=19, help="Of the control plane; 0: it competes with the controller for the cores.")
-    ] = CONTROL_PLANE_NICENESS,
+    alike: Annotated[
+        bool, typer.Option(help="Let all processes compete for the cores alike, emulated kubelets and API server, too.")
+    ] = False,
 ) -> None:
     """Change many images at once and measure what prewarm makes of it."""
     console = Console(width=140)
     patterns = PATTERNS if within is None else within
-    results = asyncio.run(measure(nodes, pods, deployments, patterns, niceness, console))
+    for name, value in FEWER_COLLECTIONS.items():
+        os.environ.setdefault(name, value)
+    results = asyncio.run(measure(nodes, pods, deployments, patterns, alike=alike, console=console))
     reached = [report(result, console) for result in results]
     if not all(reached):
         raise typer.Exit(1)

@@ -27,6 +27,9 @@ INLINE_SECONDS = 0.5
 """After a plan for everything that took longer, the next one leaves the event loop to probes, lease and reflectors."""
 PATIENCE_SECONDS = 2.0
 """A changed intention that has waited for so long is planned before quicker ones."""
+YIELD_SECONDS = 1.0
+"""A plan that takes long waits for the first pulls of quicker ones, but no longer: it would keep the processor from the
+answers that those follow from, and from whoever gives them where that is the same machine."""
 SEED = 0
 
 log = structlog.stdlib.get_logger(__name__)
@@ -38,6 +41,7 @@ class Drafting:
     Attributes:
         hurried: whether an ImageCache that a rollout waits for was written; whoever looks at the pulls may clear it.
         warmth: memory of the plans' view of nodes.
+        wakes_at: steady time at which plans are made that wait for others' first pulls; None if there are none.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Drafting:
     ) -> None:
         """`hurry` is called when there is something new to pull for a rollout, or a plan is to be made again."""
         self.hurried = False
+        self.wakes_at: float | None = None
         self._pace = pace
         self._metrics = metrics
         self._clocks = clocks
@@ -69,7 +74,14 @@ class Drafting:
         return self._courier.undelivered
 
     async def plan(
-        self, due: Due, snapshot: ClusterSnapshot, history: History, seen_at: float, obstacle: SteerState | None
+        self,
+        due: Due,
+        snapshot: ClusterSnapshot,
+        history: History,
+        seen_at: float,
+        obstacle: SteerState | None,
+        *,
+        ordering: bool = False,
     ) -> Plan:
         """Plan everything, or as much of what is due as there is time for.
 
@@ -79,7 +91,9 @@ class Drafting:
             history: what was learnt.
             seen_at: steady time at which the first of the changes was seen.
             obstacle: why no pods can be steered; None if they can.
+            ordering: whether pods that rollouts wait for are being created.
         """
+        self.wakes_at = None
         for key in due.urgent:
             self._seen_at.setdefault(key, seen_at)
         started, taken = self._clocks.steady(), self._clocks.processor()
@@ -88,7 +102,7 @@ class Drafting:
         if due.everything:
             made = await self._everything(planner, snapshot)
         else:
-            made = await self._some(planner, due, snapshot, costs)
+            made = await self._some(planner, due, snapshot, costs, ordering=ordering)
         ended = self._clocks.steady()
         # Its share is one of the processor: on a busy machine, waiting for it must not make the next plan wait, too.
         spent = min(ended - started, self._clocks.processor() - taken)
@@ -104,13 +118,21 @@ class Drafting:
         return made
 
     async def _some(
-        self, planner: Planner, due: Due, snapshot: ClusterSnapshot, costs: dict[WorkloadKey, float]
+        self,
+        planner: Planner,
+        due: Due,
+        snapshot: ClusterSnapshot,
+        costs: dict[WorkloadKey, float],
+        *,
+        ordering: bool,
     ) -> Plan:
         """One workload after the other, for as long as this look may take; notes in `costs` how long each takes."""
         until = self._clocks.steady() + due.seconds
         parts: list[Plan] = []
         for key in self._in_order(planner, due):
             started = self._clocks.steady()
+            if self._yields(key, planner, due, started, ordering=ordering):
+                break
             part = planner.plan((key,))
             parts.append(part)
             costs[key] = self._clocks.steady() - started
@@ -120,6 +142,15 @@ class Drafting:
             if self._clocks.steady() >= until:
                 break
         return _together(parts)
+
+    def _yields(self, key: WorkloadKey, planner: Planner, due: Due, now: float, *, ordering: bool) -> bool:
+        """Whether a plan waits for the first pulls that others' plans have led to."""
+        waits_until = self._seen_at.get(key, now) + YIELD_SECONDS
+        waited_for = ordering or self.hurried or any(self.is_waited_for(str(one)) for one in self._courier.undelivered)
+        if not due.urgent or not waited_for or now >= waits_until or planner.is_quick(key):
+            return False
+        self.wakes_at = waits_until
+        return True
 
     def _in_order(self, planner: Planner, due: Due) -> Sequence[WorkloadKey]:
         """What was asked for before what goes on; of many, the quickest, unless others have waited for long."""

@@ -26,12 +26,28 @@ class Ordering:
         self._answered = answered
         self._foremost: asyncio.Queue[_Ordered] = asyncio.Queue()
         self._others: asyncio.Queue[_Ordered] = asyncio.Queue()
+        self._awaited = 0
+        self._begins = asyncio.Event()
+        self._begins.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether pods that somebody waits for are not created yet."""
+        return self._awaited > 0
 
     def put(self, creates: Iterable[Create], now: float, *, foremost: bool = False) -> None:
         """Queue creates; they begin in this order, the foremost before all others."""
         queue = self._foremost if foremost else self._others
         for create in creates:
             queue.put_nowait((create, now))
+            self._awaited += foremost
+
+    def rest(self, resting: bool) -> None:
+        """Let all but the foremost wait, or no longer: first pulls of other rollouts are about to be ordered."""
+        if resting:
+            self._begins.clear()
+        else:
+            self._begins.set()
 
     async def run(self) -> None:
         """Create until cancelled; what still waits then is ordered anew by whoever decides next."""
@@ -43,15 +59,20 @@ class Ordering:
 
     async def _create_foremost(self) -> None:
         while True:
-            ordered = await self._foremost.get()
-            await self._create(*ordered)
-            self._foremost.task_done()
+            create, ordered_at = await self._foremost.get()
+            try:
+                results = await self._execution.execute((create,))
+            finally:
+                self._awaited -= 1
+                self._foremost.task_done()
+            self._heard(results, ordered_at)
 
     async def _create_others(self) -> None:
         while True:
-            ordered = await self._others.get()
+            create, ordered_at = await self._others.get()
+            await self._begins.wait()
             await self._yield_to_the_foremost()
-            await self._create(*ordered)
+            self._heard(await self._execution.execute((create,)), ordered_at)
 
     async def _yield_to_the_foremost(self) -> None:
         try:
@@ -60,6 +81,6 @@ class Ordering:
         except TimeoutError:
             return
 
-    async def _create(self, create: Create, ordered_at: float) -> None:
-        for result in await self._execution.execute((create,)):
+    def _heard(self, results: Iterable[WriteResult], ordered_at: float) -> None:
+        for result in results:
             self._answered(result, ordered_at)

@@ -58,7 +58,7 @@ FOREMOST = 1
 """Of the pods that each rollout waits for, those that are created before the rest: a server serves all that it gets at
 once side by side, and the first pull would begin hardly before the last. Four at once take thrice as long as one."""
 TELL_SECONDS = 1.0
-"""No longer does what only tells wait for rollouts that were not planned yet."""
+"""No longer do further pulls, and what only tells, wait for rollouts that were not planned yet."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -119,6 +119,7 @@ class Term:
         """
         self._settings = settings
         self._nudge = nudge
+        self._hurry = hurry
         self._services = services
         self._history = memory.history
         self._ledger = memory.ledger
@@ -185,6 +186,9 @@ class Term:
                 rest=round(steady() - planned, 4),
             )
         wake_at = self._pace.wake_at()
+        if self._drafting.wakes_at is not None:
+            # Plans are due, but wait: for an answer, which wakes, or for this.
+            wake_at = self._drafting.wakes_at
         if self._surroundings_changed:
             wake_at = min(wake_at, self._pulled_at + self._pull_gap)
         if self._pulls_concerned:
@@ -203,18 +207,22 @@ class Term:
     async def _plan(self, due: Due, seen_at: float) -> Plan:
         """Make plans; what is learnt and told of them waits for nothing, and keeps no pull waiting."""
         snapshot = self._services.store.snapshot(self._services.clocks.wall())
-        made = await self._drafting.plan(due, snapshot, self._history, seen_at, self._steersman.obstacle)
+        made = await self._drafting.plan(
+            due, snapshot, self._history, seen_at, self._steersman.obstacle, ordering=self._ordering.busy
+        )
         self._reporter.planned(made)
         self._scribe.put(self._announcer.about(made, snapshot))
         self._learn(snapshot, made)
         return made
 
     def _rest_from_telling(self) -> None:
-        """Have what only tells wait while rollouts wait for their first pulls, but not for long."""
+        """Have what only tells, and further pulls, wait while rollouts wait for their first pulls, but not for long."""
         now = self._services.clocks.steady()
         if not self._pace.urgent:
             self._told_until = now
-        self._scribe.rest(self._pace.urgent and now < self._told_until + TELL_SECONDS)
+        resting = self._pace.urgent and now < self._told_until + TELL_SECONDS
+        self._scribe.rest(resting)
+        self._ordering.rest(resting)
 
     def _steer_and_open(self, snapshot: ClusterSnapshot, made: Plan | None) -> None:
         """Label what has become warm, and open the gates behind which nobody waits for that any more."""
@@ -311,6 +319,8 @@ class Term:
         if not result.done:
             self._pulls_concerned = True
             self._nudge()
+        if self._drafting.wakes_at is not None and not self._ordering.busy:
+            self._hurry()
 
     def _account(self, work: Work) -> None:
         clocks = self._services.clocks

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from e2e.bench.matrix.cells import WASTE_GOAL, Cell, Mode, Shape, Strategy, cells
 from e2e.bench.matrix.measure import CellResult, Ground, ground, run_cell
-from e2e.bench.matrix.report import account, disagreement, figures, missed, table
+from e2e.bench.matrix.report import account, disagreement, figures, in_all, missed, table
 from e2e.cluster.gomodules import ToolError
 from e2e.cluster.processes import ProcessError
 
@@ -68,6 +68,8 @@ def _report(results: Sequence[CellResult], console: Console, *, explain: bool) -
         f"creation to its start; cold: of pods that pulled for themselves. Waste <= {WASTE_GOAL:.0%}.",
         highlight=False,
     )
+    for line in in_all(results):
+        console.print(line, highlight=False)
     short = [result for result in results if missed(result, figures(result))]
     for result in results if explain else short:
         for line in account(result):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from rich.table import Table
 
-from e2e.bench.matrix.cells import WASTE_GOAL
+from e2e.bench.matrix.cells import WASTE_GOAL, Mode
 from e2e.bench.matrix.measure import CellResult
 from e2e.bench.matrix.witness import HITS, disagreements
 from e2e.demo.recorder import Start, percentile
@@ -91,6 +91,21 @@ def _row(result: CellResult) -> list[str]:
         _seconds(_rank(result.cold, 0.5), _rank(result.cold, 0.9)),
         "missed" if missed(result, found) else "ok",
     ]
+
+
+def in_all(results: Sequence[CellResult]) -> list[str]:
+    """A line for each help that was tried: what it pulled in all its cells, and how much of that in vain.
+
+    A cell has some 10 to 40 pulls, so that one or two decide its share; together they tell what is usual.
+    """
+    lines = []
+    for mode in Mode:
+        bytes_of = [result.rollout.bytes for result in results if result.cell.mode is mode]
+        pulled, wasted = sum(one.prewarmed for one in bytes_of), sum(one.wasted for one in bytes_of)
+        if pulled:
+            pulls = sum(len(result.warm_at) for result in results if result.cell.mode is mode)
+            lines.append(f"{mode}, all cells: {pulls} pulls, {_percent(wasted / pulled)} of the bytes in vain")
+    return lines
 
 
 def account(result: CellResult) -> list[str]:

@@ -27,9 +27,9 @@ _ROLLING = {
 }
 _CANARY_STEPS = [
     {"setWeight": 20},
-    {"pause": {"duration": "12s"}},
+    {"pause": {"duration": "60s"}},
     {"setWeight": 60},
-    {"pause": {"duration": "5s"}},
+    {"pause": {"duration": "60s"}},
 ]
 
 

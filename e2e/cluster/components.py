@@ -40,6 +40,7 @@ class ControlPlaneOptions:
         feature_gates: for all four Kubernetes components.
         runtime_config: API groups and versions to switch on or off in kube-apiserver.
         extra_flags: appended to a component's command line; the last of two equal flags wins.
+        environment: environment variables of a component, beside those of this process.
         start_timeout_seconds: how long one component may take to be ready; generous for the slow machines of public CI.
     """
 
@@ -52,6 +53,7 @@ class ControlPlaneOptions:
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     runtime_config: Mapping[str, bool] = field(default_factory=dict)
     extra_flags: Mapping[Component, Sequence[str]] = field(default_factory=dict)
+    environment: Mapping[Component, Mapping[str, str]] = field(default_factory=dict)
     start_timeout_seconds: float = 120.0
 
     def components(self) -> tuple[Component, ...]:

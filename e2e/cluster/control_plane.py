@@ -1,6 +1,7 @@
 """Starts and stops a Kubernetes control plane of its own: real components, emulated nodes, loopback only."""
 
 import asyncio
+import os
 import re
 import shutil
 import ssl
@@ -205,7 +206,8 @@ class ControlPlane:
 
     def _spawn(self, component: Component) -> None:
         log = self.logs / f"{component}.log"
-        self._processes[component] = GuardedProcess.start(component, self._lines[component], log)
+        environment = {**os.environ, **self.options.environment.get(component, {})}
+        self._processes[component] = GuardedProcess.start(component, self._lines[component], log, environment)
         self._run.record(self._processes.values())
 
     async def _ready(self, component: Component) -> None:

@@ -13,18 +13,32 @@ from prewarm.model.quantities import whole
 from prewarm.simulation.registry import Layer, RemoteImage, synthetic_image
 
 _MISSING = re.compile(r"missing")
-_LAYERS = 4
 
 
 class Catalog:
     """Says what a reference leads to; a `Convention` of `Registries`."""
 
     def __init__(
-        self, sizes: Mapping[str, int] | None = None, *, default_size: int = 50_000_000, shared_percent: int = 0
+        self,
+        sizes: Mapping[str, int] | None = None,
+        *,
+        default_size: int = 50_000_000,
+        shared_percent: int = 0,
+        layers: int = 4,
     ) -> None:
-        """`sizes` are compressed bytes by repository (`registry.example/app`); `shared_percent` of each is base."""
+        """Say what there is.
+
+        Args:
+            sizes: compressed bytes by repository (`registry.example/app`).
+            default_size: of all others.
+            shared_percent: how much of each is base.
+            layers: into how many the rest is divided; the more, the more a pull costs to emulate.
+        """
         if not 0 <= shared_percent <= 100:
             raise ValueError(f"shared part of an image: {shared_percent} % is not between 0 and 100")
+        if layers < 1:
+            raise ValueError(f"{layers} layers: an image has one at least")
+        self._layers = layers
         self._sizes = dict(sizes or {})
         self._default_size = default_size
         self._shared_percent = shared_percent
@@ -41,7 +55,8 @@ class Catalog:
         base = size * self._shared_percent // 100
         shared = _layers(f"{reference.name}#base", base) if base else ()
         own = size - base
-        sizes = [own // _LAYERS] * (_LAYERS - 1) + [own - own // _LAYERS * (_LAYERS - 1)]
+        each = own // self._layers
+        sizes = [each] * (self._layers - 1) + [own - each * (self._layers - 1)]
         return synthetic_image(str(reference), [part for part in sizes if part], shared=shared)
 
 

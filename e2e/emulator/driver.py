@@ -26,7 +26,7 @@ from prewarm.cluster.client import Limits
 from prewarm.cluster.connection import Connection
 from prewarm.cluster.errors import ApiError, ClusterError
 from prewarm.model.intents import EVENTS, NODES, PODS, Resource
-from prewarm.model.pods import ContainerStatus
+from prewarm.model.pods import ContainerPhase, ContainerStatus, PodPhase
 from prewarm.simulation.fleet import Fleet
 from prewarm.simulation.manifests import pod_spec
 from prewarm.simulation.outputs import (
@@ -37,6 +37,7 @@ from prewarm.simulation.outputs import (
     NodeImagesChanged,
     Output,
     PodFinallyDeleted,
+    PodStatus,
     PodStatusChanged,
     PullFinished,
 )
@@ -65,7 +66,7 @@ class EmulatorOptions:
         pull_log: file to which each pull is appended, one JSON object a line: the kubelets' own account.
         delete_nodes: whether to delete the nodes at the end.
         events: whether to write Events; a thousand kubelets on one machine would spend most of its time on them.
-        status_seconds: for so long a pod's status waits for what it says next; real kubelets write every one.
+        every_status: whether every step of a pod is written, as real kubelets do; else what `milestone` names.
     """
 
     nodes: NodePlan
@@ -75,7 +76,7 @@ class EmulatorOptions:
     pull_log: Path | None = None
     delete_nodes: bool = False
     events: bool = True
-    status_seconds: float = 0.0
+    every_status: bool = True
 
 
 class Emulator:
@@ -109,7 +110,7 @@ class Emulator:
         self._created: dict[str, str] = {}
         self._deleting: set[str] = set()
         self._shown: dict[str, PodStatusChanged] = {}
-        self._untold: set[str] = set()
+        self._milestones: dict[str, str] = {}
         self._seen_ready: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._log_file: TextIO | None = None
@@ -367,6 +368,7 @@ class Emulator:
         self._deleting.discard(meta.uid)
         self._seen_ready.discard(meta.uid)
         self._shown.pop(meta.uid, None)
+        self._milestones.pop(meta.uid, None)
         self.feed(lambda: self.fleet.pod_gone(meta.uid))
 
     def _secret_seen(self, secret: ObservedSecret) -> None:
@@ -384,11 +386,14 @@ class Emulator:
         match output:
             case PodStatusChanged():
                 self._shown[output.uid] = output
-                if not self._options.status_seconds:
-                    self._tell(output.uid)
-                elif output.uid not in self._untold:
-                    self._untold.add(output.uid)
-                    asyncio.get_running_loop().call_later(self._options.status_seconds, self._tell, output.uid)
+                if self._options.every_status or self._is_new_milestone(output):
+                    shown = output
+                    put(
+                        shown.uid,
+                        "status",
+                        lambda: self._while_there(shown.uid, lambda: self._write_status(shown)),
+                        replace=True,
+                    )
             case PodFinallyDeleted() if output.uid not in self._generations:
                 pass  # Its object is gone already; a kubelet sees that, too.
             case PodFinallyDeleted():
@@ -421,14 +426,12 @@ class Emulator:
             case ImageRemoved():
                 self.removed.append(output)
 
-    def _tell(self, uid: str) -> None:
-        """Queue what a pod's status says last."""
-        self._untold.discard(uid)
-        shown = self._shown.get(uid)
-        if shown is not None:
-            self.writer.put(
-                uid, "status", lambda: self._while_there(uid, lambda: self._write_status(shown)), replace=True
-            )
+    def _is_new_milestone(self, shown: PodStatusChanged) -> bool:
+        reached = milestone(shown.status)
+        if not reached or self._milestones.get(shown.uid) == reached:
+            return False
+        self._milestones[shown.uid] = reached
+        return True
 
     async def _write_status(self, shown: PodStatusChanged) -> None:
         body = {"metadata": {"uid": shown.uid}, **wire.status_patch(shown.status, self._wall)}
@@ -474,3 +477,12 @@ class Emulator:
         }
         self._log_file.write(json.dumps(line) + "\n")
         self._log_file.flush()
+
+
+def milestone(status: PodStatus) -> str:
+    """What a daemon would tell that pulls by itself: that pulls have begun, what went wrong, the end; "" before."""
+    if status.phase in {PodPhase.SUCCEEDED, PodPhase.FAILED}:
+        return status.phase.value
+    troubles = (found.reason for found in (*status.init_containers, *status.containers) if found.message)
+    begun = all(found.phase is ContainerPhase.TERMINATED for found in status.init_containers)
+    return " ".join(troubles) or ("Begun" if begun else "")

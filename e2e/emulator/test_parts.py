@@ -4,17 +4,21 @@ import base64
 import json
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from e2e.emulator import Catalog, NodePlan
 from e2e.emulator.__main__ import app
 from e2e.emulator.catalog import parse_declaration
+from e2e.emulator.driver import milestone
 from e2e.emulator.nodes import manifest
 from e2e.emulator.presence import NodeImage, remote_image
 from e2e.emulator.secrets import ObservedSecret, pull_secret
 from e2e.emulator.watching import Metadata
 from e2e.emulator.wire import timestamp
 from prewarm.model.images import parse_reference
+from prewarm.model.pods import ContainerPhase, ContainerStatus, PodPhase
+from prewarm.simulation.outputs import PodStatus
 from prewarm.simulation.registry import Registries, RemoteImage
 
 
@@ -35,6 +39,29 @@ def test_tags_of_a_repository_share_their_base_and_nothing_else() -> None:
 def test_other_repositories_have_the_default_size() -> None:
     catalog = Catalog({"registry.example/app": 1000}, default_size=70)
     assert image(catalog, "registry.example/other:v1").size - image(catalog, "registry.example/app:v1").size == -930
+
+
+def test_layers_are_as_many_as_asked_for_and_weigh_the_same() -> None:
+    for layers in (1, 3):
+        found = image(Catalog({"registry.example/app": 1000}, layers=layers), "registry.example/app:v1")
+        assert [len(found.layers), sum(layer.size for layer in found.layers)] == [layers, 1000]
+
+
+def test_milestones_are_the_begin_the_trouble_and_the_end() -> None:
+    helper = ContainerStatus("helper", phase=ContainerPhase.TERMINATED)
+    waits = ContainerStatus("pull-0", phase=ContainerPhase.WAITING, reason="PodInitializing")
+    fails = replace(waits, reason="ErrImagePull", message="not found")
+    backs_off = replace(waits, reason="ImagePullBackOff", message="Back-off pulling image")
+    ended = ContainerStatus("pull-0", phase=ContainerPhase.TERMINATED)
+    steps = [
+        PodStatus(PodPhase.PENDING, 0.0, init_containers=(replace(helper, phase=ContainerPhase.RUNNING),)),
+        PodStatus(PodPhase.PENDING, 0.0, init_containers=(helper,), containers=(waits,)),
+        PodStatus(PodPhase.PENDING, 0.0, init_containers=(helper,), containers=(fails,)),
+        PodStatus(PodPhase.PENDING, 0.0, init_containers=(helper,), containers=(backs_off,)),
+        PodStatus(PodPhase.RUNNING, 0.0, init_containers=(helper,), containers=(ended,)),
+        PodStatus(PodPhase.SUCCEEDED, 0.0, init_containers=(helper,), containers=(ended,)),
+    ]
+    assert list(map(milestone, steps)) == ["", "Begun", "ErrImagePull", "ImagePullBackOff", "Begun", "Succeeded"]
 
 
 @pytest.mark.parametrize("reference", ["registry.example/app:missing-1", "registry.example/app@sha256:" + "a" * 64])

@@ -20,6 +20,9 @@ from msgspec import Struct
 from e2e.manifests import PROJECT
 from prewarm import __version__
 
+PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
+"""For which the image is built; the base image's C library is newer."""
+_BASE = re.compile(r"^FROM python:(\d+\.\d+)-slim$", re.MULTILINE)
 _CONTINUED = re.compile(r"\\\n")
 _READ_ONLY = (
     "mount --make-rprivate / && mount -o remount,bind,ro / && "
@@ -101,6 +104,23 @@ def _run(command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> N
         raise ImageError(f"{shlex.join(command)}: {ended.stderr.strip()[-2000:]}")
 
 
+def check_wheels(python: str) -> None:
+    """Nothing has to be compiled, on either architecture: the base image has no compiler.
+
+    Raises:
+        ImageError: if a locked dependency has no wheel for a platform.
+    """
+    settings = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="prewarm-wheels-") as folder:
+        target = Path(folder)
+        export = ("uv", "export", "--quiet", "--locked", "--no-default-groups", "--no-emit-project")
+        _run([*export, "--output-file", str(target / "requirements.txt")], PROJECT, settings)
+        for platform in PLATFORMS:
+            where = ("--python-platform", platform, "--python-version", python, "--target", str(target / platform))
+            what = ("--only-binary", ":all:", "--no-deps", "--requirements", "requirements.txt")
+            _run(["uv", "pip", "install", "--dry-run", *where, *what], target, settings)
+
+
 class Image:
     """What the last stage starts."""
 
@@ -157,12 +177,15 @@ def check(image: Image) -> None:
 
 def main() -> int:
     """Play everything; exit code 1 if it does not work."""
-    built, final = stages((PROJECT / "Dockerfile").read_text(encoding="utf-8"))
+    text = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
+    built, final = stages(text)
     with tempfile.TemporaryDirectory(prefix="prewarm-image-") as temporary:
         folder = Path(temporary) / "app"
         folder.mkdir()
         Path(temporary).chmod(0o755)
         try:
+            print("wheels for amd64 and arm64", flush=True)
+            check_wheels(_BASE.findall(text)[-1])
             print("build", flush=True)
             build(built, folder)
             # The source tree is not in the image: only the environment is copied from the build.

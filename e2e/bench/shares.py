@@ -7,7 +7,7 @@ from e2e.bench.reaction import set_niceness
 from e2e.cluster.components import Component
 from e2e.cluster.control_plane import ControlPlane
 
-FIRST, THEN, LAST = 0, 10, 19
+FIRST, THEN, LAST = 0, 15, 19
 """Nicenesses: of API server and etcd, as of the controller; of what has machines of its own; of heartbeats."""
 NICENESS: Mapping[Component, int] = {
     Component.ETCD: FIRST,

@@ -25,7 +25,6 @@ from tests.support.mirroring import connected
 
 QUICK = WorkloadKey("Deployment", "shop", "quick")
 SLOW = WorkloadKey("Deployment", "shop", "slow")
-DUE = Due(urgent=(QUICK, SLOW), seconds=60.0)
 TIMEOUT_SECONDS = 20.0
 POOL, NODES = {"pool": "small"}, 600
 
@@ -54,10 +53,11 @@ class Desk:
         self._clock = clock
         self._snapshot = scene()
 
-    async def plan(self, at: float, *, ordering: bool = False) -> tuple[WorkloadKey, ...] | None:
+    async def plan(self, at: float, *urgent: WorkloadKey, ordering: bool = False) -> tuple[WorkloadKey, ...] | None:
         """What is planned at a time of what is due since 0."""
         self._clock[0] = at
-        made = await self.drafting.plan(DUE, self._snapshot, History(), 0.0, None, ordering=ordering)
+        due = Due(urgent=urgent, seconds=60.0)
+        made = await self.drafting.plan(due, self._snapshot, History(), 0.0, None, ordering=ordering)
         return made.only
 
 
@@ -81,28 +81,26 @@ async def test_a_long_plan_waits_until_the_first_pull_of_a_quick_one_is_ordered(
     async with FakeApiServer.running() as server, desk(server) as found:
         hang = Hang()
         server.fail_next("patch", IMAGE_CACHES, hang)
-        assert await found.plan(0.0) == (QUICK,)
+        assert await found.plan(0.0, QUICK, SLOW) == (QUICK,)
         assert found.drafting.wakes_at == YIELD_SECONDS
         hang.released.set()
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await found.hurried.wait()
-        # Whoever looks at the pulls now orders one, and it is being created.
+        assert await found.plan(0.1, SLOW) == ()
+        # Whoever looks at the pulls orders one, and it is being created.
         found.drafting.hurried = False
-        found.drafting.react(str(QUICK))
-        assert SLOW not in (await found.plan(0.1, ordering=True) or ())
-        assert SLOW in (await found.plan(0.2) or ())
+        assert await found.plan(0.2, SLOW, ordering=True) == ()
+        assert await found.plan(0.3, SLOW) == (SLOW,)
         assert found.drafting.wakes_at is None
 
 
 async def test_a_long_plan_does_not_wait_for_ever() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
         server.fail_next("patch", IMAGE_CACHES, Hang())
-        assert await found.plan(0.0) == (QUICK,)
-        assert SLOW in (await found.plan(YIELD_SECONDS) or ())
+        assert await found.plan(0.0, QUICK, SLOW) == (QUICK,)
+        assert await found.plan(YIELD_SECONDS, SLOW) == (SLOW,)
 
 
 async def test_a_long_plan_waits_for_nobody_where_nobody_waits() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
-        due = replace(DUE, urgent=(SLOW,))
-        made = await found.drafting.plan(due, scene(), History(), 0.0, None)
-        assert made.only == (SLOW,)
+        assert await found.plan(0.0, SLOW) == (SLOW,)

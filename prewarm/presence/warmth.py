@@ -83,10 +83,7 @@ class Warmth:
         self._snapshot = snapshot
         self._memory = memory if memory is not None else WarmthMemory()
         self._memory.forget_others(snapshot.nodes)
-        by_node: dict[str, list[Pod]] = {}
-        for pod in snapshot.puller_pods.values():
-            by_node.setdefault(pod.node_name, []).append(pod)
-        self._pullers = {name: tuple(pods) for name, pods in by_node.items()}
+        self._pullers: dict[str, tuple[Pod, ...]] | None = None
         self._asked: dict[str, Mapping[str, Identities]] = {}
 
     def is_warm(
@@ -152,6 +149,11 @@ class Warmth:
 
     def pullers(self, node_name: str) -> tuple[Pod, ...]:
         """Our puller pods on one node, finished ones included."""
+        if self._pullers is None:
+            by_node: dict[str, list[Pod]] = {}
+            for pod in self._snapshot.puller_pods.values():
+                by_node.setdefault(pod.node_name, []).append(pod)
+            self._pullers = {name: tuple(pods) for name, pods in by_node.items()}
         return self._pullers.get(node_name, ())
 
 

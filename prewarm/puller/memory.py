@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import is_
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,6 +25,8 @@ from prewarm.puller.readings import Readings
 from prewarm.puller.refresh import Refreshes
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.standing import Changed, Standing
+
+Key = TypeVar("Key")
 
 ORDER_SECONDS = 15.0
 """After that long unseen, a create is taken for lost and is repeated under the same name."""
@@ -67,8 +70,7 @@ class _Read(Struct, frozen=True):
     nodes: Mapping[str, Node]
     node_images: Mapping[str, NodeImages]
     pods_by_node: Mapping[str, Mapping[ObjectKey, Pod]]
-    pulled_on: frozenset[str]
-    """Nodes with pods of ours."""
+    puller_pods: Mapping[ObjectKey, Pod]
 
 
 class PullerMemory:
@@ -272,7 +274,7 @@ class PullerMemory:
         if len(self._observed) > len(snapshot.nodes):
             self._observed = {name: seen for name, seen in self._observed.items() if name in snapshot.nodes}
         self._unrecorded, self._read_at = resting, snapshot.taken_at
-        self._read_last = _Read(snapshot.nodes, snapshot.node_images, snapshot.pods_by_node, _pulled_on(snapshot))
+        self._read_last = _Read(snapshot.nodes, snapshot.node_images, snapshot.pods_by_node, snapshot.puller_pods)
         self.doubts.changed(judged)
         return Changed(
             frozenset(judged),
@@ -286,7 +288,10 @@ class PullerMemory:
         last = self._read_last
         if last is None or asked_anew is None:
             return snapshot.nodes
-        names = {*asked_anew, *self._unrecorded, *last.pulled_on, *_pulled_on(snapshot)}
+        names = {*asked_anew, *self._unrecorded}
+        for key in _others(last.puller_pods, snapshot.puller_pods):
+            pods = (last.puller_pods.get(key), snapshot.puller_pods.get(key))
+            names.update(pod.node_name for pod in pods if pod is not None)
         names.update(_others(last.nodes, snapshot.nodes))
         names.update(_others(last.node_images, snapshot.node_images))
         names.update(_others(last.pods_by_node, snapshot.pods_by_node))
@@ -372,11 +377,7 @@ def _begins_again(before: Course, now: Course) -> bool:
     return before.purged != now.purged or (before.finished_at is not None and now.finished_at is None)
 
 
-def _pulled_on(snapshot: ClusterSnapshot) -> frozenset[str]:
-    return frozenset(pod.node_name for pod in snapshot.puller_pods.values())
-
-
-def _others(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
+def _others(before: Mapping[Key, object], now: Mapping[Key, object]) -> Iterator[Key]:
     """Keys whose value is another one, or is gone."""
     if before is not now:
         yield from (key for key, value in now.items() if before.get(key) is not value)

@@ -26,9 +26,11 @@ def listen(hearsay: Hearsay, readings: Readings, work: Work) -> None:
         pod = reading.pod
         if pod.owner is None:
             continue
-        said = readings.altered(pod.key)
         known = newest.get(pod.owner.uid)
-        if known is None or (known[0], known[1]) < (pod.created_at, said):
+        if known is not None and pod.created_at < known[0]:
+            continue
+        said = readings.altered(pod.key)
+        if known is None or known < (pod.created_at, said):
             newest[pod.owner.uid] = (pod.created_at, said)
     hearsay.altered.update((uid, said) for uid, (_, said) in newest.items())
 

@@ -9,9 +9,10 @@ from prewarm.api.fields import both_ends
 from prewarm.model.images import canonical
 from prewarm.model.nodes import pull_identity
 from prewarm.model.pods import ContainerKind, ContainerPhase, ContainerStatus, Pod, PodPhase
+from prewarm.presence import pulls_for
 from prewarm.presence.evidence import mounts_its_images, proves_presence
 from prewarm.puller.alterations import is_ours, targets
-from prewarm.puller.pods import HELPER_CONTAINER
+from prewarm.puller.pods import HELPER_CONTAINER, attempt_of
 from prewarm.puller.reasons import FailureReason
 
 MAX_MESSAGE = 512
@@ -53,6 +54,8 @@ class Reading(Struct, frozen=True):
     """Images without a verdict, canonical."""
     identity: str = ""
     """Under whose credentials it pulls."""
+    turn: tuple[float, int] = (0.0, 0)
+    """When it was tried among the pods of its node: for which refresh, and which attempt it is."""
 
 
 _PULL_FAILURES = frozenset(
@@ -164,6 +167,7 @@ def read(pod: Pod, now: float, timeout_seconds: float, missing_secret: str = "")
         failed=any(result.state is PullState.FAILED for result in results),
         pulling=pulling,
         identity=pull_identity(pod.namespace, pod.shape.service_account, pod.shape.pull_secrets),
+        turn=(pulls_for(pod), attempt_of(pod)),
     )
 
 

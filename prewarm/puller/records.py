@@ -92,6 +92,9 @@ class Records:
         now = self._snapshot.taken_at
         for reading in self._work.readings:
             pod = reading.pod
+            if reading.settled and pod.node_name in self._unrecorded:
+                # What the pod shows has to stand on the record first: a restart in between must not lose it.
+                continue
             if pod.deleted_at is not None or pod.key in self._kept or not self._is_done(reading, memory):
                 continue
             if memory.is_new(PODS.kind, pod.namespace, pod.name, pod.uid, now):
@@ -100,11 +103,8 @@ class Records:
     def _is_done(self, reading: Reading, memory: PullerMemory) -> bool:
         pod = reading.pod
         node = self._snapshot.nodes.get(pod.node_name)
-        if node is None:
+        if node is None or reading.settled:
             return True
-        if reading.settled:
-            # What the pod shows has to stand on the record first: a restart in between must not lose it.
-            return node.name not in self._unrecorded
         if reading.begun:
             return False
         return not self._is_wanted(reading, node, memory)

@@ -78,7 +78,7 @@ class Work:
             )
         for tried in self.readings_by_node.values():
             if len(tried) > 1:
-                tried.sort(key=lambda reading: (pulls_for(reading.pod), attempt_of(reading.pod), reading.pod.key))
+                tried.sort(key=lambda reading: (reading.turn, reading.pod.key))
         for order in orders:
             if order.key not in self.pods:
                 self.add(order)

@@ -13,8 +13,11 @@ from prewarm.puller.outcome import Reading
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.work import Work
 
-RECORD_SECONDS = 30.0
-"""A record waits no longer, however busy the cluster stays."""
+RECORD_SECONDS = 45.0
+"""A record waits no longer, however busy the cluster stays. Less than accounting takes up late records for (60 s)."""
+BUSY_SHARE = 0.1
+"""Once it waits, it does until so much of the number is left with which waiting begins: the records of a thousand nodes
+written together would keep the last pulls from being told."""
 RECORDS_MOST = 2000
 """Records that wait at once: their finished pods stand, and kube-controller-manager deletes the oldest beyond a number
 of its own (--terminated-pod-gc-threshold, 12,500)."""
@@ -27,6 +30,7 @@ class Deferral(Struct):
     """Nodes whose record waits."""
     wake_at: float | None = None
     """When the first of them is due at the latest."""
+    _busy: bool = False
     _since: dict[tuple[str, bool], float] = field(default_factory=dict)
     """By pod uid and whether it is done, since when it has been seen so."""
     _listed_since: dict[str, float] = field(default_factory=dict)
@@ -41,7 +45,8 @@ class Deferral(Struct):
         before, self._since = self._since, {}
         listed_before, self._listed_since = self._listed_since, {}
         until: dict[str, float] = {}
-        if work.total > settings.busy_pulls:
+        self._busy = work.total > settings.busy_pulls * (BUSY_SHARE if self._busy else 1.0)
+        if self._busy:
             keys = [(reading.pod.uid, reading.settled) for reading in work.readings]
             self._since = {key: before.get(key, now) for key in keys}
             self._listed_since = {name: listed_before.get(name, now) for name in candidates}

@@ -68,6 +68,17 @@ def test_where_few_pulls_are_under_way_nothing_waits() -> None:
     assert after[1] < after[0]
 
 
+def test_what_waits_goes_on_waiting_for_the_last_of_many_pulls() -> None:
+    found = world(busy_pulls=NODES)
+    until(found, lambda: succeeded(found) == NODES)
+    found.run(1.0)
+    assert recorded(found) == []
+    few = world(busy_pulls=NODES + 1)
+    until(few, lambda: succeeded(few) == NODES)
+    few.run(1.0)
+    assert sorted(recorded(few)) == ["n1", "n2", "n3", "n4"]
+
+
 def test_what_waited_is_written_when_the_last_pull_is_done() -> None:
     found = world(busy_pulls=0)
     del found.caches["shop", "long"]

@@ -59,7 +59,7 @@ OPTIONS = ControlPlaneOptions(
 )
 """So that nodes stay Ready on a busy machine: what is measured is pulls. API server and etcd share two cores with it,
 and memory is not short. After a day's work an API server uses memory that it has used before, as with a fixed limit: on
-a virtual machine the first touch of a page costs 14 microseconds, and a heap that grew took up to 0.8 of a core."""
+a virtual machine the first touch of a page costs some 10 microseconds: a heap that grew took up to 0.8 of a core."""
 DEADLINE_SECONDS = 400.0
 SETTLE_SECONDS = 3.0
 LEARNING_SECONDS = SCAN_INTERVAL + 5.0

@@ -20,6 +20,10 @@ PREDICTABLE = 0.9
 """From this share of agreement between two replays on, only the last few pods toss among some nodes."""
 
 
+_NOTHING = Underway(frozenset(), frozenset(), frozenset())
+"""No pulls of ours."""
+
+
 class _Scene(Struct, frozen=True):
     """What all replays of one plan share."""
 
@@ -31,13 +35,13 @@ class _Scene(Struct, frozen=True):
     seed: int
     rivals: tuple[Demand, ...]
 
-    def landing(self, listing: frozenset[str]) -> Landing:
-        """Where pods land if these nodes list the images by then."""
+    def landing(self, listing: frozenset[str] = frozenset(), done: Underway | None = None) -> Landing:
+        """Where pods land if these nodes list the images by then, and those where they come by `done` in time."""
         return landing(
             self.demand,
             self.snapshot,
             self.history,
-            self.done,
+            self.done if done is None else done,
             self.cluster,
             self.seed,
             self.rivals,
@@ -71,8 +75,10 @@ def landing_or_drawn(
         waits: whether the pods wait until the nodes list the images, however long that takes.
     """
     scene = _Scene(demand, snapshot, history, done, cluster, seed, rivals)
-    plain = scene.landing(frozenset())
-    if demand.is_fixed or plain.candidates.predictability >= PREDICTABLE or not plain.later:
+    plain = scene.landing()
+    # Those who wait have to know whether only the pulls so far make it predictable: their nodes may not list them yet.
+    known = scene.landing(done=_NOTHING) if waits and done.ours else plain
+    if demand.is_fixed or known.candidates.predictability >= PREDICTABLE or not plain.later:
         return plain, False
     if not (waits or _comes_late_enough(plain, scene)):
         return plain, False

@@ -61,13 +61,15 @@ def test_the_plan_says_that_it_counts_on_being_listed() -> None:
 
 def test_a_plan_that_was_carried_out_in_part_goes_on_with_the_same_nodes() -> None:
     run = equal(4, 60)
-    first = of_held(run)
-    begun = {node.name for node in first.nodes[: REPLICAS // 2]}
-    for name in begun:
-        run.player.prewarm(name, (NEW,))
-    run.player.settle()
-    assert begun <= {node.name for node in planned(run).nodes}
-    assert len(planned(run).nodes) == REPLICAS
+    run.player.listed_after = None
+    first = {node.name for node in of_held(run).nodes}
+    for pulled in (REPLICAS // 2, REPLICAS):
+        for name in sorted(first)[:pulled]:
+            run.player.prewarm(name, (NEW,))
+        run.player.settle()
+        entry = planned(run)
+        assert {node.name for node in entry.nodes} == first
+        assert entry.drawn, "the gate is to wait until the nodes list what was pulled"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from prewarm.placement.cluster_arrays import ClusterArrays
 _MIB = 1024 * 1024
 _MIN_THRESHOLD = 23 * _MIB
 _MAX_CONTAINER_THRESHOLD = 1000 * _MIB
+_LOOKS_A_NODE = 4
 
 
 class ExpectedImage(Struct, frozen=True):
@@ -22,6 +23,10 @@ class ExpectedImage(Struct, frozen=True):
 
     size_bytes: int
     nodes: frozenset[str] = frozenset()
+    looks: int = 0
+    """How often the scheduler looks while these nodes come to list it, one after the other. Its snapshot of a node
+    keeps the number of nodes with the image as of its first look after the node's last change (backend/cache,
+    NodeInfo.SnapshotConcrete), so the first ones count few; each replay draws when it looks."""
 
 
 @lru_cache(maxsize=4096)
@@ -67,8 +72,9 @@ class ImageLocality:
         self._ceiling = _MAX_CONTAINER_THRESHOLD * max(1, len(shape.containers) - volumes)
         whole = cluster.whole
         self._nodes = whole.count
-        self._present: list[tuple[int, int, int, Mask]] = []
-        """Of each image: size, containers that use it, nodes without a column that have it, and who else does."""
+        self._present: list[tuple[int, int, int, Mask, Ints | None]] = []
+        """Of each image: size, containers that use it, nodes without a column that have it, who else does, and how many
+        had it when a node listed it, where that is what counts."""
         reported = whole.reported(uses)
         for name, times in uses.items():
             coming, there = expected.get(name), reported.get(name)
@@ -84,18 +90,21 @@ class ImageLocality:
             if size > 0:
                 here = holders[cluster.columns]
                 mask = np.repeat(here[np.newaxis], rows, axis=0)
-                self._present.append((size, times, int(holders.sum()) - int(here.sum()), mask))
+                turns = _turns(coming, cluster, rows) if coming is not None and coming.looks else None
+                self._present.append((size, times, int(holders.sum()) - int(here.sum()), mask, turns))
 
     def arrive(self, rows: Ints, columns: Ints) -> None:
         """All images of the pod, as far as their size is known, are now reported by these nodes."""
-        for _, _, _, mask in self._present:
+        for _, _, _, mask, _ in self._present:
             mask[rows, columns] = True
 
     def score(self) -> Scores | None:
         """Score per replay and node; None if no image is on any node."""
         total = None
-        for size, times, elsewhere, mask in self._present:
+        for size, times, elsewhere, mask, turns in self._present:
             spread = mask.sum(axis=1, keepdims=True) + elsewhere
+            if turns is not None:
+                spread = np.where(turns > 0, turns, spread)
             scaled = (size * (spread / self._nodes)).astype(np.int64) * times
             total = np.where(mask, scaled, 0) if total is None else total + np.where(mask, scaled, 0)
         if total is None or not total.any():
@@ -103,3 +112,19 @@ class ImageLocality:
         clamped = np.clip(total, _MIN_THRESHOLD, self._ceiling)
         score: Ints = MAX_NODE_SCORE * (clamped - _MIN_THRESHOLD) // (self._ceiling - _MIN_THRESHOLD)
         return score.astype(np.float32)
+
+
+def _turns(coming: ExpectedImage, cluster: ClusterArrays, rows: int) -> Ints:
+    """By replay and node, how many list the image at the scheduler's next look once that node does; 0: not expected."""
+    names = sorted(coming.nodes & cluster.whole.column.keys())
+    random = np.random.default_rng(len(names))
+    order = random.permuted(np.tile(np.arange(1, len(names) + 1, dtype=np.int64), (rows, 1)), axis=1)
+    # Beyond a few looks for each node, there is one after every node.
+    looks = np.sort(random.integers(1, len(names) + 1, (rows, min(coming.looks, _LOOKS_A_NODE * len(names)))))
+    last = np.full((rows, 1), len(names), dtype=np.int64)
+    seen = np.concatenate([looks, last], axis=1)
+    turns: Ints = np.zeros((rows, cluster.whole.count), dtype=np.int64)
+    columns = [cluster.whole.column[name] for name in names]
+    for row in range(rows):
+        turns[row, columns] = seen[row, np.searchsorted(seen[row], order[row])]
+    return turns[:, cluster.columns]

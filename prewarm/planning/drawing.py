@@ -13,12 +13,22 @@ from prewarm.model.nodes import pull_obstacle
 from prewarm.model.plans import Demand
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import Choice, ClusterArrays, reachable, steerable_nodes
-from prewarm.planning.landing import LISTED_SECONDS, Landing, expected_images, first_later, landing, pull_seconds
+from prewarm.planning.landing import (
+    LISTED_SECONDS,
+    NOBODY,
+    Landing,
+    Listing,
+    expected_images,
+    first_later,
+    landing,
+    pull_seconds,
+)
 from prewarm.planning.underway import Underway
 
 PREDICTABLE = 0.9
 """From this share of agreement between two replays on, only the last few pods toss among some nodes."""
-
+ASTRAY = 0.02
+"""Share of the landings that may come elsewhere than where the image is to draw them."""
 
 _NOTHING = Underway(frozenset(), frozenset(), frozenset())
 """No pulls of ours."""
@@ -35,7 +45,7 @@ class _Scene(Struct, frozen=True):
     seed: int
     rivals: tuple[Demand, ...]
 
-    def landing(self, listing: frozenset[str] = frozenset(), done: Underway | None = None) -> Landing:
+    def landing(self, listing: Listing = NOBODY, done: Underway | None = None) -> Landing:
         """Where pods land if these nodes list the images by then, and those where they come by `done` in time."""
         return landing(
             self.demand,
@@ -82,10 +92,10 @@ def landing_or_drawn(
         return plain, False
     if not (waits or _comes_late_enough(plain, scene)):
         return plain, False
-    drawn = scene.landing(_drawing(scene, is_warm))
-    if drawn.candidates.predictability < PREDICTABLE:
-        return plain, False
-    return drawn, True
+    nodes = _drawing(scene, is_warm)
+    drawn = scene.landing(Listing(nodes, _looks(snapshot))) if nodes else plain
+    astray = sum(chance for name, chance in drawn.chances.items() if name not in nodes)
+    return (drawn, True) if astray <= ASTRAY * sum(drawn.chances.values()) else (plain, False)
 
 
 def _comes_late_enough(plain: Landing, scene: _Scene) -> bool:
@@ -93,6 +103,15 @@ def _comes_late_enough(plain: Landing, scene: _Scene) -> bool:
     now = scene.snapshot.taken_at
     lead = first_later(scene.demand, now) - now
     return plain.settled and lead >= pull_seconds(scene.demand, scene.history) + LISTED_SECONDS
+
+
+def _looks(snapshot: ClusterSnapshot) -> int:
+    """How often the scheduler looked within the time that nodes take to list an image, by the pods that it bound."""
+    since = snapshot.taken_at - LISTED_SECONDS
+    return sum(
+        pod.scheduled_at is not None and pod.scheduled_at > since and key not in snapshot.puller_pods
+        for key, pod in snapshot.pods.items()
+    )
 
 
 def _drawing(scene: _Scene, is_warm: Callable[[str], bool]) -> frozenset[str]:

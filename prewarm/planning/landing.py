@@ -36,6 +36,17 @@ REPORT_SECONDS, LISTED_SECONDS = 20.0, 40.0
 of them list it after the first time, and all after the second."""
 
 
+class Listing(Struct, frozen=True):
+    """Nodes that list a demand's images by the time its pods are scheduled, whatever is known of our pulls."""
+
+    nodes: frozenset[str] = frozenset()
+    looks: int = 0
+    """How often the scheduler looks while they come to list them: see ExpectedImage."""
+
+
+NOBODY = Listing()
+
+
 class Landing(Struct, frozen=True):
     """What the replays of one demand say."""
 
@@ -118,7 +129,7 @@ def landing(
     seed: int,
     rivals: tuple[Demand, ...] = (),
     *,
-    listing: frozenset[str] = frozenset(),
+    listing: Listing = NOBODY,
 ) -> Landing:
     """Replay a demand, and what others (`rivals`) bring meanwhile, if the nodes `listing` its images do so by then.
 
@@ -138,7 +149,7 @@ def _on_nodes(
     cluster: ClusterArrays,
     seed: int,
     rivals: tuple[Demand, ...],
-    listing: frozenset[str],
+    listing: Listing,
 ) -> Landing:
     """On the nodes as they are."""
     if demand.is_fixed:
@@ -256,7 +267,7 @@ def expected_images(
     snapshot: ClusterSnapshot,
     history: History,
     done: Underway,
-    listing: frozenset[str] = frozenset(),
+    listing: Listing = NOBODY,
 ) -> dict[str, ExpectedImage]:
     """Images of the demand as nodes will list them when its later pods are scheduled: those `listing` at any rate.
 
@@ -266,9 +277,9 @@ def expected_images(
     at = first_later(demand, snapshot.taken_at)
     arrivals = [(pod.node_name, pod.created_at + pull) for pod in pods_of_revision(demand, snapshot)]
     arrivals += [(name, since + (pull if name in done.pulling else 0.0)) for name, since in done.since.items()]
-    nodes = listing | {name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at}
+    nodes = listing.nodes | {name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at}
     sizes = ((image, history.image_size(image)) for image in demand.images if is_found(image))
-    return {image: ExpectedImage(size, nodes) for image, size in sizes if size is not None}
+    return {image: ExpectedImage(size, nodes, listing.looks) for image, size in sizes if size is not None}
 
 
 def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:

@@ -6,13 +6,14 @@ from msgspec.structs import replace
 from prewarm.history import History
 from prewarm.history.state import Measured
 from prewarm.model.plans import DemandPlan
+from prewarm.model.pods import Pod
 from prewarm.planning import LISTED_SECONDS, plan
 from tests.support.clusters import deployment, template
 from tests.support.player import Player
 from tests.unit.planning.test_rollout_scenario import NEW, OLD, REPLICAS, Run, changed
 from tests.unit.planning.test_waste_scenario import equal_nodes, held, in_vain, prepared, pulled_nodes
 
-IMAGE_BYTES = 250_000_000
+IMAGE_BYTES, LARGE_IMAGE_BYTES = 250_000_000, 4_000_000_000
 
 
 def history(image_bytes: int) -> History:
@@ -81,6 +82,19 @@ def test_a_small_image_draws_nobody(image_bytes: int) -> None:
     assert not of_held(equal(1, 60, image_bytes)).drawn
 
 
+@pytest.mark.parametrize(("image_bytes", "drawn"), [(IMAGE_BYTES, False), (LARGE_IMAGE_BYTES, True)])
+def test_while_others_are_scheduled_only_a_large_image_draws(image_bytes: int, drawn: bool) -> None:
+    """The scheduler then counts for each node how many listed the image when that one did: a few for the first ones."""
+    run = equal(1, 60, image_bytes)
+    names = sorted(run.player.nodes)
+    bound = [
+        Pod("others", f"p{number}", f"uid-p{number}", names[number], scheduled_at=run.player.now - number)
+        for number in range(30)
+    ]
+    run.player.load(bound)
+    assert of_held(run).drawn is drawn
+
+
 def test_a_rollout_that_goes_on_now_is_not_drawn_to_nodes_that_list_the_image_later() -> None:
     assert not planned(equal(1, 60)).drawn
 
@@ -91,8 +105,8 @@ def test_pods_that_come_late_enough_are_drawn_without_a_gate() -> None:
     run = Run(changed(Player(equal_nodes(60), slow, pull_seconds=1.0, start_seconds=10 * LISTED_SECONDS, seed=5)))
     run.history = history(IMAGE_BYTES)
     run.player.reconcile()
-    until = run.player.now + LISTED_SECONDS
-    run.player.at(LISTED_SECONDS, lambda: None)
+    until = run.player.now + 2 * LISTED_SECONDS
+    run.player.at(2 * LISTED_SECONDS, lambda: None)
     while run.player.now < until:
         run.player.step()
     assert planned(run).drawn

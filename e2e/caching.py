@@ -314,16 +314,30 @@ class Shop:
 
 @asynccontextmanager
 async def running_lane(
-    cluster: Cluster, folder: Path, settings: Mapping[str, str] | None = None
+    cluster: Cluster, folder: Path, settings: Mapping[str, str] | None = None, *, crowd: bool = False
 ) -> AsyncIterator[Lane]:
-    """A controller, with further settings if given, and an emulator on a cluster that has our definitions."""
+    """A controller, with further settings if given, and an emulator on a cluster that has our definitions.
+
+    Args:
+        cluster: where.
+        folder: for logs.
+        settings: of the controller.
+        crowd: whether there will be a thousand nodes, on a cluster of the lane's own: kubelets write no Events, and of
+            a pod's status only what tells of its pulls; nodes are left to the cluster's end.
+    """
     await asyncio.to_thread(install_definitions, cluster)
     system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
     await asyncio.to_thread(cluster.kubectl, "apply", "-f", "-", manifest=yaml.safe_dump(system))
     registries = Registries(convention=Catalog({"registry.test/large": 1_000_000_000}))
     registries.declare(replace(Registry(PRIVATE.partition("/")[0]), accepts=frozenset({LOGIN})))
     connection = Connection.load(cluster.kubeconfig, cluster.context)
-    options = EmulatorOptions(nodes=NodePlan(count=0), registries=registries, delete_nodes=True)
+    options = EmulatorOptions(
+        nodes=NodePlan(count=0),
+        registries=registries,
+        delete_nodes=not crowd,
+        events=not crowd,
+        every_status=not crowd,
+    )
     environment = {"PREWARM_LEASE_DURATION_SECONDS": "2", **(settings or {})}
     controller = ControllerProcess(cluster.kubeconfig, folder / "controller.log", environment)
     async with AsyncExitStack() as stack:

@@ -47,7 +47,7 @@ REFRESH_SECONDS = 300.0
 """How often measurements alone are stored, while no plan and no judgement changes."""
 PULL_GAP_SECONDS = 0.25
 """Between two looks at the pulls for no other reason than that pods and nodes come and go, as they always do."""
-BUSY_GAP_SECONDS = 0.1
+BUSY_GAP_SECONDS = 0.05
 """The same while pulls are under way: a place that becomes free is taken soon."""
 LEARN_SECONDS = 60.0
 """How long after the last pull sizes are still to be learnt: node status shows an image up to 40 s late."""

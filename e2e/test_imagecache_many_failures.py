@@ -91,6 +91,7 @@ async def sizes(lane: Lane) -> AsyncIterator[Mapping[str, list[int]]]:
         watch = Watch(client, IMAGE_CACHES, _Cache, seen=see, gone=lambda _: None)
         watching = asyncio.create_task(watch.run(), name="statuses")
         yield found
+        assert not watching.done(), "statuses were not watched to the end"
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 

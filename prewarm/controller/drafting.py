@@ -132,7 +132,7 @@ class Drafting:
         for key in self._in_order(planner, due):
             started = self._clocks.steady()
             if self._yields(key, planner, due, started, ordering=ordering):
-                break
+                continue
             part = planner.plan((key,))
             parts.append(part)
             costs[key] = self._clocks.steady() - started
@@ -149,7 +149,7 @@ class Drafting:
         waited_for = ordering or self.hurried or any(self.is_waited_for(str(one)) for one in self._courier.undelivered)
         if not due.urgent or not waited_for or now >= waits_until or planner.is_quick(key):
             return False
-        self.wakes_at = waits_until
+        self.wakes_at = waits_until if self.wakes_at is None else min(self.wakes_at, waits_until)
         return True
 
     def _in_order(self, planner: Planner, due: Due) -> Sequence[WorkloadKey]:

@@ -137,7 +137,7 @@ class Term:
         self._unweighed: list[ByteVerdict] = []
         self._waste_memory = WasteMemory()
         self._wasted_at = 0.0
-        self._told_until = 0.0
+        self._urgent_since: float | None = None
         self._pulled_at = 0.0
         self._pulling = False
         self._pulls_concerned = False
@@ -218,9 +218,8 @@ class Term:
     def _rest_from_telling(self) -> None:
         """Have what only tells, and further pulls, wait while rollouts wait for their first pulls, but not for long."""
         now = self._services.clocks.steady()
-        if not self._pace.urgent:
-            self._told_until = now
-        resting = self._pace.urgent and now < self._told_until + TELL_SECONDS
+        self._urgent_since = (self._urgent_since or now) if self._pace.urgent else None
+        resting = self._urgent_since is not None and now < self._urgent_since + TELL_SECONDS
         self._scribe.rest(resting)
         self._ordering.rest(resting)
 

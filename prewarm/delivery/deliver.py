@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from prewarm.api.image_cache import image_cache_manifest
 from prewarm.api.names import LABEL_CACHE_UID
+from prewarm.api.plan_annotation import decode_summary
 from prewarm.delivery.memory import DeliveryMemory
 from prewarm.delivery.planned_cache import cache_key, planned_cache
 from prewarm.model.image_caches import ImageCache
@@ -88,7 +89,8 @@ def _cache(
     """What a demand's cache should say; None if there should be none."""
     if current is not None and (not current.planned or current.deleted_at is not None):
         return None
-    to_do = entry.demand.trigger is Trigger.ROLLBACK or any(node.missing for node in entry.nodes)
+    # Behind a gate, what draws the pods is said by the ImageCache, also where all is there already.
+    to_do = entry.drawn or entry.demand.trigger is Trigger.ROLLBACK or any(node.missing for node in entry.nodes)
     if current is None and not to_do:
         return None
     api_version = snapshot.workloads[entry.demand.workload].api_version
@@ -148,7 +150,14 @@ def _substance(cache: ImageCache) -> tuple[object, ...]:
         cache.hold_present,
         cache.owner.uid if cache.owner is not None else "",
         cache.workload,
+        _draws(cache),
     )
+
+
+def _draws(cache: ImageCache) -> bool:
+    """Whether its nodes are to draw the pods: a gate waits until they list the images then."""
+    summary = decode_summary(cache.plan_annotation) if cache.plan_annotation else None
+    return summary is not None and summary.drawn
 
 
 def _is_earlier(wanted: float | None, current: float | None) -> bool:

@@ -248,7 +248,7 @@ def _of_cache(cache: ImageCache) -> tuple[GateReason, str] | None:
 def _of_plan(entry: DemandPlan | None) -> tuple[GateReason, str] | None:
     if entry is None:
         return GateReason.NOTHING_TO_PULL, "no pods are to come"
-    if any(node.missing for node in entry.nodes):
+    if entry.drawn or any(node.missing for node in entry.nodes):
         return None
     if any(skip.reason is SkipReason.UNPREDICTABLE for skip in entry.skips):
         return GateReason.UNPREDICTABLE, "where the pods land cannot be predicted"

@@ -6,7 +6,7 @@ from prewarm.demand.holds import Hold, hold
 from prewarm.demand.linked import linked
 from prewarm.demand.previous import previous_demands
 from prewarm.demand.revisions import pods_of_revision
-from prewarm.demand.shapes import never_pulled
+from prewarm.demand.shapes import far_ahead, never_pulled
 from prewarm.demand.what_if import what_if
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "coverage",
     "covering_policy",
     "demands",
+    "far_ahead",
     "hold",
     "linked",
     "never_pulled",

@@ -17,7 +17,7 @@ from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
 from prewarm.planning.drawing import PREDICTABLE, landing_or_drawn
 from prewarm.planning.evidence import tempered
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later
+from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
 from prewarm.planning.selection import (
     TWO_IN_VAIN,
     Limits,
@@ -95,17 +95,20 @@ def plan_demand(
         obstacle=unsteerable,
     )
     coming = steered(demand, to, snapshot) if to is not None else demand
-    where, drawn = landing_or_drawn(
-        coming,
-        snapshot,
-        history,
-        done,
-        cluster,
-        seed,
-        rivals,
-        is_warm=lambda node: not needs.missing(warmth, node),
-        waits=_is_held(demand, snapshot) and to is None,
-    )
+    if to is not None and to.state is SteerState.STEERED:
+        where, drawn = landing(coming, snapshot, history, done, cluster, seed, rivals), False
+    else:
+        where, drawn = landing_or_drawn(
+            demand,
+            snapshot,
+            history,
+            done,
+            cluster,
+            seed,
+            rivals,
+            is_warm=lambda node: not needs.missing(warmth, node),
+            waits=_is_held(demand, snapshot),
+        )
     occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     prospects = _prospects(where, needs, done, snapshot, warmth, occupied)
     # Where a pod of the revision is bound, a pull is used though no container has started yet.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from prewarm.demand import far_ahead, pods_of_revision
 from prewarm.history import History
 from prewarm.model.nodes import pull_obstacle
 from prewarm.model.plans import Demand
@@ -85,31 +86,39 @@ def landing_or_drawn(
         waits: whether the pods wait until the nodes list the images, however long that takes.
     """
     scene = _Scene(demand, snapshot, history, done, cluster, seed, rivals)
-    plain = scene.landing()
     # Those who wait have to know whether only the pulls so far make it predictable: their nodes may not list them yet.
-    known = scene.landing(done=_NOTHING) if waits and done.ours else plain
-    if demand.is_fixed or known.candidates.predictability >= PREDICTABLE or not plain.later:
-        return plain, False
-    if not (waits or _comes_late_enough(plain, scene)):
-        return plain, False
-    nodes = _drawing(scene, is_warm)
-    drawn = scene.landing(Listing(nodes, _looks(snapshot))) if nodes else plain
-    astray = sum(chance for name, chance in drawn.chances.items() if name not in nodes)
-    return (drawn, True) if astray <= ASTRAY * sum(drawn.chances.values()) else (plain, False)
+    assumes = bool(waits and done.ours)
+    known = scene.landing(done=_NOTHING) if assumes else scene.landing()
+    if _may_be_drawn(known, scene) and (waits or _comes_late_enough(known, scene)):
+        nodes = _drawing(scene, is_warm)
+        drawn = scene.landing(Listing(nodes, _looks(demand, snapshot))) if nodes else known
+        astray = sum(chance for name, chance in drawn.chances.items() if name not in nodes)
+        if nodes and astray <= ASTRAY * sum(drawn.chances.values()):
+            return drawn, True
+    return scene.landing() if assumes else known, False
 
 
-def _comes_late_enough(plain: Landing, scene: _Scene) -> bool:
-    """Whether nodes that are pulled on now list the images before the first pod comes."""
+def _may_be_drawn(known: Landing, scene: _Scene) -> bool:
+    return not scene.demand.is_fixed and known.later > 0 and known.candidates.predictability < PREDICTABLE
+
+
+def _comes_late_enough(known: Landing, scene: _Scene) -> bool:
+    """Whether nodes that are pulled on now list the images before the first pod comes, which is known to come then."""
     now = scene.snapshot.taken_at
-    lead = first_later(scene.demand, now) - now
-    return plain.settled and lead >= pull_seconds(scene.demand, scene.history) + LISTED_SECONDS
+    first = first_later(scene.demand, now)
+    enough = pull_seconds(scene.demand, scene.history) + LISTED_SECONDS
+    return known.settled and now + enough <= first < far_ahead(now)
 
 
-def _looks(snapshot: ClusterSnapshot) -> int:
-    """How often the scheduler looked within the time that nodes take to list an image, by the pods that it bound."""
+def _looks(demand: Demand, snapshot: ClusterSnapshot) -> int:
+    """How often the scheduler looked within the time that nodes take to list an image, by the pods that it bound.
+
+    The demand's own are left out: the next of them come when the image is to draw them.
+    """
     since = snapshot.taken_at - LISTED_SECONDS
+    own = {*demand.leaving, *(pod.key for pod in pods_of_revision(demand, snapshot)), *snapshot.puller_pods}
     return sum(
-        pod.scheduled_at is not None and pod.scheduled_at > since and key not in snapshot.puller_pods
+        pod.scheduled_at is not None and pod.scheduled_at > since and key not in own
         for key, pod in snapshot.pods.items()
     )
 

@@ -84,6 +84,16 @@ def test_another_order_or_probability_is_no_reason_to_write() -> None:
     assert deliver(plan_for("node-2", "node-1"), snapshot) == ()
 
 
+def test_that_nodes_are_to_draw_the_pods_is_said_even_if_nothing_else_changes() -> None:
+    """The gate goes by what the ImageCache says."""
+    plain = plan_for("node-1")
+    drawn = replace(plain, demands=(replace(plain.demands[0], drawn=True),))
+    (intent,) = deliver(drawn, in_force(snapshot_with(), plain))
+    assert isinstance(intent, Apply)
+    (intent,) = deliver(plain, in_force(snapshot_with(), drawn))
+    assert isinstance(intent, Apply)
+
+
 def test_nothing_is_written_where_nothing_is_missing() -> None:
     assert deliver(plan_for("node-1", warm=["node-1"]), snapshot_with()) == ()
 

@@ -3,8 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
+from prewarm.delivery import decide_gates, deliver
 from prewarm.history import History
 from prewarm.history.state import Measured
+from prewarm.model.intents import Apply
 from prewarm.model.plans import DemandPlan
 from prewarm.model.pods import Pod
 from prewarm.planning import LISTED_SECONDS, plan
@@ -37,7 +39,7 @@ def planned(run: Run) -> DemandPlan:
 
 def of_held(run: Run) -> DemandPlan:
     """The plan while the gate holds the change, before anything was pulled."""
-    marked = {**run.player.workload.annotations, "prewarm.dev/gate-held": "2026-01-01T00:00:00Z"}
+    marked = {**run.player.workload.annotations, "prewarm.dev/gate-held": "1970-01-01T00:26:40Z"}
     run.player.workload = replace(run.player.workload, paused=True, annotations=marked)
     return planned(run)
 
@@ -71,6 +73,11 @@ def test_a_plan_that_was_carried_out_in_part_goes_on_with_the_same_nodes() -> No
         entry = planned(run)
         assert {node.name for node in entry.nodes} == first
         assert entry.drawn, "the gate is to wait until the nodes list what was pulled"
+    # All is there, and yet the ImageCache is written, by which the gate knows that it has to wait.
+    found = run.player.snapshot()
+    made = plan(found, run.history)
+    assert [type(intent) for intent in deliver(made, found)] == [Apply]
+    assert decide_gates(found, made).held == 1
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,13 @@ def test_while_others_are_scheduled_only_a_large_image_draws(image_bytes: int, d
     ]
     run.player.load(bound)
     assert of_held(run).drawn is drawn
+
+
+def test_pods_that_may_come_at_any_time_are_not_drawn() -> None:
+    """Whoever paused it may resume it before the nodes list the image."""
+    run = equal(1, 60)
+    run.player.workload = replace(run.player.workload, paused=True)
+    assert not planned(run).drawn
 
 
 def test_a_rollout_that_goes_on_now_is_not_drawn_to_nodes_that_list_the_image_later() -> None:

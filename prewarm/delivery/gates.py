@@ -156,10 +156,9 @@ def decide_gates(snapshot: ClusterSnapshot, plan: Plan | None, unready: Collecti
     for gate in gates(snapshot):
         planned = plan is not None and (plan.only is None or gate.workload.key in plan.only)
         verdict = _verdict(gate, snapshot, entries.get(gate.workload.key), planned=planned)
-        listed_at = _listed_at(gate.workload, snapshot)
         if verdict is None or (verdict[0] in _BY_WARMTH and gate.workload.key in unready):
             deadlines.append(gate.deadline)
-        elif verdict[0] is GateReason.WARM and snapshot.taken_at < listed_at:
+        elif verdict[0] is GateReason.WARM and snapshot.taken_at < (listed_at := _listed_at(gate.workload, snapshot)):
             deadlines.append(min(gate.deadline, listed_at))
         else:
             opened.append(Opened(gate, *verdict))

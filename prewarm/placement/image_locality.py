@@ -16,6 +16,7 @@ _MIB = 1024 * 1024
 _MIN_THRESHOLD = 23 * _MIB
 _MAX_CONTAINER_THRESHOLD = 1000 * _MIB
 _LOOKS_A_NODE = 4
+"""So many looks for each node are played at most: with more, there is one after every node anyway."""
 
 
 class ExpectedImage(Struct, frozen=True):
@@ -119,7 +120,6 @@ def _turns(coming: ExpectedImage, cluster: ClusterArrays, rows: int) -> Ints:
     names = sorted(coming.nodes & cluster.whole.column.keys())
     random = np.random.default_rng(len(names))
     order = random.permuted(np.tile(np.arange(1, len(names) + 1, dtype=np.int64), (rows, 1)), axis=1)
-    # Beyond a few looks for each node, there is one after every node.
     looks = np.sort(random.integers(1, len(names) + 1, (rows, min(coming.looks, _LOOKS_A_NODE * len(names)))))
     last = np.full((rows, 1), len(names), dtype=np.int64)
     seen = np.concatenate([looks, last], axis=1)

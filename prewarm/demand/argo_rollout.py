@@ -52,7 +52,8 @@ def argo_rollout_demand(
         leaving: tuple[Pod, ...] = ()
     else:
         # A question, or a template that the controller has not seen, starts at the first step.
-        begun = rollout if at.current is not None and not asked else replace(rollout, step=0, promoted=False)
+        fresh = replace(rollout, step=0, paused_at=None, promoted=False)
+        begun = rollout if at.current is not None and not asked else fresh
         batches = canary_batches(workload, begun, counts, now, times)
         leaving = leaving_pods(at, now, sum(batch.leaving for batch in batches[:1]))
     if not batches and not last_pods_start(snapshot, at):

@@ -9,6 +9,8 @@ from prewarm.model.plans import Batch
 from prewarm.model.progressive import Rollout
 from prewarm.model.workloads import Workload
 
+REST_SECONDS = 10.0
+"""A pause of so many seconds is rest: most pods that were told to stop before it have ended."""
 MAX_WEIGHT = 100
 """Weights are percentages unless a traffic router has another maximum."""
 
@@ -28,18 +30,23 @@ def canary_batches(workload: Workload, rollout: Rollout, counts: Counts, now: fl
     run = Run(counts, limits, times.ends)
     expected = [max(at, now) for at in times.available]
     heapq.heapify(expected)
-    at, cold = now, True
+    at, cold, rested = now, True, False
     for index in _steps(rollout):
         wanted, kept = step_counts(rollout, index, counts.replicas, limits.surge)
+        created = run.created
         run.aim(max(wanted, counts.new), kept)
-        at = _settle(run, expected, at, times, cold=cold)
+        at = _settle(run, expected, at, times, cold=cold, rested=rested)
         if run.missing > 0:
             run.emit(at + times.cold_seconds, run.missing)
         cold = False
+        rested = rested and run.created == created
         if index < len(rollout.steps) and not rollout.promoted:
-            step = rollout.steps[index]
-            at += step.pause_seconds or 0.0
+            step, since = rollout.steps[index], at
+            if index == rollout.step and rollout.paused_at is not None:
+                since = rollout.paused_at
+            at = max(at, since + (step.pause_seconds or 0.0))
             at = max(at, far_ahead(now)) if step.waits else at
+            rested = rested or step.waits or (step.pause_seconds or 0.0) >= REST_SECONDS
     return run.batches()
 
 
@@ -112,13 +119,13 @@ def _steps(rollout: Rollout) -> Iterator[int]:
     yield from range(len(rollout.steps) if rollout.promoted else rollout.step, len(rollout.steps) + 1)
 
 
-def _settle(run: Run, expected: list[float], at: float, times: Times, *, cold: bool) -> float:
+def _settle(run: Run, expected: list[float], at: float, times: Times, *, cold: bool, rested: bool) -> float:
     """Let a step come about; gives when the last of its pods is available.
 
     Pods that come while nothing could be pulled yet take their pull longer.
     """
     before = run.created
-    run.settle(at)
+    run.step(at, after_rest=rested)
     created = run.created - before
     for index in range(created):
         takes = spread(times.cold_seconds, index, created) if cold else times.warm_seconds

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.model.plans import Batch
 from prewarm.model.quantities import int_or_percent
@@ -168,6 +169,15 @@ class Run:
             self._batches[-1] = Batch(last.needed_at, last.pods + pods, last.leaving + left)
         self._new += pods
         self.created += pods
+
+    def step(self, at: float, *, after_rest: bool) -> None:
+        """As `settle`; the first batch of what comes says how many old pods go with it."""
+        first, departed = len(self._batches), self.departed
+        self.settle(at)
+        if first < len(self._batches) < MAX_BATCHES:
+            self._batches[first] = replace(
+                self._batches[first], after_rest=after_rest, at_once=self.departed - departed
+            )
 
     def batches(self) -> tuple[Batch, ...]:
         """What came so far, in order."""

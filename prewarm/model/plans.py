@@ -39,6 +39,11 @@ class Batch(Struct, frozen=True):
     """PersistentVolumeClaims of these pods alone, beyond the template's: their bound volumes restrict the scheduler."""
     prefers: tuple[str, ...] = ()
     """Nodes that these pods prefer with weight 1, beyond what the template says: they are steered there."""
+    after_rest: bool = False
+    """Whether the rollout stood still before these pods come: then just as many old pods have gone as batches say."""
+    at_once: int | None = None
+    """How many old pods are told to go as soon as these were asked for, before the new ones' nodes can be known; None:
+    not told apart."""
 
 
 class Demand(Struct, frozen=True):
@@ -156,7 +161,7 @@ class SkipReason(StrEnum):
     TOO_LATE = "TooLate"
     """Only pods that are created now land there: a pull ordered now would not be ahead of theirs."""
     UNSETTLED = "Unsettled"
-    """Pods of the workload are just being scheduled: decided when it is known where they landed."""
+    """Pods of the workload come first, or are just being scheduled: decided when it is known where they landed."""
     BEYOND_COVERAGE = "BeyondCoverage"
     """Likelier nodes reach the policy's placement.coverage already."""
     BEYOND_OVERPROVISION = "BeyondOverprovision"

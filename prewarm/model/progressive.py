@@ -106,6 +106,8 @@ class Rollout(Struct, frozen=True):
     steps: tuple[CanaryStep, ...] = ()
     step: int = 0
     """status.currentStepIndex; as many as there are steps once all are done."""
+    paused_at: float | None = None
+    """When the pause began that is on; None if none is."""
     preview_replicas: int | None = None
     """Of blue-green: pods of the new revision until it is promoted; None = all."""
     promotion_seconds: float | None = None

@@ -13,8 +13,9 @@ from prewarm.placement.cluster_arrays import ClusterArrays, cluster_arrays
 from prewarm.placement.competitors import competitors
 from prewarm.placement.image_locality import ExpectedImage, is_found, lists, normalized_name
 from prewarm.placement.incoming import IncomingPod, of_demand
-from prewarm.placement.meeting import admitted, meets
+from prewarm.placement.meeting import admitted_count, columns_of, meets
 from prewarm.placement.new_nodes import JOINING_SECONDS, new_nodes
+from prewarm.placement.pauses import between_steps, waiting_between_steps
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
 from prewarm.placement.rivals import in_time
@@ -25,8 +26,10 @@ __all__ = [
     "Choice",
     "ClusterArrays",
     "ExpectedImage",
-    "admitted",
+    "admitted_count",
+    "between_steps",
     "cluster_arrays",
+    "columns_of",
     "in_time",
     "is_found",
     "lists",
@@ -37,6 +40,7 @@ __all__ = [
     "place_in_turn",
     "reachable",
     "steerable_nodes",
+    "waiting_between_steps",
 ]
 
 

@@ -27,6 +27,12 @@ class Topology:
         self.domain: Ints = np.array(domains, dtype=np.int64)
         self.size = len(indices)
         self.labelled: Mask = self.domain >= 0
+        self._indices = indices
+
+    def having(self, value: str) -> Mask:
+        """Nodes whose label has this value."""
+        index = self._indices.get(value)
+        return np.zeros(len(self.domain), dtype=np.bool_) if index is None else self.domain == index
 
 
 class ReportedImage(Struct, frozen=True):
@@ -89,10 +95,10 @@ class ClusterArrays:
         """The nodes for which a predicate holds."""
         return np.fromiter((predicate(node) for node in self.nodes), dtype=np.bool_, count=self.count)
 
-    def known_mask(self, key: object, predicate: Callable[[Node], bool]) -> Mask:
-        """The nodes for which a predicate holds that `key` stands for; made once, not to be written to."""
+    def known_mask(self, key: object, find: Callable[[], Mask]) -> Mask:
+        """The nodes that `key` stands for; found once, not to be written to."""
         if key not in self._masks:
-            self._masks[key] = self.mask(predicate)
+            self._masks[key] = find()
         return self._masks[key]
 
     def known_counts(self, key: object, count: Callable[[], tuple[int, int]]) -> tuple[int, int]:
@@ -196,6 +202,8 @@ class Usage:
         table = np.array(sums, dtype=np.int64).reshape(cluster.count, 6).T
         self._rows = replays
         self._table = np.repeat(table[:, np.newaxis], replays, axis=1)
+        self._cells = self._table.reshape(6, -1)
+        """The same, with one index for row and column: numpy takes a quarter of the time for it."""
         self._extended: dict[str, Ints] = {}
         self._alike = True
 
@@ -212,6 +220,9 @@ class Usage:
 
     def at(self, rows: Ints | slice | int, columns: Ints | slice | int) -> Ints:
         """CPU, memory, ephemeral storage, CPU and memory as scores count them, and pods, of some cells."""
+        if isinstance(rows, np.ndarray) and isinstance(columns, np.ndarray):
+            some: Ints = self._cells.take(rows * self._table.shape[2] + columns, axis=1)
+            return some
         cells: Ints = self._table[:, rows, columns]
         return cells
 
@@ -228,6 +239,7 @@ class Usage:
         request = shape.requests
         amounts = (request.milli_cpu, request.memory, request.ephemeral_storage)
         each = np.array((*amounts, shape.scoring_milli_cpu, shape.scoring_memory, 1), dtype=np.int64)
-        self._table[:, rows, columns] += sign * each[:, np.newaxis]
+        at = rows * self._table.shape[2] + columns
+        self._cells[:, at] = self._cells.take(at, axis=1) + sign * each[:, np.newaxis]
         for name, amount in request.extended:
             self.extended(name)[rows, columns] += sign * amount

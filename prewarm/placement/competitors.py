@@ -35,7 +35,7 @@ def competitors(
     kinds: dict[tuple[str, int], list[Pod]] = {}
     for pod in waiting:
         kinds.setdefault(_kind(pod), []).append(pod)
-    met = {kind for kind, pods in kinds.items() if meets(ours.shape, pods[0].shape, len(pods), snapshot, cluster)}
+    met = {kind for kind, pods in kinds.items() if meets(ours.shape, pods[0].shape, len(pods), cluster)}
     left = min(MAX_COMPETITORS, ALL_COMPETITORS // max(1, len(met)))
     counted: dict[tuple[str, int], int] = {}
     for kind in map(_kind, waiting):

@@ -1,5 +1,6 @@
 """Which old pods have gone by when? One possible course in each replay."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import frexp, pi, sqrt
@@ -8,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from prewarm.model.plans import Demand
+from prewarm.model.plans import Batch, Demand
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement.arrays import Ints, Mask
@@ -30,7 +31,18 @@ to 200 pods in 1 to 20 seconds, sorted anew from any order each time one or some
 controller does: of 40 pods from two seconds 82 % of the first ten are of the lower half by uid, from three 94 %."""
 _LOGISTIC_DEVIATION = pi / sqrt(3)
 
+_NEVER = np.iinfo(np.int64).max
+"""Place in the order of a pod that does not go, or has gone."""
+
 _Kind = tuple[int, tuple[tuple[str, str], ...], bool]
+
+
+class _Rest(Struct, frozen=True):
+    """A moment at which the rollout stands still."""
+
+    at: float
+    gone: int
+    """How many old pods have gone by then, in all."""
 
 
 class Departed(Struct, frozen=True):
@@ -75,8 +87,12 @@ class Departures:
         self._crowd = np.repeat(_siblings(demand, snapshot, cluster)[np.newaxis], len(self._most), axis=0)
         self._began = demand.batches[0].needed_at if demand.batches else snapshot.taken_at
         siblings = self._crowd[0][self._columns]
-        self._before: Ints = self._crowd[0][self._columns]
-        self._at_once = demand.leaving_first or next((batch.leaving for batch in demand.batches if batch.leaving), 0)
+        self._before: Ints = np.repeat(siblings[np.newaxis], len(self._most), axis=0)
+        """Crowds as they were when pods began to go at once."""
+        self._at_once = _first_at_once(demand)
+        """Of the first that go, how many."""
+        self._earlier = 0 if self._at_once == demand.leaving_first else demand.leaving_first
+        """How many of them were told before."""
         self._nodes: list[int] = [
             -1 if pod.finished else column for pod, column in zip(self._pods, self._columns.tolist(), strict=True)
         ]
@@ -86,7 +102,8 @@ class Departures:
         ]
         self._first = demand.leaving_first
         self._ends = _expected_ends(demand)
-        self._said = any(batch.leaving for batch in demand.batches)
+        self._said = any(batch.leaving or batch.after_rest for batch in demand.batches)
+        self._rests = tuple(_rests(demand))
         self._pace = np.tile(random.uniform(QUICKEST_PACE, SLOWEST_PACE, rows), copies)
         self._lag = np.tile(random.uniform(EARLIEST_SECONDS, LATEST_SECONDS, rows), copies)
         if demand.leaves_in_order:
@@ -96,18 +113,35 @@ class Departures:
         luck = random.random((len(self._pods), rows)).T
         positions = _drawn_positions(self._pods, self._tiers, siblings, self._began, luck)
         self._positions: Ints = np.tile(positions, (copies, 1))
+        stops = random.spawn(1)[0].random((len(self._pods), rows)).T
+        self._stops = np.tile(stops, (copies, 1))
+        """Of those that are told at once, who ends first: the least."""
 
     def expected(self, needed_at: float, before: int) -> Ints:
         """How many have gone when a batch comes; where batches do not say, one per pod that came `before`."""
         if not self._said:
             return np.full(len(self._lag), self._first + before, dtype=np.int64)
-        at = self._began + (needed_at - self._began) * self._pace - self._lag
+        past = bisect_right(self._rests, needed_at, key=lambda rest: rest.at)
+        rest = self._rests[past - 1] if past else _Rest(self._began, self._first)
+        if past and needed_at == rest.at:
+            # What comes with this batch lets more of them go, which end after it has come.
+            return np.full(len(self._lag), rest.gone, dtype=np.int64)
+        at = rest.at + (needed_at - rest.at) * self._pace - self._lag
         ended: Ints = np.searchsorted(self._ends, at, side="right").astype(np.int64)
-        return np.maximum(self._first, ended)
+        most = self._rests[past].gone if past < len(self._rests) else len(self._pods)
+        return np.clip(ended, rest.gone, max(rest.gone, most))
+
+    def begin(self, batch: Batch) -> None:
+        """A batch comes; after a rest those that go with it are chosen as pods are now, before its own have nodes."""
+        if batch.after_rest:
+            past = bisect_right(self._rests, batch.needed_at, key=lambda rest: rest.at)
+            self._before = self._crowd[:, self._columns]
+            self._earlier = self._rests[past - 1].gone
+            self._at_once = self._earlier + (batch.at_once or 0)
 
     def landed(self, rows: Ints, columns: Ints) -> None:
         """A pod of the same Deployment has come to these cells: old ones there go earlier."""
-        self._crowd[rows, columns] += 1
+        self._crowd.reshape(-1)[rows * self._crowd.shape[1] + columns] += 1
 
     def leave(self, numbers: Ints) -> Iterator[Departed]:
         """Let pods go until as many have gone in each replay as `numbers` says."""
@@ -120,9 +154,15 @@ class Departures:
             yield from self._departed(rows, chosen)
 
     @property
-    def all_gone(self) -> bool:
-        """Whether none is left that may go, in any replay."""
-        return bool((self._gone | self._stays).all())
+    def gone(self) -> Ints:
+        """How many have gone, by replay."""
+        gone: Ints = self._gone.sum(axis=1, dtype=np.int64)
+        return gone
+
+    @property
+    def told(self) -> int:
+        """How many go before new pods decide about the order."""
+        return self._at_once
 
     def _next(self, rows: Ints, wanted: Ints) -> tuple[Ints, Ints]:
         """The pods that go next in some replays, as pairs of replay and pod.
@@ -134,14 +174,28 @@ class Departures:
         gone = self._gone[rows].sum(axis=1)
         at_once = gone < self._at_once
         numbers = np.where(at_once, np.minimum(wanted, self._at_once - gone), wanted)
-        crowd = np.where(at_once[:, np.newaxis], self._before, self._crowd[rows[:, np.newaxis], self._columns])
+        crowd = np.where(at_once[:, np.newaxis], self._before[rows], self._crowd[rows[:, np.newaxis], self._columns])
         crowd[:, self._columns < 0] = 0
         highest = int(crowd.max(initial=0)) + 1
         order = (self._tiers * highest + highest - 1 - crowd) * count + self._positions[rows]
-        order[self._gone[rows] | self._stays[rows]] = np.iinfo(np.int64).max
+        order[self._gone[rows] | self._stays[rows]] = _NEVER
+        if at_once.any():
+            self._let_end(order, rows, at_once, self._at_once - gone, numbers)
         if (numbers == 1).all():
             return rows, order.argmin(axis=1)
         return np.repeat(rows, numbers), order.argsort(axis=1)[np.arange(count) < numbers[:, np.newaxis]]
+
+    def _let_end(self, order: Ints, rows: Ints, at_once: Mask, told: Ints, numbers: Ints) -> None:
+        """Where fewer end now than are still to, of those told at once, those that stop quickest go first in `order`.
+
+        By entry of `rows`: `at_once`, whether it is their turn; `told`, how many are left; `numbers`, how many go.
+        """
+        some = np.flatnonzero(at_once & (numbers < told) & (told <= self._at_once - self._earlier))
+        if some.size:
+            ranks = order[some].argsort(axis=1).argsort(axis=1)
+            stops = self._stops[rows[some]].argsort(axis=1).argsort(axis=1) - len(self._pods)
+            may_go = (ranks < told[some][:, np.newaxis]) & (order[some] < _NEVER)
+            order[some] = np.where(may_go, stops, order[some])
 
     def _departed(self, rows: Ints, chosen: Ints) -> Iterator[Departed]:
         groups: dict[tuple[int, _Kind], list[int]] = {}
@@ -155,6 +209,22 @@ class Departures:
         for positions in groups.values():
             indices = chosen[positions]
             yield Departed(self._pods[indices[0]], rows[positions], self._columns[indices])
+
+
+def _first_at_once(demand: Demand) -> int:
+    """How many go before new pods decide about the order."""
+    told = demand.batches[0].at_once if demand.batches else None
+    if told is not None:
+        return demand.leaving_first + told
+    return demand.leaving_first or next((batch.leaving for batch in demand.batches if batch.leaving), 0)
+
+
+def _rests(demand: Demand) -> Iterator[_Rest]:
+    gone = 0
+    for batch in demand.batches:
+        gone += batch.leaving
+        if batch.after_rest:
+            yield _Rest(batch.needed_at, gone)
 
 
 def _expected_ends(demand: Demand) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -1,6 +1,6 @@
 """ImageLocality (plugins/imagelocality, 1.36: containers, init containers and image volumes)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +28,8 @@ class ExpectedImage(Struct, frozen=True):
     """How often the scheduler looks while these nodes come to list it, one after the other. Its snapshot of a node
     keeps the number of nodes with the image as of its first look after the node's last change (backend/cache,
     NodeInfo.SnapshotConcrete), so the first ones count few; each replay draws when it looks."""
+    without: frozenset[str] = frozenset()
+    """Nodes that are played as if they did not list it yet."""
 
 
 @lru_cache(maxsize=4096)
@@ -86,8 +88,9 @@ class ImageLocality:
             if there is not None:
                 holders[there.columns] = True
             if coming is not None:
+                holders[_columns(coming.without, whole)] = False
                 size = size or coming.size_bytes
-                holders[[whole.column[node] for node in coming.nodes if node in whole.column]] = True
+                holders[_columns(coming.nodes, whole)] = True
             if size > 0:
                 here = holders[cluster.columns]
                 mask = np.repeat(here[np.newaxis], rows, axis=0)
@@ -113,6 +116,10 @@ class ImageLocality:
         clamped = np.clip(total, _MIN_THRESHOLD, self._ceiling)
         score: Ints = MAX_NODE_SCORE * (clamped - _MIN_THRESHOLD) // (self._ceiling - _MIN_THRESHOLD)
         return score.astype(np.float32)
+
+
+def _columns(names: Iterable[str], whole: ClusterArrays) -> list[int]:
+    return [whole.column[name] for name in names if name in whole.column]
 
 
 def _turns(coming: ExpectedImage, cluster: ClusterArrays, rows: int) -> Ints:

@@ -1,21 +1,25 @@
 """Do pods of two kinds ever stand in each other's way? Rollouts in pools of their own must not cost each other time."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from prewarm.model.pods import PodShape
-from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
+import numpy as np
+
+from prewarm.model.pods import Pod, PodShape
 from prewarm.placement import node_affinity
-from prewarm.placement.arrays import Mask
+from prewarm.placement.arrays import Ints, Mask
 from prewarm.placement.cluster_arrays import ClusterArrays
+
+
+def _nowhere() -> Ints:
+    return np.zeros(0, dtype=np.int64)
 
 
 def meets(
     ours: PodShape,
     other: PodShape,
     pods: int,
-    snapshot: ClusterSnapshot,
     cluster: ClusterArrays,
-    leaving: Iterable[ObjectKey] = (),
+    leaving: Callable[[], Ints] = _nowhere,
 ) -> bool:
     """Whether so many pods of another kind are to be counted on where ours come.
 
@@ -26,17 +30,15 @@ def meets(
         ours: what is placed.
         other: what may stand in its way.
         pods: how many of them.
-        snapshot: the cluster now.
-        cluster: its nodes, or a part of them.
-        leaving: pods that make room for the others.
+        cluster: the nodes, or a part of them.
+        leaving: gives the columns, in all of the cluster, of pods that make room for the others.
     """
     if other.affinity.concerns_pods or looks_elsewhere(ours):
         return True
     common, theirs = _nodes(ours, other, cluster.whole)
     if common:
         return pods * common >= theirs
-    mine = admitted(ours, cluster.whole)
-    return any(_stands_on(key, mine, snapshot, cluster.whole) for key in leaving)
+    return bool(admitted(ours, cluster.whole)[leaving()].any())
 
 
 def _nodes(ours: PodShape, other: PodShape, cluster: ClusterArrays) -> tuple[int, int]:
@@ -44,7 +46,7 @@ def _nodes(ours: PodShape, other: PodShape, cluster: ClusterArrays) -> tuple[int
 
     def count() -> tuple[int, int]:
         theirs = admitted(other, cluster)
-        return int((admitted(ours, cluster) & theirs).sum()), int(theirs.sum())
+        return int(np.count_nonzero(admitted(ours, cluster) & theirs)), int(np.count_nonzero(theirs))
 
     return cluster.known_counts((_choice(ours), _choice(other)), count)
 
@@ -61,12 +63,17 @@ def admitted(shape: PodShape, cluster: ClusterArrays) -> Mask:
     return node_affinity.named(shape, cluster) & node_affinity.required(shape, cluster)
 
 
+def admitted_count(shape: PodShape, cluster: ClusterArrays) -> int:
+    """How many these are."""
+    return int(np.count_nonzero(admitted(shape, cluster)))
+
+
 def looks_elsewhere(shape: PodShape) -> bool:
     """Whether pods on nodes that the pod may not use have a say in where it goes."""
     return shape.affinity.concerns_pods or not all(rule.honor_node_affinity for rule in shape.spread)
 
 
-def _stands_on(key: ObjectKey, nodes: Mask, snapshot: ClusterSnapshot, cluster: ClusterArrays) -> bool:
-    pod = snapshot.pods.get(key)
-    column = cluster.column.get(pod.node_name) if pod is not None else None
-    return column is not None and bool(nodes[column])
+def columns_of(pods: Iterable[Pod], cluster: ClusterArrays) -> Ints:
+    """The nodes on which pods stand, as columns in all of the cluster."""
+    column = cluster.whole.column
+    return np.array([column[pod.node_name] for pod in pods if pod.node_name in column], dtype=np.int64)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from prewarm.model.nodes import Node
 from prewarm.model.pods import PodShape
 from prewarm.placement.arrays import Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
@@ -24,13 +23,15 @@ def required(shape: PodShape, cluster: ClusterArrays) -> Mask:
     """Nodes that meet nodeSelector and one of the required terms; an empty list of terms is met by no node."""
     selector, terms = shape.node_selector, shape.affinity.required_node_terms
 
-    def matches(node: Node) -> bool:
-        labels = node.labels
-        return all(labels.get(key) == value for key, value in selector) and (
-            terms is None or any(term.matches(node.name, labels) for term in terms)
-        )
+    def find() -> Mask:
+        found = np.ones(cluster.count, dtype=np.bool_)
+        for key, value in selector:
+            found &= cluster.topology(key).having(value)
+        if terms is not None:
+            found &= cluster.mask(lambda node: any(term.matches(node.name, node.labels) for term in terms))
+        return found
 
-    return cluster.known_mask((selector, terms), matches)
+    return cluster.known_mask((selector, terms), find)
 
 
 def preference(shape: PodShape, cluster: ClusterArrays) -> Scores | None:

@@ -36,12 +36,12 @@ def reachable(
     placed = [pod, *(rival for rival, _ in rivals)]
     placed += [of_demand(other, snapshot) for other in others]
     mask: Mask = np.logical_or.reduce([admitted(one.shape, cluster) for one in placed])
-    if not mask.any() or mask.sum() > nodes_to_find(cluster.count):
+    if not mask.any() or np.count_nonzero(mask) > nodes_to_find(cluster.count):
         return cluster
     for one in (demand, *others):
         for name in _standing(one, snapshot) & cluster.column.keys():
             mask[cluster.column[name]] = True
-    if mask.all() or mask.sum() > nodes_to_find(cluster.count):
+    if mask.all() or np.count_nonzero(mask) > nodes_to_find(cluster.count):
         return cluster
     if any(_looks_elsewhere(one, snapshot, cluster) for one in placed):
         return cluster
@@ -76,6 +76,6 @@ def rejected_elsewhere(pod: IncomingPod, cluster: ClusterArrays) -> Mapping[Reje
         (RejectReason.TAINT_TOLERATION, taints.tolerated(pod.shape, whole)),
         (RejectReason.NODE_AFFINITY, node_affinity.required(pod.shape, whole)),
     ):
-        found[reason] += int((left & ~passes).sum())
+        found[reason] += int(np.count_nonzero(left & ~passes))
         left &= passes
     return +found

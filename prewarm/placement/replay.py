@@ -1,19 +1,21 @@
 """Plays a demand through the scheduler many times at once: each row is one possible course of events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from msgspec import Struct
 
 from prewarm.model.plans import Batch, Demand, RejectReason
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement.arrays import Ints, Mask
+from prewarm.placement.arrays import Ints, Mask, Scores
 from prewarm.placement.attachments import Attachments
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 from prewarm.placement.competitors import competitors
 from prewarm.placement.departures import Departures
 from prewarm.placement.image_locality import ExpectedImage
 from prewarm.placement.incoming import IncomingPod, PodView, of_demand
+from prewarm.placement.pauses import between_steps
 from prewarm.placement.preemption import Gone
 from prewarm.placement.reach import rejected_elsewhere
 from prewarm.placement.rivals import TOGETHER_SECONDS, due
@@ -27,6 +29,8 @@ IMAGE_REPORT_SECONDS = 20.0
 
 LIKING = np.float32(5)
 """Points (of some 1,300) for a node that is liked: less than what one pod more on a node usually costs."""
+KEEPING = np.float32(200)
+"""Points for a node that is to be kept, until the first pod is there: as many as its label will give it."""
 
 
 class Choice(Struct, frozen=True):
@@ -36,6 +40,9 @@ class Choice(Struct, frozen=True):
     """Nodes that may be chosen."""
     liked: frozenset[str]
     """Those that win over others that are hardly better: what is pulled there already need not be pulled elsewhere."""
+    kept: frozenset[str] = frozenset()
+    """Those that are given up only for much better ones: they were chosen before, and each choice has its cost. Pods of
+    the first batches, which are not steered, leave them alone where they can."""
 
 
 class Outcome(Struct, frozen=True):
@@ -68,6 +75,16 @@ class _Waiting(Struct, frozen=True):
     """Of these pods alone."""
 
 
+@lru_cache(maxsize=4)
+def _ties(seed: int, rows: int, nodes: int) -> Scores:
+    """Who wins among equals, per replay and node of the whole cluster: values in [1, 2), not to be written to."""
+    drawn = np.random.default_rng((seed, 0)).random((rows, nodes), dtype=np.float32)
+    drawn *= np.float32(0.99)  # never rounded up to the next whole score
+    drawn += 1
+    drawn.setflags(write=False)
+    return drawn
+
+
 class _Rival:
     """Another workload whose pods come meanwhile."""
 
@@ -80,14 +97,18 @@ class _Rival:
         """Pods of ours that come before its next one."""
         self.played = 0
 
-    def advance(self, now: float) -> Ints:
-        """Let the batches come that are due; gives how many old pods have gone by then."""
+    def coming(self, now: float) -> Iterator[Batch]:
+        """The batches that come by a moment; each waits for nodes once the next one is asked for."""
         batches = self.demand.batches
-        until = due(batches, self.played, now)
-        for batch in batches[self.played : until]:
+        for batch in batches[self.played : due(batches, self.played, now)]:
+            yield batch
+            self.played += 1
             self.waiting += batch.pods
-        self.played = until
-        before = sum(batch.pods for batch in batches[: max(0, until - 1)])
+            self.departures.begin(batch)
+
+    def gone(self, now: float) -> Ints:
+        """How many old pods have gone by a moment."""
+        before = sum(batch.pods for batch in self.demand.batches[: max(0, self.played - 1)])
         return self.departures.expected(now, before)
 
 
@@ -115,7 +136,7 @@ class Replays:
         copies = max(1, len(most_leaving))
         self._sets = [slice(number * rows, (number + 1) * rows) for number in range(copies)]
         # A stream for each purpose: leaving out what does not matter leaves the other draws as they are.
-        ties, orders, departures, self._luck = (np.random.default_rng((seed, purpose)) for purpose in range(4))
+        orders, departures, self._luck = (np.random.default_rng((seed, purpose)) for purpose in range(1, 4))
         self._demand = demand
         self._snapshot = snapshot
         self._cluster = cluster
@@ -123,17 +144,17 @@ class Replays:
         self._rows: Ints = np.arange(copies * rows, dtype=np.int64)
         self._usage = Usage(snapshot, cluster, copies * rows)
         self._sampling = NodeSampling(cluster, rows, orders, copies)
-        self._ties = np.tile(
-            ties.random((rows, cluster.whole.count), dtype=np.float32)[:, cluster.columns], (copies, 1)
-        )
-        self._ties *= np.float32(0.99)  # never rounded up to the next whole score
-        self._ties += 1
-        self._likings = self._ties
+        self._ties = np.tile(_ties(seed, rows, cluster.whole.count)[:, cluster.columns], (copies, 1))
         self._within: Mask | None = None
+        self._likings = self._ties
+        self._kept: Mask | None = None
         if choice is not None:
             self._within = cluster.mask(lambda node: node.name in choice.among)
             liked = cluster.mask(lambda node: node.name in choice.liked)
             self._likings = self._ties + np.where(liked, LIKING, np.float32(0))
+            self._kept = cluster.mask(lambda node: node.name in choice.kept) if choice.kept else None
+        self._steered = False
+        """Whether the pods that come now are steered to what is kept."""
         self._history: list[_Landing] = []
         self._leaving = frozenset(key for one in (demand, *rivals) for key in one.leaving)
         self._gone = Gone(len(self._rows))
@@ -143,6 +164,7 @@ class Replays:
         owned = snapshot.replica_sets_by_owner.get(demand.workload_uid, {})
         self._revisions = frozenset(replica_set.uid for replica_set in owned.values())
         self._watching = [self._scheduler]
+        self._wait = between_steps()
         self._others = rivals
         self._others_draw = [np.random.default_rng((seed, 4 + number)) for number in range(len(rivals))]
         self._rivals: list[_Rival] = []
@@ -151,7 +173,7 @@ class Replays:
         """Competitors first, then the demand batch by batch, old pods leaving in between; an outcome for each set.
 
         Args:
-            first: batches after which the counts are kept too.
+            first: batches after which the counts are kept too; later ones are steered to what a `choice` keeps.
         """
         demand, rows = self._demand, self._rows
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
@@ -168,17 +190,17 @@ class Replays:
         for number, batch in enumerate(demand.batches, 1):
             self._play_rivals(batch)
             self._leave(self._departures, self._departures.expected(batch.needed_at, before))
+            self._departures.begin(batch)
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             self._scheduler.prefer(batch.prefers)
+            self._steered = number > first
             self._add(batch, waiting)
             landed += [(batch.needed_at, *cells) for cells in self._place_all(waiting, counts)]
             if number == first:
                 stuck = np.sum([some.pods for some in waiting], axis=0)
                 kept = [None if stuck[one].any() else counts[one].copy() for one in self._sets]
-        if any(some.pods.any() for some in waiting) and not self._departures.all_gone:
-            self._leave(self._departures, demand.leaving_first + counts.sum(axis=1))
-            self._place_all(waiting, counts)
+        self._place_stuck(waiting, counts)
         unplaced = np.sum([some.pods for some in waiting], axis=0)
         elsewhere = rejected_elsewhere(self._scheduler.pod, self._cluster)
         return [
@@ -240,6 +262,21 @@ class Replays:
                 cells += self._place(self._scheduler, some.pods, counts, within, some.claims)
         return cells
 
+    def _place_stuck(self, waiting: list[_Waiting], counts: Ints) -> None:
+        """Pods that found no node take the first room that an old pod leaves, whichever others are about to.
+
+        The scheduler tries them again whenever a pod is gone. No more go than were told to, or than pods have come.
+        """
+        departures = self._departures
+        while True:
+            stuck = np.sum([some.pods for some in waiting], axis=0)
+            gone = departures.gone
+            most = np.maximum(departures.told, self._demand.leaving_first + counts.sum(axis=1))
+            self._leave(departures, np.minimum(gone + (stuck > 0), np.maximum(most, gone)))
+            if not stuck.any() or (departures.gone == gone).all():
+                return
+            self._place_all(waiting, counts)
+
     def _place(
         self,
         scheduler: PodScheduler,
@@ -250,13 +287,14 @@ class Replays:
     ) -> list[tuple[Ints, Ints]]:
         """Place what waits, one pod per replay at a time; counts `waiting` down to what finds no node."""
         claims = (*scheduler.pod.shape.volume_claims, *claims)
-        likings = self._likings if scheduler is self._scheduler else self._ties
         watching = self._watching if scheduler in self._watching else [*self._watching, scheduler]
         effects = [(one, one.effect(scheduler.pod)) for one in watching]
         stuck = waiting <= 0
         cells = []
         while not stuck.all():
+            self._wait()
             here = self._attachable(scheduler.pod.namespace, claims, within)
+            likings = self._ties if scheduler is not self._scheduler else self._liked(counts)
             columns, placed = scheduler.choose(self._sampling, likings, ~stuck, here)
             self._make_room(scheduler, columns, placed, ~stuck & ~placed, here)
             rows, columns = self._rows[placed], columns[placed]
@@ -267,7 +305,7 @@ class Replays:
             if len(watching) > len(self._watching):
                 self._history.append(_Landing(scheduler.pod, rows, columns, 1))
             if counts is not None:
-                counts[rows, columns] += 1
+                counts.reshape(-1)[rows * counts.shape[1] + columns] += 1
             if counts is not None or scheduler.pod.owner_uid in self._revisions:
                 self._departures.landed(rows, columns)
             cells.append((rows, columns))
@@ -284,9 +322,9 @@ class Replays:
         """
         now = batch.needed_at
         for rival in self._rivals:
-            self._leave(rival.departures, rival.advance(now - TOGETHER_SECONDS))
+            self._advance(rival, now - TOGETHER_SECONDS)
             self._place_rival(rival, rival.waiting)
-            self._leave(rival.departures, rival.advance(now + TOGETHER_SECONDS))
+            self._advance(rival, now + TOGETHER_SECONDS)
             if rival.scheduler.pod.shape.priority > self._scheduler.pod.shape.priority:
                 self._place_rival(rival, rival.waiting)
             elif rival.scheduler.pod.shape.priority == self._scheduler.pod.shape.priority and rival.waiting.any():
@@ -296,6 +334,15 @@ class Replays:
                 rival.waiting -= first
                 self._place_rival(rival, first)
                 rival.waiting += first  # what found no node
+
+    def _advance(self, rival: _Rival, now: float) -> None:
+        """Let a rival's batches come that are due, and its old pods leave."""
+        for batch in rival.coming(now):
+            if batch.after_rest:
+                # Who goes with it is chosen as pods are then: those before it have come, and old ones left for them.
+                self._place_rival(rival, rival.waiting)
+                self._leave(rival.departures, rival.gone(batch.needed_at))
+        self._leave(rival.departures, rival.gone(now))
 
     def _take_turns(self) -> None:
         """After each pod of ours comes one of each rival: controllers create theirs at the same time."""
@@ -310,6 +357,18 @@ class Replays:
     def _place_rival(self, rival: _Rival, waiting: Ints) -> None:
         for rows, columns in self._place(rival.scheduler, waiting):
             rival.departures.landed(rows, columns)
+
+    def _liked(self, counts: Ints | None) -> Scores:
+        """What the demand's next pods like, now that so many of them are on each node.
+
+        Whom nobody steers may land on a node that is to be kept, too: what then replaces it is chosen when it has. By
+        half the points, so that pods which a label draws already go where it is.
+        """
+        if self._kept is None or counts is None:
+            return self._likings
+        if self._steered:
+            return self._likings + np.where(self._kept & (counts == 0), KEEPING, np.float32(0))
+        return self._likings + np.where(self._kept, np.float32(0), KEEPING / 2)
 
     def _attachable(self, namespace: str, claims: tuple[str, ...], within: Mask | None) -> Mask | None:
         """`within` less the nodes that attach no more volumes."""

@@ -13,9 +13,13 @@ def least_allocated(requested: Ints, capacity: Ints) -> Ints:
 
     Both arguments have the CPU in their first row and the memory in their second, as in `balanced_allocation`.
     """
-    has = capacity > 0
     free = np.maximum(capacity - requested, 0)
     free *= MAX_NODE_SCORE
+    if capacity.min(initial=1) > 0:
+        free //= capacity
+        both: Ints = (free[0] + free[1]) // 2
+        return both
+    has = capacity > 0
     free //= np.maximum(capacity, 1)
     free *= has
     mean: Ints = (free[0] + free[1]) // np.maximum(has[0].astype(np.int64) + has[1], 1)
@@ -24,12 +28,16 @@ def least_allocated(requested: Ints, capacity: Ints) -> Ints:
 
 def balanced_allocation(used: Ints, pod: Ints, capacity: Ints) -> Ints:
     """How the pod changes a node's balance of CPU and memory: 75 if it does not, up to 100 if for the better."""
-    both = (capacity[0] > 0) & (capacity[1] > 0)
     # Without the pod, and with it.
-    share = np.stack((used, used + pod)) / np.maximum(capacity, 1)
+    share = np.empty((2, *used.shape))
+    complete = capacity.min(initial=1) > 0
+    divisor = capacity if complete else np.maximum(capacity, 1)
+    np.divide(used, divisor, out=share[0])
+    np.divide(used + pod, divisor, out=share[1])
     np.minimum(share, 1.0, out=share)
     deviation = np.abs((share[:, 0] - share[:, 1]) / 2)
-    deviation *= both
+    if not complete:
+        deviation *= (capacity[0] > 0) & (capacity[1] > 0)
     balance = ((1 - deviation) * MAX_NODE_SCORE).astype(np.int64)
     half = MAX_NODE_SCORE // 2
     score: Ints = half + (half + balance[1] - balance[0]) // 2
@@ -89,9 +97,11 @@ class ResourceFit:
             return
         rows, columns = map(np.concatenate, zip(*self._stale, strict=True))
         self._stale.clear()
-        self._known_fits[rows, columns] = self._fits(rows, columns)
-        self._known_score[rows, columns] = self._score(rows, columns)
-        self._changed[rows, columns] = True
+        # One index instead of two: numpy takes a quarter of the time.
+        cells = rows * self._cluster.count + columns
+        self._known_fits.reshape(-1)[cells] = self._fits(rows, columns)
+        self._known_score.reshape(-1)[cells] = self._score(rows, columns)
+        self._changed.reshape(-1)[cells] = True
 
     def _shortages(self, rows: Ints | slice, columns: Ints | slice) -> list[tuple[RejectReason, Mask]]:
         """Per resource, in the order in which the plugin looks, where it does not suffice.

@@ -110,7 +110,9 @@ class PodScheduler:
 
     def feasible(self, within: Mask | None = None) -> Mask:
         """Where a pod passes every filter, per replay; `within`: where its own volumes can be used."""
-        feasible = self.admitted(within) & self.resources.fits
+        feasible = self.resources.fits & (self._eligible if within is None else self._eligible & within)
+        for allowed in self._allowed():
+            feasible &= allowed
         if self._ports is not None:
             feasible &= self._ports.free()
         return feasible
@@ -119,10 +121,14 @@ class PodScheduler:
         """Where a pod passes every filter but those of resources and ports."""
         eligible = self._eligible if within is None else self._eligible & within
         admitted = np.broadcast_to(eligible, self.resources.fits.shape)
-        for allowed in (self._spread.allowed(), self._affinity.allowed() if self._affinity.matters else None):
-            if allowed is not None:
-                admitted = admitted & allowed
+        for allowed in self._allowed():
+            admitted = admitted & allowed
         return admitted
+
+    def _allowed(self) -> list[Mask]:
+        """What the filters say that go by other pods, as far as they are in force."""
+        affinity = self._affinity.allowed() if self._affinity.matters else None
+        return [mask for mask in (self._spread.allowed(), affinity) if mask is not None]
 
     def make_room(
         self, short: Mask, within: Mask | None, random: np.random.Generator

@@ -28,10 +28,10 @@ def steerable_nodes(
     answer is as likely does not matter to pods that can be steered to this one.
 
     Args:
-        demand: pods to come; what its batches prefer is left out.
+        demand: pods to come; those of the first batches may prefer nodes that are labelled already.
         snapshot: the cluster now.
         first: number of batches that are told apart.
-        choice: nodes that may be chosen, and those that are liked.
+        choice: nodes that may be chosen, and those that are liked and kept.
         seed: fixes what is drawn.
         images: images that will be on more nodes than report them now.
         cluster: the nodes that pods of the demand can reach.

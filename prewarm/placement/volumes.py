@@ -41,7 +41,7 @@ def reach(namespace: str, claims: Iterable[str], snapshot: ClusterSnapshot, clus
     bindable = np.ones(cluster.count, dtype=np.bool_)
     in_zone = bindable.copy()
     for terms in {volume.node_terms for volume in volumes} - {None}:
-        bindable &= cluster.known_mask(("volume", terms), partial(is_bindable, terms))
+        bindable &= cluster.known_mask(("volume", terms), partial(cluster.mask, partial(is_bindable, terms)))
     for zones in {volume.zones for volume in volumes} - {()}:
-        in_zone &= cluster.known_mask(("zones", zones), partial(is_in_zone, zones))
+        in_zone &= cluster.known_mask(("zones", zones), partial(cluster.mask, partial(is_in_zone, zones)))
     return Reach(bindable, in_zone)

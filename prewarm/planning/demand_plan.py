@@ -17,7 +17,7 @@ from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
 from prewarm.planning.drawing import PREDICTABLE, landing_or_drawn
 from prewarm.planning.evidence import tempered
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, expected_images, first_later, landing
+from prewarm.planning.landing import IMMINENT_SECONDS, Landing, Scene, expected_images, first_later, landing
 from prewarm.planning.selection import (
     TWO_IN_VAIN,
     Limits,
@@ -28,6 +28,7 @@ from prewarm.planning.selection import (
     select,
 )
 from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
+from prewarm.planning.steps import step_by_step
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
 
@@ -83,32 +84,26 @@ def plan_demand(
     # Pulling the sidecar of a mesh for somebody else says nothing about where these pods will be.
     own = [image for image in needs.images if image not in demand.injected]
     done = pulls.underway(own or needs.images)
+    scene = Scene(demand, snapshot, history, done, cluster, seed, rivals)
     to = steering(
         demand,
         policy,
         snapshot,
         is_warm=lambda node: not needs.missing(warmth, node),
-        ours=done.ours,
-        images=expected_images(demand, snapshot, history, done),
+        done=done,
+        images=expected_images(scene),
         cluster=cluster,
         seed=seed,
         obstacle=unsteerable,
     )
     coming = steered(demand, to, snapshot) if to is not None else demand
     if to is not None and to.state is SteerState.STEERED:
-        where, drawn = landing(coming, snapshot, history, done, cluster, seed, rivals), False
+        where, drawn = landing(replace(scene, demand=coming)), False
     else:
         where, drawn = landing_or_drawn(
-            demand,
-            snapshot,
-            history,
-            done,
-            cluster,
-            seed,
-            rivals,
-            is_warm=lambda node: not needs.missing(warmth, node),
-            waits=_is_held(demand, snapshot),
+            scene, is_warm=lambda node: not needs.missing(warmth, node), waits=_is_held(demand, snapshot)
         )
+        where = where if drawn else step_by_step(scene, where)
     occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     prospects = _prospects(where, needs, done, snapshot, warmth, occupied)
     # Where a pod of the revision is bound, a pull is used though no container has started yet.
@@ -254,6 +249,7 @@ def _prospects(
             ours=name in done.ours,
             pod_pulls=name in occupied,
             vain=0.0 if name in worth else 1.0 - used.get(name, 0.0),
+            awaited=name in where.awaited,
         )
         for name in names
     ]

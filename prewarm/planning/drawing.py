@@ -6,19 +6,16 @@ at which the nodes list the image in their status, so this is of use only to pod
 
 from collections.abc import Callable
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from prewarm.demand import far_ahead, pods_of_revision
-from prewarm.history import History
 from prewarm.model.nodes import pull_obstacle
-from prewarm.model.plans import Demand
-from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement import Choice, ClusterArrays, reachable, steerable_nodes
+from prewarm.placement import Choice, reachable, steerable_nodes
 from prewarm.planning.landing import (
     LISTED_SECONDS,
-    NOBODY,
     Landing,
     Listing,
+    Scene,
     expected_images,
     first_later,
     landing,
@@ -35,87 +32,44 @@ _NOTHING = Underway(frozenset(), frozenset(), frozenset())
 """No pulls of ours."""
 
 
-class _Scene(Struct, frozen=True):
-    """What all replays of one plan share."""
-
-    demand: Demand
-    snapshot: ClusterSnapshot
-    history: History
-    done: Underway
-    cluster: ClusterArrays
-    seed: int
-    rivals: tuple[Demand, ...]
-
-    def landing(self, listing: Listing = NOBODY, done: Underway | None = None) -> Landing:
-        """Where pods land if these nodes list the images by then, and those where they come by `done` in time."""
-        return landing(
-            self.demand,
-            self.snapshot,
-            self.history,
-            self.done if done is None else done,
-            self.cluster,
-            self.seed,
-            self.rivals,
-            listing=listing,
-        )
-
-
-def landing_or_drawn(
-    demand: Demand,
-    snapshot: ClusterSnapshot,
-    history: History,
-    done: Underway,
-    cluster: ClusterArrays,
-    seed: int,
-    rivals: tuple[Demand, ...] = (),
-    *,
-    is_warm: Callable[[str], bool],
-    waits: bool,
-) -> tuple[Landing, bool]:
+def landing_or_drawn(scene: Scene, *, is_warm: Callable[[str], bool], waits: bool) -> tuple[Landing, bool]:
     """Where a demand's pods land, and whether they do so because the nodes to be warmed draw them.
 
     Args:
-        demand: pods to come.
-        snapshot: the cluster now.
-        history: sizes of images and times of pulls.
-        done: our pulls of the demand's images.
-        cluster: the nodes of the snapshot.
-        seed: of the replays.
-        rivals: what other workloads bring meanwhile.
+        scene: the demand and what decides about it.
         is_warm: whether a node has all the images.
         waits: whether the pods wait until the nodes list the images, however long that takes.
     """
-    scene = _Scene(demand, snapshot, history, done, cluster, seed, rivals)
-    # Those who wait have to know whether only the pulls so far make it predictable: their nodes may not list them yet.
-    assumes = bool(waits and done.ours)
-    known = scene.landing(done=_NOTHING) if assumes else scene.landing()
+    # Those who wait have to know whether only the pulls so far make it predictable: not all nodes may list them yet.
+    ours = scene.done.ours if waits else frozenset()
+    known = landing(replace(scene, done=_NOTHING), Listing(without=ours)) if ours else landing(scene)
     if _may_be_drawn(known, scene) and (waits or _comes_late_enough(known, scene)):
         nodes = _drawing(scene, is_warm)
-        drawn = scene.landing(Listing(nodes, _looks(demand, snapshot))) if nodes else known
+        drawn = landing(scene, Listing(nodes, _looks(scene))) if nodes else known
         astray = sum(chance for name, chance in drawn.chances.items() if name not in nodes)
         if nodes and astray <= ASTRAY * sum(drawn.chances.values()):
             return drawn, True
-    return scene.landing() if assumes else known, False
+    return landing(scene) if ours else known, False
 
 
-def _may_be_drawn(known: Landing, scene: _Scene) -> bool:
+def _may_be_drawn(known: Landing, scene: Scene) -> bool:
     return not scene.demand.is_fixed and known.later > 0 and known.candidates.predictability < PREDICTABLE
 
 
-def _comes_late_enough(known: Landing, scene: _Scene) -> bool:
+def _comes_late_enough(known: Landing, scene: Scene) -> bool:
     """Whether nodes that are pulled on now list the images before the first pod comes, which is known to come then."""
-    now = scene.snapshot.taken_at
-    first = first_later(scene.demand, now)
+    first = first_later(scene.demand, scene.now)
     enough = pull_seconds(scene.demand, scene.history) + LISTED_SECONDS
-    return known.settled and now + enough <= first < far_ahead(now)
+    return known.settled and scene.now + enough <= first < far_ahead(scene.now)
 
 
-def _looks(demand: Demand, snapshot: ClusterSnapshot) -> int:
+def _looks(scene: Scene) -> int:
     """How often the scheduler looked within the time that nodes take to list an image, by the pods that it bound.
 
     The demand's own are left out: the next of them come when the image is to draw them.
     """
-    since = snapshot.taken_at - LISTED_SECONDS
+    demand, snapshot = scene.demand, scene.snapshot
+    since = scene.now - LISTED_SECONDS
     own = {*demand.leaving, *(pod.key for pod in pods_of_revision(demand, snapshot)), *snapshot.puller_pods}
     return sum(
         pod.scheduled_at is not None and pod.scheduled_at > since and key not in own
@@ -123,12 +77,12 @@ def _looks(demand: Demand, snapshot: ClusterSnapshot) -> int:
     )
 
 
-def _drawing(scene: _Scene, is_warm: Callable[[str], bool]) -> frozenset[str]:
+def _drawing(scene: Scene, is_warm: Callable[[str], bool]) -> frozenset[str]:
     """Nodes that the scheduler would take anyway, in one course of events; those that are warm first."""
     near = reachable(scene.demand, scene.snapshot, scene.cluster, scene.rivals)
     among = frozenset(node.name for node in near.nodes if pull_obstacle(node) is None)
     liked = scene.done.ours | {name for name in among if is_warm(name)}
-    images = expected_images(scene.demand, scene.snapshot, scene.history, scene.done)
+    images = expected_images(scene)
     if not images:
         return frozenset()
     _, every = steerable_nodes(

@@ -37,14 +37,38 @@ of them list it after the first time, and all after the second."""
 
 
 class Listing(Struct, frozen=True):
-    """Nodes that list a demand's images by the time its pods are scheduled, whatever is known of our pulls."""
+    """Which nodes list a demand's images by the time its pods are scheduled, whatever is known of our pulls."""
 
     nodes: frozenset[str] = frozenset()
     looks: int = 0
     """How often the scheduler looks while they come to list them: see ExpectedImage."""
+    without: frozenset[str] = frozenset()
+    """Nodes that do not, though they may by now."""
 
 
 NOBODY = Listing()
+
+
+class Scene(Struct, frozen=True):
+    """A demand and all that decides where its pods land."""
+
+    demand: Demand
+    snapshot: ClusterSnapshot
+    history: History
+    """Sizes of images and times of pulls."""
+    done: Underway
+    """Our pulls of the demand's images."""
+    cluster: ClusterArrays
+    """The nodes of the snapshot."""
+    seed: int
+    """Of the replays."""
+    rivals: tuple[Demand, ...] = ()
+    """What other workloads bring meanwhile."""
+
+    @property
+    def now(self) -> float:
+        """Unix seconds of the snapshot."""
+        return self.snapshot.taken_at
 
 
 class Landing(Struct, frozen=True):
@@ -64,24 +88,19 @@ class Landing(Struct, frozen=True):
     """Where pods that fit nowhere would fit."""
     replays: int = REPLAYS
     """From how many the chances are counted."""
+    awaited: frozenset[str] = frozenset()
+    """Of the nodes in `chances`, those where the step before shows whether pods land there, in time for a pull."""
 
 
 class _Play:
     """Replays of one demand on one snapshot, which draw the same."""
 
-    def __init__(
-        self,
-        snapshot: ClusterSnapshot,
-        cluster: ClusterArrays,
-        images: Mapping[str, ExpectedImage],
-        seed: int,
-        rivals: tuple[Demand, ...],
-    ) -> None:
-        self._snapshot = snapshot
-        self._cluster = cluster
-        self._images = images
-        self._seed = seed
-        self._rivals = rivals
+    def __init__(self, scene: Scene, listing: Listing) -> None:
+        self._snapshot = scene.snapshot
+        self._cluster = reachable(scene.demand, scene.snapshot, scene.cluster, scene.rivals)
+        self._images = expected_images(scene, listing)
+        self._seed = scene.seed
+        self._rivals = scene.rivals
 
     @property
     def early_replays(self) -> int:
@@ -120,50 +139,31 @@ class _Play:
         )
 
 
-def landing(
-    demand: Demand,
-    snapshot: ClusterSnapshot,
-    history: History,
-    done: Underway,
-    cluster: ClusterArrays,
-    seed: int,
-    rivals: tuple[Demand, ...] = (),
-    *,
-    listing: Listing = NOBODY,
-) -> Landing:
-    """Replay a demand, and what others (`rivals`) bring meanwhile, if the nodes `listing` its images do so by then.
+def landing(scene: Scene, listing: Listing = NOBODY) -> Landing:
+    """Replay a demand, and what others bring meanwhile, if the nodes `listing` its images do so by then.
 
     Where a pod that comes at once lands, it pulls the image itself: nodes that it is certain to take are of no use.
     While such pods have no node yet, their landing also decides which old pods go next (those that share a node with
     a new one): certain are only nodes that some pod takes either way. Whichever it is, its image is not pulled in vain.
     """
-    where = _on_nodes(demand, snapshot, history, done, cluster, seed, rivals, listing)
-    return where if demand.is_fixed or demand.template.shape.node_name else _with_new_nodes(where, demand, snapshot)
-
-
-def _on_nodes(
-    demand: Demand,
-    snapshot: ClusterSnapshot,
-    history: History,
-    done: Underway,
-    cluster: ClusterArrays,
-    seed: int,
-    rivals: tuple[Demand, ...],
-    listing: Listing,
-) -> Landing:
-    """On the nodes as they are."""
+    demand, snapshot = scene.demand, scene.snapshot
     if demand.is_fixed:
         return _fixed(demand, snapshot)
     named = demand.template.shape.node_name
     if named:
         return _named(demand, named, snapshot)
+    return _with_new_nodes(_on_nodes(scene, listing), demand, snapshot)
+
+
+def _on_nodes(scene: Scene, listing: Listing) -> Landing:
+    """On the nodes as they are, where the scheduler puts the pods."""
+    demand, snapshot = scene.demand, scene.snapshot
     imminent = coming_at_once(demand, snapshot.taken_at)
     later = demand.pods - sum(batch.pods for batch in imminent)
     settled = not imminent and not _being_scheduled(demand, snapshot)
     if not demand.pods:
         return Landing(Candidates(()), {}, {}, 0, settled)
-    near = reachable(demand, snapshot, cluster, rivals)
-    play = _Play(snapshot, near, expected_images(demand, snapshot, history, done, listing), seed, rivals)
+    play = _Play(scene, listing)
     if not later:
         return Landing(play(demand), {}, {}, 0, settled)
     if settled:
@@ -180,6 +180,11 @@ def _on_nodes(
     least = _probabilities(fewer_gone)
     certain = {name: min(chance, least.get(name, 0.0)) for name, chance in _probabilities(candidates).items()}
     return Landing(candidates, _after(candidates, first), certain, later, settled, replays=replays)
+
+
+def first_alone(scene: Scene, batches: int) -> Mapping[str, float]:
+    """Chance by node that a pod of the first batches lands there."""
+    return _probabilities(_Play(scene, NOBODY).in_turn(scene.demand, batches)[0])
 
 
 def _with_new_nodes(where: Landing, demand: Demand, snapshot: ClusterSnapshot) -> Landing:
@@ -262,24 +267,21 @@ def pull_seconds(demand: Demand, history: History) -> float:
     return sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in demand.images)
 
 
-def expected_images(
-    demand: Demand,
-    snapshot: ClusterSnapshot,
-    history: History,
-    done: Underway,
-    listing: Listing = NOBODY,
-) -> dict[str, ExpectedImage]:
+def expected_images(scene: Scene, listing: Listing = NOBODY) -> dict[str, ExpectedImage]:
     """Images of the demand as nodes will list them when its later pods are scheduled: those `listing` at any rate.
 
     ImageLocality then draws pods to nodes that pulled for a pod of the same revision or for us.
     """
+    demand, snapshot, history, done = scene.demand, scene.snapshot, scene.history, scene.done
     pull = pull_seconds(demand, history)
     at = first_later(demand, snapshot.taken_at)
     arrivals = [(pod.node_name, pod.created_at + pull) for pod in pods_of_revision(demand, snapshot)]
     arrivals += [(name, since + (pull if name in done.pulling else 0.0)) for name, since in done.since.items()]
     nodes = listing.nodes | {name for name, arrived in arrivals if name and arrived + REPORT_SECONDS <= at}
     sizes = ((image, history.image_size(image)) for image in demand.images if is_found(image))
-    return {image: ExpectedImage(size, nodes, listing.looks) for image, size in sizes if size is not None}
+    return {
+        image: ExpectedImage(size, nodes, listing.looks, listing.without) for image, size in sizes if size is not None
+    }
 
 
 def _being_scheduled(demand: Demand, snapshot: ClusterSnapshot) -> bool:

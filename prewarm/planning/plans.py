@@ -3,14 +3,14 @@
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from prewarm.demand import coverage, demands, plan_again_at, previous_demands
+from prewarm.demand import Coverage, coverage, demands, plan_again_at, previous_demands
 from prewarm.history import History
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.plans import Demand, DemandPlan, Plan, Problem, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import SteerState
 from prewarm.model.workloads import Workload, WorkloadKey
-from prewarm.placement import ClusterArrays, admitted, cluster_arrays
+from prewarm.placement import ClusterArrays, admitted_count, cluster_arrays
 from prewarm.planning.demand_plan import plan_demand
 from prewarm.planning.kept import plan_kept
 from prewarm.planning.rolling import Rolling
@@ -94,9 +94,9 @@ class Planner:
     def _effort(self, key: WorkloadKey) -> int:
         """Grows with the pods to place and the nodes that they may choose from: a small pool's plan takes a tenth."""
         workload = self._snapshot.workloads.get(key)
-        if workload is None:
+        if workload is None or not _is_covered(coverage(self._snapshot, workload)):
             return 0
-        nodes = int(admitted(workload.template.shape, self._cluster).sum())
+        nodes = admitted_count(workload.template.shape, self._cluster)
         return (nodes + _NODES_FOR_NOTHING) * (workload.replicas + _PODS_FOR_NOTHING)
 
     @cached_property
@@ -142,6 +142,10 @@ class Planner:
             unsteerable=self._unsteerable or (None if demand is steered else SteerState.OTHER_DEMAND),
             rivals=self._rolling.beside(demand, self._cluster),
         )
+
+
+def _is_covered(wishes: Coverage) -> bool:
+    return wishes.policy is not None and wishes.policy.mode is not PolicyMode.OFF
 
 
 class _Made:

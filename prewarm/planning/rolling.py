@@ -1,6 +1,6 @@
 """Which other workloads create pods meanwhile? Their rollouts, covered or not: room that they take is taken."""
 
-from functools import cached_property
+from functools import cached_property, partial
 
 from prewarm.demand import demands
 from prewarm.history import History
@@ -9,7 +9,8 @@ from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import PodShape
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
-from prewarm.placement import ClusterArrays, in_time, meets
+from prewarm.placement import ClusterArrays, between_steps, columns_of, in_time, meets
+from prewarm.placement.arrays import Ints
 
 MOST_RIVAL_PODS = 100
 """Pods of others that are played beside one demand's, at most: each costs as much as a pod of the demand."""
@@ -31,6 +32,7 @@ class Rolling:
         self._snapshot = snapshot
         self._history = history
         self._demands: dict[WorkloadKey, tuple[Demand, ...]] = {}
+        self._standings: dict[WorkloadKey, Ints] = {}
 
     def beside(self, demand: Demand, cluster: ClusterArrays) -> tuple[Demand, ...]:
         """What others bring to a demand's nodes until its last pod comes."""
@@ -42,7 +44,7 @@ class Rolling:
             for key in self._under_way
             if key != demand.workload and self._may_meet(shape, snapshot.workloads[key], cluster)
             for other in self._brought_by(key)
-            if meets(shape, other.template.shape, other.pods, snapshot, cluster, other.leaving)
+            if meets(shape, other.template.shape, other.pods, cluster, partial(self._leaving, other, cluster))
         ]
         return in_time(demand, met, min(MOST_RIVAL_PODS, ALL_RIVAL_PODS // max(1, len(met))))
 
@@ -57,10 +59,21 @@ class Rolling:
         """
         if other.key.kind != "Deployment":
             return True
-        snapshot = self._snapshot
-        owned = snapshot.replica_sets_by_owner.get(other.uid, {})
-        standing = (key for found in owned.values() for key in snapshot.pods_by_owner.get(found.uid, {}))
-        return meets(ours, other.template.shape, other.replicas, snapshot, cluster, standing)
+        return meets(ours, other.template.shape, other.replicas, cluster, lambda: self._standing(other, cluster))
+
+    def _standing(self, workload: Workload, cluster: ClusterArrays) -> Ints:
+        """Where pods of a workload's ReplicaSets are: asked by each demand that may meet it, looked up once."""
+        known = self._standings.get(workload.key)
+        if known is None:
+            snapshot = self._snapshot
+            owned = snapshot.replica_sets_by_owner.get(workload.uid, {})
+            pods = (pod for found in owned.values() for pod in snapshot.pods_by_owner.get(found.uid, {}).values())
+            known = self._standings[workload.key] = columns_of(pods, cluster)
+        return known
+
+    def _leaving(self, demand: Demand, cluster: ClusterArrays) -> Ints:
+        pods = self._snapshot.pods
+        return columns_of((pods[key] for key in demand.leaving if key in pods), cluster)
 
     def _brought_by(self, key: WorkloadKey) -> tuple[Demand, ...]:
         if key not in self._demands:
@@ -69,6 +82,8 @@ class Rolling:
             except ValueError:
                 # Its strategy cannot be read: whoever it belongs to hears of it where it is planned.
                 wanted = ()
+            # Fifty of these take as long as fifty pods.
+            between_steps()()
             self._demands[key] = tuple(one for one in wanted if one.trigger is Trigger.ROLLOUT and one.batches)
         return self._demands[key]
 

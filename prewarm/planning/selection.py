@@ -55,6 +55,8 @@ class Prospect(Struct, frozen=True):
     """A pod of the workload's revision is bound there and pulls whatever is missing."""
     vain: float = 0.0
     """Chance that what is or was pulled there is of no use to any pod of the demand."""
+    awaited: bool = False
+    """Whether it is known better, in time for a pull, once the pods before those that may land there have landed."""
 
 
 class Limits(Struct, frozen=True):
@@ -102,10 +104,11 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
     LIKELY are taken beyond it; never more than allowed, none that would bring too many pulls in vain, and none for a
     reason to withhold all.
     """
-    ordered = sorted(prospects, key=lambda prospect: (-prospect.probability, prospect.name))
+    weighed = [prospect for prospect in prospects if not _waits(prospect)]
+    ordered = sorted(weighed, key=lambda prospect: (-prospect.probability, prospect.name))
     target = limits.coverage * sum(prospect.probability for prospect in ordered) - 1e-9
     chosen: set[str] = set()
-    reasons: dict[str, SkipReason] = {}
+    reasons = {prospect.name: withheld or SkipReason.UNSETTLED for prospect in prospects if _waits(prospect)}
     fresh: list[Prospect] = []
     covered = 0.0
     for prospect in ordered:
@@ -179,6 +182,11 @@ def without_waste(
             break
         paying.append(prospect.name)
     return frozenset(paying)
+
+
+def _waits(prospect: Prospect) -> bool:
+    """Whether a node that would be pulled on is decided about later."""
+    return prospect.awaited and not prospect.ours and settled(prospect) is None
 
 
 def _worth_listing(prospect: Prospect) -> bool:

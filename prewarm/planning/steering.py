@@ -5,7 +5,9 @@ from math import ceil
 
 from msgspec.structs import replace
 
+from prewarm.api.plan_annotation import decode_summary
 from prewarm.api.steer_label import entry_key, label_key, label_value
+from prewarm.demand import pods_of_revision
 from prewarm.model.image_caches import Policy
 from prewarm.model.nodes import pull_obstacle
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
@@ -13,7 +15,8 @@ from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steer, Steering, SteerState
 from prewarm.placement import Choice, ClusterArrays, ExpectedImage, reachable, steerable_nodes
 from prewarm.planning.landing import coming_at_once
-from prewarm.planning.selection import UNLIKELY, UNPREDICTABLE, Prospect, Selection, settled, without_waste
+from prewarm.planning.selection import LIKELY, UNLIKELY, UNPREDICTABLE, Prospect, Selection, settled, without_waste
+from prewarm.planning.underway import Underway
 
 STEERED_KINDS = frozenset(
     {"Deployment", "ReplicaSet", "StatefulSet", "Rollout", "CloneSet", "AdvancedStatefulSet", "CronJob", "Job"}
@@ -39,7 +42,7 @@ def steering(
     snapshot: ClusterSnapshot,
     *,
     is_warm: Callable[[str], bool],
-    ours: Collection[str],
+    done: Underway,
     images: dict[str, ExpectedImage],
     cluster: ClusterArrays,
     seed: int,
@@ -52,7 +55,7 @@ def steering(
         policy: that covers them.
         snapshot: the cluster now.
         is_warm: whether a node has all the images.
-        ours: nodes where we pulled for these images, or are pulling.
+        done: our pulls of these images.
         images: as nodes will list them when the pods are scheduled.
         cluster: the nodes of the snapshot.
         seed: of the replay.
@@ -74,14 +77,41 @@ def steering(
     near = reachable(demand, snapshot, cluster)
     among = frozenset(node.name for node in near.nodes if pull_obstacle(node) is None)
     warm = frozenset(name for name in among if is_warm(name))
-    liked = frozenset(node.name for node in near.nodes if node.labels.get(label) == value) | warm | frozenset(ours)
+    labelled = tuple(sorted(node.name for node in near.nodes if node.labels.get(label) == value))
+    occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
+    # A scale-out may never come: its nodes follow the room that there is.
+    comes = demand.trigger is not Trigger.SCALE_OUT
+    waiting = (done.idle & among) - occupied if comes else frozenset[str]()
+    planned = planned_before(demand, snapshot) - occupied if comes else frozenset[str]()
+    choice = Choice(among, warm | done.ours | set(labelled), waiting | planned)
     later, every = steerable_nodes(
-        demand, snapshot, first, Choice(among, liked), seed=seed, images=images, cluster=near
+        _met_by(demand, first, labelled), snapshot, first, choice, seed=seed, images=images, cluster=near
     )
-    nodes = tuple(sorted({*later, *warm.intersection(every)}))
+    # A pull that is done or under way cannot be taken back: pods are to come there, however scores have moved since.
+    nodes = tuple(sorted({*later, *warm.intersection(every), *waiting}))
     return Steering(
         SteerState.STEERED, nodes, _needed(demand.batches[first:] or demand.batches, len(nodes)), label, value
     )
+
+
+def planned_before(demand: Demand, snapshot: ClusterSnapshot) -> frozenset[str]:
+    """Nodes that ImageCaches name which were planned for the demand's revision: their pulls may begin at any moment."""
+    name = str(demand.workload)
+    found: set[str] = set()
+    for cache in snapshot.image_caches.values():
+        of_demand = cache.namespace == demand.workload.namespace and cache.workload == name
+        if cache.planned and of_demand and cache.deleted_at is None:
+            said = decode_summary(cache.plan_annotation)
+            # The annotation keeps only the head of a long hash.
+            if said is not None and said.revision and demand.revision.startswith(said.revision):
+                found.update(node for entry in cache.lists for node in entry.node_names or ())
+    return frozenset(found)
+
+
+def _met_by(demand: Demand, first: int, labelled: tuple[str, ...]) -> Demand:
+    """The demand whose first pods prefer the nodes that carry the label already."""
+    batches = tuple(replace(batch, prefers=labelled) for batch in demand.batches[:first])
+    return replace(demand, batches=(*batches, *demand.batches[first:]))
 
 
 def _needed(later: tuple[Batch, ...], nodes: int) -> int:
@@ -97,11 +127,8 @@ def steered(demand: Demand, to: Steering, snapshot: ClusterSnapshot) -> Demand:
     first = len(coming_at_once(demand, snapshot.taken_at))
     labelled = tuple(sorted(name for name, node in snapshot.nodes.items() if node.labels.get(to.label) == to.value))
     nodes = tuple(sorted({*to.nodes, *labelled}))
-    batches = (
-        *(replace(batch, prefers=labelled) for batch in demand.batches[:first]),
-        *(replace(batch, prefers=nodes) for batch in demand.batches[first:]),
-    )
-    return replace(demand, batches=batches)
+    later = tuple(replace(batch, prefers=nodes) for batch in demand.batches[first:])
+    return _met_by(replace(demand, batches=(*demand.batches[:first], *later)), first, labelled)
 
 
 def is_outweighed(demand: Demand, chances: Mapping[str, float]) -> bool:
@@ -139,7 +166,12 @@ def select_steered(
     wanted_new = [
         one
         for one in prospects
-        if one.name in nodes and one.probability >= UNLIKELY and settled(one) is None and not one.ours
+        if one.name in nodes
+        and one.probability >= UNLIKELY
+        and settled(one) is None
+        and not one.ours
+        # Pods can be steered to others: none is worth a pull that would rather be in vain.
+        and (waste >= 1.0 or one.vain <= LIKELY)
     ]
     paying = without_waste(prospects, wanted_new, waste)
     waiting = sum(one.ours and not one.pod_pulls and one.probability >= UNLIKELY for one in prospects)

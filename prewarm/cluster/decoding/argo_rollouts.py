@@ -4,7 +4,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from prewarm.cluster.decoding.common import WireMeta, WireSelector, go_seconds, label_selector
+from prewarm.cluster.decoding.common import WireMeta, WireSelector, go_seconds, label_selector, unix
 from prewarm.cluster.decoding.problems import Report
 from prewarm.cluster.decoding.workloads import decoded_template, workload_of
 from prewarm.model.intents import ROLLOUTS
@@ -104,6 +104,12 @@ class WireBlueGreenState(Struct, rename="camel", gc=False):
     pre_promotion_analysis_run_status: WireAnalysis | None = None
 
 
+class WirePauseCondition(Struct, rename="camel", gc=False):
+    """Why a Rollout is paused, and since when."""
+
+    start_time: str | None = None
+
+
 class WireRolloutStatus(Struct, rename="camel", gc=False):
     """Status of a Rollout; its observedGeneration is text."""
 
@@ -115,6 +121,7 @@ class WireRolloutStatus(Struct, rename="camel", gc=False):
     current_pod_hash: str = ""
     stable_rs: str = field(default="", name="stableRS")
     current_step_index: int | None = None
+    pause_conditions: list[WirePauseCondition] | None = None
     abort: bool = False
     promote_full: bool = False
     canary: WireCanaryState | None = None
@@ -168,6 +175,7 @@ def _rollout(
         shrinks_stable=canary.dynamic_stable_scale,
         steps=steps,
         step=min(max(0, status.current_step_index or 0), len(steps)),
+        paused_at=_paused_at(status),
         preview_replicas=None if blue_green is None else blue_green.preview_replica_count,
         promotion_seconds=None if blue_green is None else _promotion(blue_green),
         stable_hash=status.stable_rs,
@@ -177,6 +185,12 @@ def _rollout(
         doubted=any(run is not None and run.status in _DOUBTFUL for run in _runs(status)),
         workload_ref="" if reference is None else reference.name,
     )
+
+
+def _paused_at(status: WireRolloutStatus) -> float | None:
+    """The latest start, if several things pause it: each goes on for its own time."""
+    starts = (unix(condition.start_time) for condition in status.pause_conditions or ())
+    return max((at for at in starts if at is not None), default=None)
 
 
 def _is_set(raw: msgspec.Raw) -> bool:

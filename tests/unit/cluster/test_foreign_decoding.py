@@ -91,6 +91,21 @@ def test_steps_of_a_canary_are_read_with_their_pauses() -> None:
     assert (found.rollout.step, found.observed_generation, found.rollout.stable_hash) == (2, 7, "abc")
 
 
+@pytest.mark.parametrize(
+    ("conditions", "since"),
+    [
+        (None, None),
+        ([], None),
+        ([{"reason": "CanaryPauseStep", "startTime": "1970-01-01T00:01:00Z"}], 60.0),
+        ([{"startTime": "1970-01-01T00:01:00Z"}, {"startTime": "1970-01-01T00:02:00Z"}, {"startTime": "soon"}], 120.0),
+    ],
+)
+def test_since_when_a_rollout_is_paused_is_known(conditions: object, since: float | None) -> None:
+    found = rollout({"canary": {}}, pauseConditions=conditions).rollout
+    assert found is not None
+    assert found.paused_at == since
+
+
 @pytest.mark.parametrize(("status", "doubted"), [("Running", False), ("Successful", False), ("Failed", True)])
 def test_an_analysis_that_failed_is_known(status: str, doubted: bool) -> None:
     found = rollout({"canary": {}}, canary={"currentBackgroundAnalysisRunStatus": {"status": status}})

@@ -13,7 +13,7 @@ from prewarm.demand.progress import Counts, Times
 from prewarm.history import History
 from prewarm.history.state import Measured
 from prewarm.model.image_caches import Policy
-from prewarm.model.plans import Demand, SkipReason, Trigger
+from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.pods import ContainerStatus, OwnerReference, Pod, PodPhase, PodTemplate
 from prewarm.model.progressive import CanaryStep, Rollout
 from prewarm.model.snapshot import ClusterSnapshot
@@ -232,3 +232,33 @@ def test_whatever_the_steps_all_pods_come_once_and_in_order(
     assert all(batch.pods > 0 and batch.leaving >= 0 for batch in batches)
     assert sum(batch.leaving for batch in batches) <= replicas
     assert [batch.needed_at for batch in batches] == sorted(batch.needed_at for batch in batches)
+
+
+def batches_of(state: Rollout, counts: Counts) -> tuple[Batch, ...]:
+    workload = replace(rollout(replicas=40), max_surge="25%", max_unavailable="25%")
+    return canary_batches(workload, state, counts, NOW, Times((), (), 5.0, 25.0))
+
+
+def test_a_step_after_a_pause_begins_at_rest_and_says_who_goes_with_it() -> None:
+    """As its controller goes on with 40 pods: ten more, ten old ones told to go, six more; later six more go."""
+    steps = (
+        CanaryStep(weight=20),
+        CanaryStep(pause_seconds=60.0),
+        CanaryStep(weight=60),
+        CanaryStep(pause_seconds=5.0),
+    )
+    found = batches_of(Rollout(steps=steps, step=1), Counts(40, 8, 8, 32, 32))
+    assert [(batch.pods, batch.leaving, batch.after_rest, batch.at_once) for batch in found] == [
+        (10, 0, True, 10),
+        (6, 0, False, None),
+        (10, 16, False, 10),
+        (6, 0, False, None),
+    ]
+
+
+def test_a_pause_that_has_begun_ends_when_it_is_over() -> None:
+    steps = (CanaryStep(weight=20), CanaryStep(pause_seconds=60.0))
+    counts = Counts(40, 8, 8, 32, 32)
+    assert batches_of(Rollout(steps=steps, step=1), counts)[0].needed_at == NOW + 60
+    assert batches_of(Rollout(steps=steps, step=1, paused_at=NOW - 45), counts)[0].needed_at == NOW + 15
+    assert batches_of(Rollout(steps=steps, step=1, paused_at=NOW - 90), counts)[0].needed_at == NOW

@@ -47,3 +47,70 @@ def test_the_fewer_pods_share_a_second_the_more_is_left_of_the_order() -> None:
     assert of_the_lower_half(freed(lambda rank: rank * 7 % 2)) == pytest.approx(0.82, abs=0.12)
     assert of_the_lower_half(freed(lambda rank: rank * 7 % 3)) == pytest.approx(0.94, abs=0.08)
     assert of_the_lower_half(freed(lambda rank: rank * 7 % 10)) >= 0.97
+
+
+def chances(*batches: Batch, roomy: int = 3) -> dict[str, float]:
+    """Full nodes a0 to a2 and some with room for one pod more, b0 and on; an old pod on each, those of a go first."""
+    shape = requests(1000)
+    full, room = [f"a{index}" for index in range(3)], [f"b{index}" for index in range(roomy)]
+    old = [
+        replace(pod(name, name=name, shape=shape), ready_at=10.0 + rank / 1000)
+        for rank, name in enumerate([*full, *room])
+    ]
+    nodes = [*(node(name, cpu=1000) for name in full), *(node(name, cpu=2000) for name in room)]
+    found = place(demand(shape=shape, leaving=old, batches=batches), cluster(nodes, old))
+    return {one.name: one.probability for one in found.nodes}
+
+
+def test_after_a_rest_as_many_have_gone_as_the_step_before_let_go() -> None:
+    """A canary's pause: new pods drove the old ones from their nodes, and nobody else went."""
+    first = Batch(600.0, 3, after_rest=True, at_once=0)
+    assert chances(first, Batch(1200.0, 3, leaving=3, after_rest=True)) == {"b0": 1.0, "b1": 1.0, "b2": 1.0}
+    without_rest = chances(Batch(600.0, 3, at_once=0), Batch(1200.0, 3, leaving=3))
+    assert set(without_rest) > {"b0", "b1", "b2"}
+
+
+def test_those_that_go_at_once_are_chosen_before_new_pods_have_nodes() -> None:
+    first = Batch(600.0, 3, after_rest=True, at_once=3)
+    assert chances(first, Batch(1200.0, 3, leaving=3, after_rest=True)) == dict.fromkeys(
+        ["a0", "a1", "a2", "b0", "b1", "b2"], 1.0
+    )
+
+
+def test_those_that_go_with_a_step_leave_no_room_to_its_own_pods() -> None:
+    step = (Batch(600.0, 3, after_rest=True, at_once=3), Batch(600.0, 3))
+    assert chances(*step, roomy=6) == {f"b{index}": 1.0 for index in range(6)}
+
+
+def stopping(*batches: Batch, leaving_first: int = 0) -> dict[str, float]:
+    """Chances where ten old pods fill their nodes, which have an order, and one of the nodes is worth most."""
+    shape = requests(1000)
+    names = [f"n{index}" for index in range(10)]
+    old = [replace(pod(name, name=name, shape=shape), ready_at=10.0 + rank / 1000) for rank, name in enumerate(names)]
+    filler = pod("n9", name="filler", shape=requests(7000))
+    nodes = [*(node(name, cpu=1000) for name in names[:-1]), node("n9", cpu=8000)]
+    coming = demand(shape=shape, leaving=old, batches=batches, leaving_first=leaving_first)
+    found = place(coming, cluster(nodes, [*old, filler]), replays=128)
+    return {one.name: one.probability for one in found.nodes}
+
+
+def test_a_pod_without_room_takes_the_first_that_is_left_whichever_is_best() -> None:
+    """Those that are told at once stop in any order, and the scheduler tries again as soon as one has."""
+    found = stopping(Batch(600.0, 3, after_rest=True, at_once=10))
+    assert len(found) == 10
+    assert all(chance == pytest.approx(0.3, abs=0.15) for chance in found.values())
+
+
+def test_those_that_were_told_before_leave_their_room_first() -> None:
+    found = stopping(Batch(600.0, 3, leaving=3, after_rest=True, at_once=7), leaving_first=3)
+    assert found == {"n0": 1.0, "n1": 1.0, "n2": 1.0}
+
+
+def test_old_pods_that_nothing_lets_go_stay_though_new_ones_find_no_room() -> None:
+    """With maxUnavailable 0 an old pod goes when a new one is available, not before."""
+    shape = requests(1000)
+    old = [pod(name, name=name, shape=shape) for name in ("n0", "n1")]
+    coming = demand(shape=shape, leaving=old, batches=(Batch(600.0, 2),))
+    found = place(coming, cluster([node(name, cpu=1000) for name in ("n0", "n1")], old))
+    assert found.nodes == ()
+    assert found.unplaced == 2

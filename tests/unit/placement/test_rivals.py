@@ -69,3 +69,22 @@ def test_only_what_comes_before_the_last_pod_counts_and_no_more_than_asked_for()
     assert [batch.pods for one in in_time(ours, [other], 4) for batch in one.batches] == [3, 1]
     assert in_time(ours, [ours], 100) == ()
     assert in_time(ours, [rival(Batch(1.0, 1, nodes=("a",)))], 100) == ()
+
+
+def test_who_leaves_after_a_rivals_rest_is_chosen_as_its_pods_are_then() -> None:
+    """Its first pods drive three old ones from b, though those of a are first in order; then one more may go."""
+    shape = requests(1000)
+    full, room = [f"a{index}" for index in range(3)], [f"b{index}" for index in range(3)]
+    old = [
+        replace(pod(name, name=name, shape=shape), ready_at=10.0 + rank / 1000)
+        for rank, name in enumerate([*full, *room])
+    ]
+    nodes = [*(node(name, cpu=1000) for name in full), *(node(name, cpu=2000) for name in room)]
+    steps = (
+        Batch(600.0, 3, after_rest=True, at_once=0),
+        Batch(1200.0, 0, leaving=3, after_rest=True, at_once=1),
+        Batch(1230.0, 0, leaving=1),
+    )
+    canary = replace(demand(shape=shape, leaving=old, batches=steps), workload=OTHER, workload_uid="uid-other")
+    found = place(demand(shape=shape, batches=(Batch(1300.0, 4),)), cluster(nodes, old), rivals=[canary])
+    assert {one.name for one in found.nodes} == {"a0", *room}

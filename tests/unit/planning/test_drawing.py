@@ -7,6 +7,7 @@ from prewarm.delivery import decide_gates, deliver
 from prewarm.history import History
 from prewarm.history.state import Measured
 from prewarm.model.intents import Apply
+from prewarm.model.nodes import NodeImageStatus
 from prewarm.model.plans import DemandPlan
 from prewarm.model.pods import Pod
 from prewarm.planning import LISTED_SECONDS, plan
@@ -73,6 +74,11 @@ def test_a_plan_that_was_carried_out_in_part_goes_on_with_the_same_nodes() -> No
         entry = planned(run)
         assert {node.name for node in entry.nodes} == first
         assert entry.drawn, "the gate is to wait until the nodes list what was pulled"
+    # The nodes that list it already do not make the others known.
+    for name in sorted(first)[1:]:
+        listed = NodeImageStatus((NEW,), IMAGE_BYTES)
+        run.player.nodes[name] = replace(run.player.nodes[name], images=(listed,))
+        assert planned(run).drawn, f"{name} lists the image, {min(first)} does not"
     # All is there, and yet the ImageCache is written, by which the gate knows that it has to wait.
     found = run.player.snapshot()
     made = plan(found, run.history)

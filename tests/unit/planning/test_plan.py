@@ -223,3 +223,12 @@ def test_what_has_few_nodes_and_pods_is_planned_before_what_has_many() -> None:
     ]
     planner = Planner(cluster(made, workloads=workloads), HISTORY)
     assert planner.quickest_first([large, wide, pooled]) == [pooled, wide, large]
+
+
+def test_what_nobody_opted_in_takes_no_time_however_large_it_is() -> None:
+    many = [node(f"n{i:03d}") for i in range(400)]
+    ours, theirs = WorkloadKey("Deployment", "shop", "ours"), WorkloadKey("Deployment", "shop", "theirs")
+    workloads = [announced(key=ours, replicas=40), replace(announced(key=theirs, replicas=400), annotations={})]
+    planner = Planner(cluster(many, workloads=workloads), HISTORY)
+    assert [planner.is_quick(key) for key in (ours, theirs)] == [False, True]
+    assert planner.quickest_first([ours, theirs]) == [theirs, ours]

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from prewarm.model.nodes import NodeState
 from prewarm.model.plans import SkipReason
@@ -40,6 +41,22 @@ def test_uncertain_nodes_are_taken_as_long_as_few_pulls_are_in_vain() -> None:
     found = select(prospects(*[1.0] * 19, 0.4, 0.4, 0.4, 0.4), Limits(1.0, 30, waste=0.1))
     assert found.chosen == {f"n{i}" for i in range(22)}
     assert found.reasons == {"n22": SkipReason.BEYOND_WASTE}
+
+
+def test_nodes_that_are_better_known_later_wait_unless_they_need_no_pull() -> None:
+    sure, later = prospects(1.0, 0.9)
+    later = replace(later, awaited=True)
+    present = Prospect("warm", 0.9, (), awaited=True)
+    cordoned = Prospect("cordoned", 0.9, MISSING, obstacle=NodeState.CORDONED, awaited=True)
+    found = select([sure, later, present, cordoned], Limits(1.0, 10))
+    assert found.chosen == {"n0", "warm"}
+    assert found.reasons == {
+        "n1": SkipReason.UNSETTLED,
+        "warm": SkipReason.ALREADY_PRESENT,
+        "cordoned": SkipReason.NODE_CORDONED,
+    }
+    held_back = select([later], Limits(1.0, 10), withheld=SkipReason.CANARY_UNPROVEN)
+    assert held_back.reasons == {"n1": SkipReason.CANARY_UNPROVEN}
 
 
 def test_both_nodes_of_a_toss_are_taken_unless_no_waste_at_all_is_accepted() -> None:

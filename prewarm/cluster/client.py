@@ -197,10 +197,13 @@ class Client:
             async for lines in _lines(response.content, options.silence, path):
                 yield lines
 
-    async def create(self, resource: Resource, namespace: str, manifest: Manifest) -> bytes:
-        """Create an object. A try whose answer got lost makes the next one answer AlreadyExists."""
+    async def create(self, resource: Resource, namespace: str, manifest: Manifest, *, repeatable: bool = True) -> bytes:
+        """Create an object. A try whose answer got lost makes the next one answer AlreadyExists.
+
+        Not so if others may delete the object meanwhile: then it is made twice, unless `repeatable` is False.
+        """
         parameters = {"fieldManager": self.field_manager}
-        return await self._request("POST", path_of(resource, namespace), parameters, manifest)
+        return await self._request("POST", path_of(resource, namespace), parameters, manifest, repeatable=repeatable)
 
     async def apply(
         self, resource: Resource, namespace: str, name: str, manifest: Manifest, subresource: str = ""

@@ -136,7 +136,8 @@ class Writer:
                 body = await client.apply(resource, namespace, name, manifest, subresource)
                 return _written(intent, WriteOutcome.APPLIED, body)
             case Create(resource, namespace, _, manifest):
-                body = await client.create(resource, namespace, manifest)
+                # Between two tries a pod may do its work and be deleted: whoever ordered it looks first.
+                body = await client.create(resource, namespace, manifest, repeatable=False)
                 return _written(intent, WriteOutcome.CREATED, body)
             case Delete(resource, namespace, name, uid, grace):
                 await client.delete(resource, namespace, name, uid=uid, grace_seconds=grace)

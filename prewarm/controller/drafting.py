@@ -1,12 +1,17 @@
-"""Makes the plans that are due, the quickest first, and has what each says written while the next one is made."""
+"""Makes the plans that are due, the quickest first, and has what each says written while the next one is made.
+
+Long ones are made in a thread, one at a time, between the event loop's own work.
+"""
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import structlog
 
 from prewarm.cluster.writer import WriteOutcome, WriteResult
+from prewarm.controller.aside import Aside
 from prewarm.controller.clocks import Clocks
 from prewarm.controller.courier import Courier
 from prewarm.controller.execution import Execution, sent
@@ -27,9 +32,16 @@ INLINE_SECONDS = 0.5
 """After a plan for everything that took longer, the next one leaves the event loop to probes, lease and reflectors."""
 PATIENCE_SECONDS = 2.0
 """A changed intention that has waited for so long is planned before quicker ones."""
+LONG_SECONDS = 0.02
+"""Of workloads that go on, those are planned in the thread whose last plan took longer."""
+FIRST_PULL_SECONDS = 2.0
+"""For so long after a change was seen, a place is kept for its first pull."""
 YIELD_SECONDS = 1.0
-"""A plan that takes long waits for the first pulls of quicker ones, but no longer: it would keep the processor from the
-answers that those follow from, and from whoever gives them where that is the same machine."""
+"""A long plan rests while first pulls of quicker ones are awaited, but no longer than so many seconds from when its
+change was seen: it would keep the processor from the answers that those follow from, and from whoever gives them where
+that is the same machine."""
+TURN_SECONDS = 0.05
+"""One that has waited for longer than PATIENCE_SECONDS goes on for so long between two looks, however many follow."""
 SEED = 0
 
 log = structlog.stdlib.get_logger(__name__)
@@ -41,7 +53,7 @@ class Drafting:
     Attributes:
         hurried: whether an ImageCache that a rollout waits for was written; whoever looks at the pulls may clear it.
         warmth: memory of the plans' view of nodes.
-        wakes_at: steady time at which plans are made that wait for others' first pulls; None if there are none.
+        wakes_at: steady time at which a long plan goes on that rests for others' first pulls; None if none does.
     """
 
     def __init__(
@@ -55,18 +67,61 @@ class Drafting:
         self._clocks = clocks
         self._hurry = hurry
         self._courier = Courier(execution, self._answered)
+        self._aside = Aside(hurry)
+        self._yields_until = 0.0
+        """Until then the plan in the thread rests for others' first pulls."""
+        self._patient_until = 0.0
+        """From then on it gets turns."""
+        self._goes_on_since = 0.0
         self._memory = DeliveryMemory()
         self.warmth = WarmthMemory()
         self._seen_at: dict[WorkloadKey, float] = {}
         """Of changed intentions, when they were seen."""
         self._reactions: dict[str, float] = {}
         """The same of those that are planned, until their first pull is ordered."""
+        self._pulling: set[str] = set()
+        """Of those, such whose plan asks for a pull."""
         self._seconds = math.inf
         """Of the last plan of everything; the first one of a large cluster takes as long as nobody knows."""
 
     async def run(self) -> None:
-        """Write until cancelled."""
-        await self._courier.run()
+        """Write, and make long plans, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._courier.run(), name="write what plans say")
+            group.create_task(self._aside.run(), name="make long plans")
+
+    async def rest(self) -> None:
+        """Return once no plan is being made in the thread; from then on, what plans remember may be used."""
+        now = self._clocks.steady()
+        turn = self._goes_on_since + TURN_SECONDS - now
+        if turn > 0 and now >= self._patient_until and self._planning:
+            await self._aside.wait(turn)
+        await self._aside.rest()
+
+    def go_on(self, *, ordering: bool) -> None:
+        """Let the thread go on, or rest until first pulls are ordered.
+
+        Args:
+            ordering: whether pods that rollouts wait for are being created.
+        """
+        awaited = ordering or self.hurried or any(self.is_waited_for(str(one)) for one in self._courier.undelivered)
+        now = self._clocks.steady()
+        if self._planning and awaited and now < self._yields_until:
+            self.wakes_at = self._yields_until
+        else:
+            self.wakes_at = None
+            self._goes_on_since = now
+            self._aside.go_on()
+
+    @property
+    def _planning(self) -> bool:
+        """Whether there is a long plan that is not finished."""
+        return self._aside.workload is not None and not self._aside.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a long plan to be heeded, which `plan` does."""
+        return self._aside.finished
 
     @property
     def undelivered(self) -> frozenset[WorkloadKey]:
@@ -74,16 +129,11 @@ class Drafting:
         return self._courier.undelivered
 
     async def plan(
-        self,
-        due: Due,
-        snapshot: ClusterSnapshot,
-        history: History,
-        seen_at: float,
-        obstacle: SteerState | None,
-        *,
-        ordering: bool = False,
+        self, due: Due, snapshot: ClusterSnapshot, history: History, seen_at: float, obstacle: SteerState | None
     ) -> Plan:
-        """Plan everything, or as much of what is due as there is time for.
+        """Plan everything, or as much of what is due as there is time for, and give what has been finished since.
+
+        Long plans are begun here; `rest` comes before, `go_on` after.
 
         Args:
             due: what to plan.
@@ -91,23 +141,37 @@ class Drafting:
             history: what was learnt.
             seen_at: steady time at which the first of the changes was seen.
             obstacle: why no pods can be steered; None if they can.
-            ordering: whether pods that rollouts wait for are being created.
         """
-        self.wakes_at = None
+        finished = self._finished(snapshot)
         for key in due.urgent:
             self._seen_at.setdefault(key, seen_at)
         started, taken = self._clocks.steady(), self._clocks.processor()
         planner = Planner(snapshot, history, seed=SEED, memory=self.warmth, unsteerable=obstacle)
         costs: dict[WorkloadKey, float] = {}
+        waiting: list[WorkloadKey] = []
         if due.everything:
             made = await self._everything(planner, snapshot)
         else:
-            made = await self._some(planner, due, snapshot, costs, ordering=ordering)
+            made = await self._some(planner, due, snapshot, costs, waiting)
         ended = self._clocks.steady()
         # Its share is one of the processor: on a busy machine, waiting for it must not make the next plan wait, too.
         spent = min(ended - started, self._clocks.processor() - taken)
-        self._pace.planned(due, made, ended - spent, ended, costs)
-        return made
+        self._pace.planned(due, made, ended - spent, ended, costs, waiting)
+        if due.everything:
+            return made
+        return _together([*(part for part in finished if set(part.only or ()).isdisjoint(made.only or ())), made])
+
+    def _finished(self, snapshot: ClusterSnapshot) -> list[Plan]:
+        """What was planned in the thread, if it still says something of the workload."""
+        found = self._aside.take()
+        if found is None:
+            return []
+        key = found.workload
+        now = self._clocks.steady()
+        if not self._pace.finished(key, snapshot.workloads.get(key), found.plan, found.seconds, now):
+            return []
+        self._deliver(found.plan, snapshot, found.seconds)
+        return [found.plan]
 
     async def _everything(self, planner: Planner, snapshot: ClusterSnapshot) -> Plan:
         started = self._clocks.steady()
@@ -123,40 +187,52 @@ class Drafting:
         due: Due,
         snapshot: ClusterSnapshot,
         costs: dict[WorkloadKey, float],
-        *,
-        ordering: bool,
+        waiting: list[WorkloadKey],
     ) -> Plan:
-        """One workload after the other, for as long as this look may take; notes in `costs` how long each takes."""
+        """One workload after the other, for as long as this look may take.
+
+        Notes in `costs` how long each takes, and in `waiting` the long ones for which there is no place yet.
+        """
         until = self._clocks.steady() + due.seconds
         parts: list[Plan] = []
         for key in self._in_order(planner, due):
-            started = self._clocks.steady()
-            if self._yields(key, planner, due, started, ordering=ordering):
+            if self._is_long(key, planner):
+                if self._aside.workload is None:
+                    self._begin(key, planner, snapshot)
+                else:
+                    waiting.append(key)
                 continue
+            if parts and self._clocks.steady() >= until:
+                continue
+            started, taken = self._clocks.steady(), self._clocks.processor()
             part = planner.plan((key,))
             parts.append(part)
-            costs[key] = self._clocks.steady() - started
-            self._deliver(part, snapshot, costs[key])
+            costs[key] = self._clocks.processor() - taken
+            self._deliver(part, snapshot, self._clocks.steady() - started)
             # What was said is on its way before the next is thought of.
             await sent()
-            if self._clocks.steady() >= until:
-                break
         return _together(parts)
 
-    def _yields(self, key: WorkloadKey, planner: Planner, due: Due, now: float, *, ordering: bool) -> bool:
-        """Whether a plan waits for the first pulls that others' plans have led to."""
-        waits_until = self._seen_at.get(key, now) + YIELD_SECONDS
-        waited_for = ordering or self.hurried or any(self.is_waited_for(str(one)) for one in self._courier.undelivered)
-        if not due.urgent or not waited_for or now >= waits_until or planner.is_quick(key):
-            return False
-        self.wakes_at = waits_until if self.wakes_at is None else min(self.wakes_at, waits_until)
-        return True
+    def _is_long(self, key: WorkloadKey, planner: Planner) -> bool:
+        """Whether a plan is made in the thread, as is one for a workload of which a plan is being made there."""
+        if key == self._aside.workload:
+            return True
+        cost = None if key in self._seen_at else self._pace.cost(key)
+        return cost > LONG_SECONDS if cost is not None else not planner.is_quick(key)
+
+    def _begin(self, key: WorkloadKey, planner: Planner, snapshot: ClusterSnapshot) -> None:
+        """Have a long plan made in the thread."""
+        since = self._seen_at.get(key, self._clocks.steady())
+        self._yields_until, self._patient_until = since + YIELD_SECONDS, since + PATIENCE_SECONDS
+        self._aside.begin(key, partial(planner.plan, (key,)))
+        self._pace.begun(key, snapshot.workloads.get(key))
 
     def _in_order(self, planner: Planner, due: Due) -> Sequence[WorkloadKey]:
         """What was asked for before what goes on; of many, the quickest, unless others have waited for long."""
         overdue = self._clocks.steady() - PATIENCE_SECONDS
-        first = [key for key in due.urgent if self._seen_at[key] <= overdue]
-        return [*first, *planner.quickest_first(due.urgent[len(first) :])] or due.others
+        late = [key for key in due.urgent if self._seen_at[key] <= overdue]
+        others = (key for key in due.others if key not in due.urgent)
+        return [*late, *planner.quickest_first(key for key in due.urgent if key not in late), *others]
 
     def _deliver(self, made: Plan, snapshot: ClusterSnapshot, seconds: float) -> None:
         self._metrics.planning.observe(seconds)
@@ -169,6 +245,10 @@ class Drafting:
             seen_at = self._seen_at.pop(key, None)
             if seen_at is not None and key in needed:
                 self._reactions[str(key)] = seen_at
+        self._pulling = self._reactions.keys() & (
+            self._pulling
+            | {str(entry.demand.workload) for entry in made.demands if any(node.missing for node in entry.nodes)}
+        )
         owners = {cache_key(entry.demand): entry.demand.workload for entry in made.demands}
         for intent in deliver(made, snapshot, memory=self._memory):
             owner = owners.get((intent.namespace, intent.name)) or _owner_of_stored(intent, snapshot, about)
@@ -186,6 +266,20 @@ class Drafting:
         self.hurried |= waited_for
         if waited_for or result.outcome is WriteOutcome.FAILED:
             self._hurry()
+
+    @property
+    def first_pulls(self) -> int:
+        """How many rollouts may order their first pull soon: such as changed, or were planned, just now."""
+        return self._recent(self._seen_at.values()) + self._recent(self._reactions.values())
+
+    @property
+    def awaits_first_pull(self) -> bool:
+        """Whether a rollout changed just now whose plan asks for pulls, and the first of them is not ordered."""
+        return self._recent(seen_at for workload, seen_at in self._reactions.items() if workload in self._pulling) > 0
+
+    def _recent(self, seen_at: Iterable[float]) -> int:
+        since = self._clocks.steady() - FIRST_PULL_SECONDS
+        return sum(at > since for at in seen_at)
 
     def is_waited_for(self, workload: str) -> bool:
         """Whether a rollout of this workload waits for its first pull."""
@@ -205,7 +299,7 @@ def _owner_of_stored(intent: Intent, snapshot: ClusterSnapshot, among: Collectio
 
 
 def _together(parts: Collection[Plan]) -> Plan:
-    """Plans for one workload each, on one snapshot, as one."""
+    """Plans for some workloads each as one."""
     ordered = sorted(parts, key=lambda part: part.only or ())
     return Plan(
         tuple(entry for part in ordered for entry in part.demands),

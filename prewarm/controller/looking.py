@@ -3,6 +3,8 @@
 import asyncio
 from functools import partial
 
+from msgspec.structs import replace
+
 from prewarm.cluster.writer import WriteOutcome, WriteResult
 from prewarm.controller.clocks import Clocks
 from prewarm.history import History
@@ -12,6 +14,8 @@ from prewarm.puller import PullerDecision, PullerMemory, PullerSettings, reconci
 
 INLINE_SECONDS = 0.3
 """After a look that took longer, the next one leaves the event loop to lease, probes and reflectors."""
+AGAIN_SECONDS = 1.0
+"""After a look that kept places for first pulls to come."""
 INLINE_PAIRS = 10_000
 """So does one that judges more pairs of image and node than this for the first time: 4 to 8 microseconds each."""
 
@@ -32,13 +36,18 @@ class Looks:
         self._looking = False
         self._unheeded: list[tuple[WriteResult, float]] = []
 
-    async def look(self, snapshot: ClusterSnapshot, history: History) -> PullerDecision:
-        """Decide what is to be done now."""
+    async def look(self, snapshot: ClusterSnapshot, history: History, first_pulls: int = 0) -> PullerDecision:
+        """Decide what is to be done now; up to half of the places are kept for so many first pulls to come."""
         started = self._clocks.steady()
-        decide = partial(reconcile, snapshot, self._settings, history, self.memory)
+        kept = min(first_pulls, self._settings.cluster_pulls // 2, self._settings.orders_at_once // 2)
+        decide = partial(reconcile, snapshot, replace(self._settings, first_pulls=kept), history, self.memory)
         slow = self.seconds > INLINE_SECONDS or self.memory.unjudged(snapshot) > INLINE_PAIRS
         decision = await self._beside(decide) if slow else decide()
         self.seconds = self._clocks.steady() - started
+        if kept:
+            # Nothing need change until these places are free for others.
+            again_at = snapshot.taken_at + AGAIN_SECONDS
+            decision = replace(decision, wake_at=min(again_at, decision.wake_at or again_at))
         return decision
 
     async def _beside(self, decide: "partial[PullerDecision]") -> PullerDecision:
@@ -60,6 +69,6 @@ class Looks:
         elif result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
             memory.refused(intent.namespace, intent.name, result.message, ordered_at)
         elif result.outcome is WriteOutcome.FAILED:
-            memory.lost(intent.namespace, intent.name)
+            memory.lost(intent.namespace, intent.name, self._clocks.wall())
         else:
             memory.arrived(intent.namespace, intent.name, self._clocks.wall())

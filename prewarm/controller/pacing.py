@@ -34,12 +34,22 @@ SURROUNDINGS_SHARE = 0.03
 _Intention = tuple[str, int, int, bool, tuple[tuple[str, str], ...]]
 
 
+class _Begun(Struct, frozen=True):
+    """A workload as it was when a long plan for it was begun, and why that was due."""
+
+    workload: Workload | None
+    asked: bool
+    followed: bool
+    surrounded: bool
+
+
 class Due(Struct, frozen=True):
     """What to plan: everything, or as many of some workloads as a look has time for; the rest stays due."""
 
     everything: bool = False
     urgent: tuple[WorkloadKey, ...] = ()
-    """Workloads whose owners asked for something new, those seen first in front. Where there are any, others wait."""
+    """Workloads whose owners asked for something new, those seen first in front. Others wait for them, unless they
+    themselves wait until a long plan is finished."""
     others: tuple[WorkloadKey, ...] = ()
     """Workloads that go on, or whose surroundings did, those that wait longest for what they cost in front."""
     seconds: float = 0.0
@@ -74,11 +84,15 @@ class Pace:
         """Workloads that are planned because of their surroundings, and were not yet."""
         self._surroundings_at = 0.0
         self._later: dict[WorkloadKey, float] = {}
+        self._begun: dict[WorkloadKey, _Begun] = {}
+        """Workloads whose long plans are being made."""
+        self._waiting: frozenset[WorkloadKey] = frozenset()
+        """Workloads that are due, and wait until one of those is finished."""
 
     @property
     def urgent(self) -> bool:
-        """Whether changed intentions wait to be planned."""
-        return bool(self._urgent)
+        """Whether changed intentions wait to be planned, and nothing but time is needed for that."""
+        return not self._urgent.keys() <= self._waiting
 
     def plan_everything(self) -> None:
         """Plan all workloads next: an instance took over, or a plan could not be carried out."""
@@ -104,12 +118,23 @@ class Pace:
             # Pods that fit nowhere will be there as soon as the node takes pods: it should be warm by then.
             self._follow(self._expecting, now)
         self._surroundings |= bool(changes.nodes or changes.used_nodes) and bool(self._active)
-        if self._urgent:
-            return Due(urgent=tuple(self._urgent), seconds=max(URGENT_SECONDS, URGENT_SHARE * rest))
-        return Due(others=self._others(snapshot.taken_at, now), seconds=OTHERS_SECONDS)
+        urgent = tuple(self._urgent)
+        if self.urgent:
+            return Due(urgent=urgent, seconds=max(URGENT_SECONDS, URGENT_SHARE * rest))
+        return Due(urgent=urgent, others=self._others(snapshot.taken_at, now), seconds=OTHERS_SECONDS)
+
+    def cost(self, key: WorkloadKey) -> float | None:
+        """Seconds that the last plan of a workload took: none if it needed nothing; None if nobody knows."""
+        return self._costs.get(key) if key in self._active else 0.0
 
     def planned(
-        self, due: Due, plan: Plan, started: float, ended: float, costs: Mapping[WorkloadKey, float] = {}
+        self,
+        due: Due,
+        plan: Plan,
+        started: float,
+        ended: float,
+        costs: Mapping[WorkloadKey, float] = {},
+        waiting: Collection[WorkloadKey] = (),
     ) -> None:
         """Take note of a plan for what was due, or for some of it, and of what it cost.
 
@@ -119,34 +144,74 @@ class Pace:
             started: when.
             ended: when.
             costs: seconds that workloads took one by one, as far as that is known.
+            waiting: those that were due and wait until a long plan is finished.
         """
         done = self._all_known() if plan.only is None else frozenset(plan.only)
+        self._take_in(plan, done, costs)
+        self._rest(
+            ended - started,
+            ended,
+            counts=bool(due.others),
+            followed=due.everything or not done.isdisjoint(self._urgent.keys() | self._progressed.keys()),
+            surrounded=due.everything or not done.isdisjoint(self._surrounded),
+        )
+        for queue in (*self._queues, self._begun):
+            for key in queue.keys() & done:
+                queue.pop(key)
+        self._surroundings &= plan.only is not None
+        self._later.update(plan.later)
+        self._waiting = frozenset(waiting)
+        self._planned_at = ended
+
+    def begun(self, key: WorkloadKey, workload: Workload | None) -> None:
+        """Take note that a long plan is being made: what changes from now on is due anew."""
+        self._begun[key] = _Begun(workload, key in self._urgent, key in self._progressed, key in self._surrounded)
+        for queue in self._queues:
+            queue.pop(key, None)
+
+    def finished(self, key: WorkloadKey, workload: Workload | None, plan: Plan, seconds: float, ended: float) -> bool:
+        """Take note of a long plan, and of what it cost; whether it still says something of the workload as it is now.
+
+        It does not if its pods are others by now: then it is due anew. Nor if everything was planned meanwhile.
+        """
+        begun, self._waiting = self._begun.pop(key, None), frozenset()
+        if begun is None:
+            return False
+        if not _same_pods(begun.workload, workload):
+            self._urgent.setdefault(key)
+            return False
+        self._take_in(plan, frozenset((key,)), {key: seconds})
+        followed = begun.asked or begun.followed
+        self._rest(seconds, ended, counts=not begun.asked, followed=followed, surrounded=begun.surrounded)
+        self._later.update(plan.later)
+        return True
+
+    def wake_at(self) -> float:
+        """When to look again though nothing changes."""
+        times = [self._resync_at]
+        # Whoever waits for a long plan is woken by its end.
+        if not self._progressed.keys() <= self._waiting:
+            times.append(self._progress_at)
+        if not self._surrounded.keys() <= self._waiting or (self._surroundings and not self._surrounded):
+            times.append(self._surroundings_at)
+        return 0.0 if self._everything or self.urgent else min(times)
+
+    @property
+    def _queues(self) -> tuple[dict[WorkloadKey, None] | dict[WorkloadKey, float], ...]:
+        """Workloads that are due, each for a reason of its own."""
+        return (self._urgent, self._progressed, self._surrounded, self._later)
+
+    def _take_in(self, plan: Plan, done: frozenset[WorkloadKey], costs: Mapping[WorkloadKey, float]) -> None:
+        """Remember who needs something, and what that plan cost."""
         needed = {entry.demand.workload for entry in plan.demands}
         self._active = (self._active - done) | needed
         self._expecting -= done
         self._expecting |= {entry.demand.workload for entry in plan.demands if entry.new_nodes}
         self._costs.update(costs)
         self._costs = {key: seconds for key, seconds in self._costs.items() if key in self._active}
-        self._rest(due, done, ended - started, ended)
-        for queue in (self._urgent, self._progressed, self._surrounded, self._later):
-            for key in queue.keys() & done:
-                queue.pop(key)
-        self._surroundings &= plan.only is not None
-        self._later.update(plan.later)
-        self._planned_at = ended
-
-    def wake_at(self) -> float:
-        """When to look again though nothing changes."""
-        times = [self._resync_at]
-        if self._progressed:
-            times.append(self._progress_at)
-        if self._surroundings or self._surrounded:
-            times.append(self._surroundings_at)
-        return 0.0 if self._everything or self._urgent else min(times)
 
     def _all_known(self) -> frozenset[WorkloadKey]:
-        queues = (self._urgent, self._progressed, self._surrounded, self._later)
-        return frozenset(self._active | self._expecting).union(*queues)
+        return frozenset(self._active | self._expecting | self._begun.keys()).union(*self._queues)
 
     def _follow(self, workloads: Collection[WorkloadKey], now: float) -> None:
         """Queue workloads that went on."""
@@ -173,17 +238,19 @@ class Pace:
             found.update(self._surrounded)
         return tuple(found)
 
-    def _rest(self, due: Due, done: frozenset[WorkloadKey], took: float, ended: float) -> None:
-        """Set when the next ones are planned that nobody asked for, after these took so long."""
+    def _rest(self, took: float, ended: float, *, counts: bool, followed: bool, surrounded: bool) -> None:
+        """Set when the next ones are planned that nobody asked for, after these took so long.
+
+        `counts`: nobody asked for these either.
+        """
         earned = max(0.0, ended - self._credited_at) * LASTING_SHARE
         self._credit, self._credited_at = min(CREDIT_SECONDS, self._credit + earned), ended
-        if due.others:
+        if counts:
             self._credit -= took
-        followed = due.everything or due.urgent or not done.isdisjoint(self._progressed)
         if followed:
             lasting = -self._credit / LASTING_SHARE
             self._progress_at = ended + max(PROGRESS_GAP_SECONDS, took * (1 / PROGRESS_SHARE - 1), lasting)
-        if due.everything or not done.isdisjoint(self._surrounded):
+        if surrounded:
             self._surroundings_at = ended + max(SURROUNDINGS_GAP_SECONDS, took * (1 / SURROUNDINGS_SHARE - 1))
 
     def _note(self, keys: Collection[WorkloadKey], snapshot: ClusterSnapshot) -> None:
@@ -204,9 +271,18 @@ def _joins(node: Node | None, now: float) -> bool:
     return node is not None and node.created_at > now - JOINING_SECONDS
 
 
+def _same_pods(before: Workload | None, now: Workload | None) -> bool:
+    """Whether a workload is the same, with the same template and wishes; how many pods it has may have changed."""
+    if before is None or now is None:
+        return before is now
+    return before.uid == now.uid and before.template == now.template and _wishes(before) == _wishes(now)
+
+
 def _intention(workload: Workload) -> _Intention:
     """What only a change of spec or of our annotations changes; revision annotations are the controller's own."""
-    wishes = tuple(
-        sorted((name, value) for name, value in workload.annotations.items() if name.startswith("prewarm.dev/"))
-    )
-    return (workload.uid, workload.generation, workload.replicas, workload.deleted_at is not None, wishes)
+    return (workload.uid, workload.generation, workload.replicas, workload.deleted_at is not None, _wishes(workload))
+
+
+def _wishes(workload: Workload) -> tuple[tuple[str, str], ...]:
+    """What its annotations ask of us."""
+    return tuple(sorted(item for item in workload.annotations.items() if item[0].startswith("prewarm.dev/")))

@@ -17,6 +17,7 @@ from prewarm.controller.announcing import Announcer
 from prewarm.controller.clocks import Clocks
 from prewarm.controller.drafting import Drafting
 from prewarm.controller.execution import Execution, sent
+from prewarm.controller.forbearance import Forbearance
 from prewarm.controller.gatekeeper import Gatekeeper
 from prewarm.controller.looking import Looks
 from prewarm.controller.metrics import Metrics
@@ -58,7 +59,7 @@ FOREMOST = 1
 """Of the pods that each rollout waits for, those that are created before the rest: a server serves all that it gets at
 once side by side, and the first pull would begin hardly before the last. Four at once take thrice as long as one."""
 TELL_SECONDS = 1.0
-"""No longer do further pulls, and what only tells, wait for rollouts that were not planned yet."""
+"""No longer do further pulls, and what only tells, wait for rollouts whose first pulls are not ordered yet."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -137,7 +138,7 @@ class Term:
         self._unweighed: list[ByteVerdict] = []
         self._waste_memory = WasteMemory()
         self._wasted_at = 0.0
-        self._urgent_since: float | None = None
+        self._resting = Forbearance(TELL_SECONDS)
         self._pulled_at = 0.0
         self._pulling = False
         self._pulls_concerned = False
@@ -158,6 +159,15 @@ class Term:
 
     async def cycle(self, work: Work) -> float:
         """One round; returns the steady time of the next one if nothing changes before."""
+        # What plans remember of the cluster is used all along.
+        await self._drafting.rest()
+        try:
+            await self._round(work)
+        finally:
+            self._drafting.go_on(ordering=self._ordering.busy)
+        return self._wake_at()
+
+    async def _round(self, work: Work) -> None:
         steady, wall = self._services.clocks.steady, self._services.clocks.wall
         snapshot = self._services.store.snapshot(wall())
         due = self._pace.due(_with_linked(work.changes, snapshot), snapshot, steady())
@@ -169,7 +179,7 @@ class Term:
             # What is planned already goes before what is not.
             await self._pull()
         pulled = steady()
-        made = await self._plan(due, work.seen_at) if due else None
+        made = await self._plan(due, work.seen_at) if due or self._drafting.finished else None
         planned = steady()
         if self._pull_is_due():
             await self._pull()
@@ -185,10 +195,12 @@ class Term:
                 plan=round(planned - pulled, 4),
                 rest=round(steady() - planned, 4),
             )
+
+    def _wake_at(self) -> float:
+        steady, wall = self._services.clocks.steady, self._services.clocks.wall
         wake_at = self._pace.wake_at()
         if self._drafting.wakes_at is not None:
-            # Plans are due, but wait: for an answer, which wakes, or for this.
-            wake_at = self._drafting.wakes_at
+            wake_at = min(wake_at, self._drafting.wakes_at)
         if self._surroundings_changed:
             wake_at = min(wake_at, self._pulled_at + self._pull_gap)
         if self._pulls_concerned:
@@ -207,9 +219,7 @@ class Term:
     async def _plan(self, due: Due, seen_at: float) -> Plan:
         """Make plans; what is learnt and told of them waits for nothing, and keeps no pull waiting."""
         snapshot = self._services.store.snapshot(self._services.clocks.wall())
-        made = await self._drafting.plan(
-            due, snapshot, self._history, seen_at, self._steersman.obstacle, ordering=self._ordering.busy
-        )
+        made = await self._drafting.plan(due, snapshot, self._history, seen_at, self._steersman.obstacle)
         self._reporter.planned(made)
         self._scribe.put(self._announcer.about(made, snapshot))
         self._learn(snapshot, made)
@@ -217,9 +227,8 @@ class Term:
 
     def _rest_from_telling(self) -> None:
         """Have what only tells, and further pulls, wait while rollouts wait for their first pulls, but not for long."""
-        now = self._services.clocks.steady()
-        self._urgent_since = (self._urgent_since or now) if self._pace.urgent else None
-        resting = self._urgent_since is not None and now < self._urgent_since + TELL_SECONDS
+        awaited = self._pace.urgent or self._drafting.awaits_first_pull
+        resting = self._resting.waits(awaited, self._services.clocks.steady())
         self._scribe.rest(resting)
         self._ordering.rest(resting)
 
@@ -263,7 +272,7 @@ class Term:
         self._pulled_at = services.clocks.steady()
         self._surroundings_changed = self._pulls_concerned = self._drafting.hurried = False
         snapshot = services.store.snapshot(services.clocks.wall())
-        decision = await self._looks.look(snapshot, self._history)
+        decision = await self._looks.look(snapshot, self._history, self._drafting.first_pulls)
         self._reporter.pulling(decision, snapshot)
         self._puller_wakes_at = decision.wake_at
         self._pulling = decision.in_flight > 0
@@ -284,7 +293,7 @@ class Term:
         admitted = []
         for intent in creates:
             if self._purges.holds_back(_owner(intent)[1]):
-                self._puller_memory.lost(intent.namespace, intent.name)
+                self._puller_memory.unsent(intent.namespace, intent.name)
             else:
                 admitted.append(intent)
         again_in = self._purges.again_in

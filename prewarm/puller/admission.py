@@ -22,11 +22,10 @@ from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.retry import registry_quiet_until, silent_registries
 from prewarm.puller.settings import PullerSettings
+from prewarm.puller.sharing import most_together
 from prewarm.puller.standing import Standing
 from prewarm.puller.work import Work
 
-STAGGERED_PAIRS = 100
-"""Of a cache with so many pairs to pull, the first pods are smaller: they cost a few pods more, in all."""
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Waiting reasons of a container whose image may be in the kubelet's queue; one in back-off is not."""
 
@@ -78,6 +77,8 @@ class Admission:
         }
         self._silent = silent_registries(snapshot.node_images, snapshot.taken_at)
         self._orders: list[Order] = []
+        self._ordered_pairs: dict[str, int] = {}
+        """By uid of a cache, pairs in those orders."""
         self._under_way = under_way
         self._withheld: dict[WithheldReason, int] = {}
         self._look_again_at: float | None = None
@@ -111,10 +112,11 @@ class Admission:
                 if (pair.node, pair.image) in taken:
                     seen_taken += 1
                     continue
-                if self._under_way + len(self._orders) >= self._settings.orders_at_once:
+                left_free = self._settings.first_pulls if self._work.nodes_of(standing.cache.uid) else 0
+                if self._under_way + len(self._orders) + left_free >= self._settings.orders_at_once:
                     self._look_again(now)
                     return
-                if self._is_full(registries):
+                if self._is_full(registries, left_free):
                     self._withhold(WithheldReason.BUDGET, total - seen + 1 - (len(taken) - seen_taken) + len(later))
                     return
                 if self._work.on_node(pair.node) >= most:
@@ -130,10 +132,10 @@ class Admission:
             taken = set()
         self._withhold(WithheldReason.NODE_BUSY, len(later))
 
-    def _is_full(self, registries: Iterable[str]) -> bool:
-        """Whether no further pod may be at work, in the cluster or with any of these registries."""
+    def _is_full(self, registries: Iterable[str], left_free: int) -> bool:
+        """Whether no further pod may be at work: in the cluster, but for some places, or with any of the registries."""
         work, settings = self._work, self._settings
-        if work.total >= settings.cluster_pulls:
+        if work.total + left_free >= settings.cluster_pulls:
             return True
         return all(work.from_registry(registry) >= settings.registry_pulls for registry in registries)
 
@@ -145,10 +147,22 @@ class Admission:
         now, uid = self._snapshot.taken_at, standing.cache.uid
         again = standing.again[PairState.PENDING] + standing.again[PairState.FAILED]
         for there in (False, True) if again else (False,):
-            for name in standing.open_nodes():
+            for name in self._in_turn(standing):
                 at_work = self._work.nodes_of(uid)
                 if len(at_work) < at_once or name in at_work:
                     yield from (pair for pair in standing.open_on(name) if pair.there is there and pair.is_due(now))
+
+    def _in_turn(self, standing: Standing) -> Iterable[str]:
+        """Nodes with something left to do, as they are to be pulled to.
+
+        Where small images share pods, nodes with less left than a pod holds come last, the fewest at the very end: then
+        the last pods are short, and end together whenever they began. Not where the order of nodes is the planner's.
+        """
+        names, most = standing.open_nodes(), self._settings.images_per_pod
+        images = {image for entry in standing.cache.lists for image in entry.images}
+        if most == 1 or standing.cache.workload or sum(map(self._is_small, images)) < 2:
+            return names
+        return sorted(names, key=lambda name: -min(most, len(standing.open_on(name))))
 
     def _try(self, standing: Standing, pair: Pair, at_once: int) -> tuple[str, ...]:
         """Order a pair that is due if it fits, maybe with others; images that need not be tried again now."""
@@ -158,7 +172,7 @@ class Admission:
         if reason is not None:
             self._withhold(reason)
             return ()
-        images = self._together(standing, pair)
+        images = self._together(standing, pair, at_once)
         watched = pair.attempts > 0 or not all(standing.sound[image] for image in images)
         if not self._fits_quota(cache, len(images) + watched):
             return ()
@@ -192,6 +206,7 @@ class Admission:
         self._work.add(order)
         self._headroom.take(order)
         self._orders.append(order)
+        self._ordered_pairs[cache.uid] = self._ordered_pairs.get(cache.uid, 0) + len(images)
 
     def _obstacle(self, cache: ImageCache, pair: Pair, at_once: int, containers: int) -> WithheldReason | None:
         """Why a pair that is due does not start in a pod of its own, though cluster and node have places for it."""
@@ -279,7 +294,7 @@ class Admission:
             known = self._small[image] = estimate is not None and estimate <= self._settings.small_seconds
         return known
 
-    def _together(self, standing: Standing, pair: Pair) -> tuple[str, ...]:
+    def _together(self, standing: Standing, pair: Pair, at_once: int) -> tuple[str, ...]:
         """Images for one pod: the pair's, and if it is small, others on the same node that are as small and as new."""
         if not self._is_small(pair.image):
             return (pair.image,)
@@ -287,7 +302,7 @@ class Admission:
         images = [pair.image]
         chosen = {canonical(pair.image)}
         others = [other for other in standing.open_on(pair.node) if other.is_due(now) and self._is_small(other.image)]
-        most = self._most_together(standing)
+        most = self._most_together(standing, at_once)
         for other in sorted(others, key=attrgetter("there")):
             if len(images) >= most:
                 break
@@ -303,16 +318,18 @@ class Admission:
                 images.append(other.image)
         return tuple(images)
 
-    def _most_together(self, standing: Standing) -> int:
-        """How many images may share a pod: of a large cache that has nothing yet, one in the first, two in the second.
-
-        A pod says nothing until all of its images were tried. So people see soon that something comes, and go on
-        seeing it, and a wrong image is known before it is asked for everywhere.
-        """
-        most = self._settings.images_per_pod
-        if standing.counts[PairState.SUCCEEDED] or standing.due_total(self._snapshot.taken_at) < STAGGERED_PAIRS:
-            return most
-        return min(most, 1 + len(self._work.nodes_of(standing.cache.uid)))
+    def _most_together(self, standing: Standing, at_once: int) -> int:
+        """How many images may share the next pod of a cache."""
+        settings, counts = self._settings, standing.counts
+        ordered = self._ordered_pairs.get(standing.cache.uid, 0)
+        places = min(settings.cluster_pulls, settings.registry_pulls, at_once * settings.node_pulls)
+        return most_together(
+            begun=counts[PairState.SUCCEEDED] + counts[PairState.ACTIVE] + ordered,
+            due=standing.due_total(self._snapshot.taken_at) - ordered,
+            # What the first pods leave would be next in the planner's order, and bring them into step again.
+            places=0 if standing.cache.workload else places,
+            most=settings.images_per_pod,
+        )
 
     def _look_again(self, at: float) -> None:
         self._look_again_at = at if self._look_again_at is None else min(at, self._look_again_at)

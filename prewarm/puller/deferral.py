@@ -14,10 +14,14 @@ from prewarm.puller.settings import PullerSettings
 from prewarm.puller.work import Work
 
 RECORD_SECONDS = 45.0
-"""A record waits no longer, however busy the cluster stays. Less than accounting takes up late records for (60 s)."""
+"""A record waits no longer for the cluster, however busy that stays."""
+LATEST_SECONDS = 55.0
+"""Nor longer for its turn: less than accounting takes up late records for (60 s)."""
 BUSY_SHARE = 0.1
-"""Once it waits, it does until so much of the number is left with which waiting begins: the records of a thousand nodes
-written together would keep the last pulls from being told."""
+"""Once it waits, it does until so much of the number is left with which waiting begins."""
+RECORDS_AT_ONCE, SHARE_AT_ONCE = 50, 0.2
+"""Records that have waited and are made out in one look, as a number or, of very many, as a share: those of a thousand
+nodes took a quarter of a second, for which the last pulls were not told."""
 RECORDS_MOST = 2000
 """Records that wait at once: their finished pods stand, and kube-controller-manager deletes the oldest beyond a number
 of its own (--terminated-pod-gc-threshold, 12,500)."""
@@ -35,6 +39,8 @@ class Deferral(Struct):
     """By pod uid and whether it is done, since when it has been seen so."""
     _listed_since: dict[str, float] = field(default_factory=dict)
     """By node that changed or waits, since when."""
+    _began: dict[str, float] = field(default_factory=dict)
+    """By node whose record waits, since when."""
 
     def due(
         self, nodes: frozenset[str], snapshot: ClusterSnapshot, work: Work, settings: PullerSettings
@@ -57,9 +63,29 @@ class Deferral(Struct):
             }
         # Those that are due last are the ones to wait; a clock that was set back ends the wait.
         chosen = sorted(until, key=lambda name: (-until[name], name))[:RECORDS_MOST]
-        self.waiting = frozenset(chosen)
-        self.wake_at = min((until[name] for name in chosen), default=None)
+        next_time = self._in_turn((self.waiting & candidates) - frozenset(chosen), snapshot, work)
+        chosen = chosen[: max(0, RECORDS_MOST - len(next_time))]
+        self.waiting = frozenset(chosen).union(next_time)
+        began = self._began
+        self._began = {name: until[name] - RECORD_SECONDS for name in chosen}
+        self._began |= {name: began.get(name, now) for name in next_time}
+        self.wake_at = now if next_time else min((until[name] for name in chosen), default=None)
         return candidates - self.waiting
+
+    def _in_turn(self, waited: frozenset[str], snapshot: ClusterSnapshot, work: Work) -> list[str]:
+        """Of nodes that have waited, those whose turn comes later: the longest wait ends first."""
+        now = snapshot.taken_at
+        patient = [name for name in waited if self._is_patient_on(name, snapshot, work)]
+        patient.sort(key=lambda name: (self._began.get(name, now), name))
+        later = patient[max(RECORDS_AT_ONCE, int(SHARE_AT_ONCE * len(patient))) :]
+        return [
+            name for name in later if self._began.get(name, now) <= now < self._began.get(name, now) + LATEST_SECONDS
+        ]
+
+    @staticmethod
+    def _is_patient_on(node: str, snapshot: ClusterSnapshot, work: Work) -> bool:
+        """Whether none of a node's pods has anything to tell that is not to wait."""
+        return all(_is_patient(reading, snapshot, work) for reading in work.readings_by_node.get(node, ()))
 
     def _waits_since(self, node: str, snapshot: ClusterSnapshot, work: Work) -> float:
         """Since when the first of the pods, or the node without any, waits; -inf if one is not to wait."""

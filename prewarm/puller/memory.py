@@ -25,11 +25,12 @@ from prewarm.puller.readings import Readings
 from prewarm.puller.refresh import Refreshes
 from prewarm.puller.refusals import Refusal
 from prewarm.puller.standing import Changed, Standing
+from prewarm.puller.unanswered import Unanswered
 
 Key = TypeVar("Key")
 
 ORDER_SECONDS = 15.0
-"""After that long unseen, a create is taken for lost and is repeated under the same name."""
+"""After that long unseen, a create that was answered is taken for lost and is repeated under the same name."""
 REPEAT_SECONDS = 10.0
 """After that long without effect, any other write is repeated."""
 _REFUSAL_SECONDS = 7200.0
@@ -93,6 +94,7 @@ class PullerMemory:
         self.limits = LimitsMemory()
         self._orders: dict[ObjectKey, Order] = {}
         self._under_way: set[ObjectKey] = set()
+        self._unanswered = Unanswered()
         self._refusals: dict[ObjectKey, Refusal] = {}
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
         self.failed_at: dict[str, float] = {}
@@ -118,16 +120,27 @@ class PullerMemory:
         """Tell that the API server did not take a puller pod (403, 404, 422 and the like), in the server's words."""
         self.purge.refused(namespace, name, message, at)
         self._under_way.discard((namespace, name))
+        self._unanswered.answered((namespace, name))
         order = self._orders.pop((namespace, name), None)
         if order is not None:
             before = self._refusals.get(order.key)
             self._refusals[order.key] = Refusal(order, message, at, before.times + 1 if before is not None else 1)
 
-    def lost(self, namespace: str, name: str) -> None:
-        """Tell that a puller pod was not created, for no fault of its own (no connection, 5xx): it is ordered again."""
-        self.purge.lost(namespace, name)
+    def unsent(self, namespace: str, name: str) -> None:
+        """Tell that a create was not sent, for no fault of its own: it is ordered again."""
+        self.purge.unsent(namespace, name)
         self._under_way.discard((namespace, name))
         self._orders.pop((namespace, name), None)
+
+    def lost(self, namespace: str, name: str, at: float) -> None:
+        """Tell that a create has no answer (no connection, 5xx): the pod may exist, or else is ordered again soon."""
+        key = (namespace, name)
+        until = self._unanswered.lost(key, at)
+        self.purge.lost(namespace, name, until)
+        self._under_way.discard(key)
+        order = self._orders.get(key)
+        if order is not None:
+            self._orders[key] = replace(order, ordered_at=until - ORDER_SECONDS)
 
     def sent(self, namespace: str, name: str) -> bool:
         """Tell that a create waits for its answer: until `refused`, `lost` or `arrived` it counts, however long.
@@ -142,6 +155,7 @@ class PullerMemory:
     def arrived(self, namespace: str, name: str, at: float) -> None:
         """Tell that a pod was created, or was there already; soon it is visible."""
         self._under_way.discard((namespace, name))
+        self._unanswered.answered((namespace, name))
         order = self._orders.get((namespace, name))
         if order is not None:
             self._orders[order.key] = replace(order, ordered_at=at)
@@ -157,6 +171,7 @@ class PullerMemory:
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
         self.hearsay.forget_others(snapshot)
         self.hearsay.seen(taken)
+        self._unanswered.forget_old(now)
         for order in taken:
             # Where one was taken, others of the same kind may be too.
             self._refusals = {
@@ -370,6 +385,7 @@ class PullerMemory:
         """When something asked for is to be asked for again."""
         for order in self._orders.values():
             yield order.ordered_at + ORDER_SECONDS
+        yield from self.purge.wake_times()
 
 
 def _begins_again(before: Course, now: Course) -> bool:

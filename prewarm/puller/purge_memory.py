@@ -1,6 +1,6 @@
 """What purging knows beyond the snapshot: caches to be purged once they are gone, and what is on its way."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -68,9 +68,15 @@ class PurgeMemory:
         if self.orders.pop((namespace, name), None) is not None:
             self.refusal, self.refused_until = message, at + REFUSED_SECONDS
 
-    def lost(self, namespace: str, name: str) -> None:
-        """Tell that a pod was not created, for no fault of its own."""
+    def unsent(self, namespace: str, name: str) -> None:
+        """Tell that a create was not sent, for no fault of its own."""
         self.orders.pop((namespace, name), None)
+
+    def lost(self, namespace: str, name: str, until: float) -> None:
+        """Tell that a create has no answer, and until when the pod may yet show."""
+        order = self.orders.get((namespace, name))
+        if order is not None:
+            self.orders[namespace, name] = replace(order, ordered_at=until - ORDER_SECONDS)
 
     def catch_up(self, visible: Collection[tuple[str, str]], now: float) -> None:
         """Drop orders that are visible or overdue, or of a later time: the clock was set back.
@@ -89,6 +95,11 @@ class PurgeMemory:
                 for key, order in self.orders.items()
                 if key not in visible and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS
             }
+
+    def wake_times(self) -> Iterator[float]:
+        """When something asked for is to be asked for again."""
+        for order in self.orders.values():
+            yield order.ordered_at + ORDER_SECONDS
 
 
 def encode_remembered(caches: Sequence[RememberedCache]) -> str:

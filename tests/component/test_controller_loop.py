@@ -202,7 +202,7 @@ async def test_a_pod_that_the_server_lost_is_asked_for_again(server: FakeApiServ
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await server.until(lambda: bool(server.objects(PODS)))
         errors = running.metrics.registry.get_sample_value("prewarm_write_errors_total", {"intent": "Create"})
-        assert errors == 1
+        assert errors == 2
 
 
 async def test_a_create_without_an_answer_keeps_nothing_else_waiting(server: FakeApiServer) -> None:
@@ -253,7 +253,21 @@ async def test_an_image_cache_that_could_not_be_written_is_planned_again(server:
     assert errors == 1
 
 
-def announced(name: str) -> Object:
+async def test_what_follows_from_long_plans_is_pulled_though_nothing_else_happens(server: FakeApiServer) -> None:
+    """So many pods take long to place: these plans are made in a thread, one after the other."""
+    async with instance(server) as running:
+        await leading(running)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            # Then everything has been planned once.
+            server.put(DEPLOYMENTS, announced("first"))
+            await server.until(lambda: pulled_for(server) == {"first"})
+            for name in ("slow", "slower"):
+                server.put(DEPLOYMENTS, announced(name, replicas=100))
+            server.put(DEPLOYMENTS, announced("quick"))
+            await server.until(lambda: pulled_for(server) == {"first", "quick", "slow", "slower"})
+
+
+def announced(name: str, replicas: int = 1) -> Object:
     """A paused Deployment that was never rolled out: its pods come, nobody knows when."""
     container = {"name": "app", "image": f"registry.example/{name}:v2"}
     return {
@@ -267,7 +281,7 @@ def announced(name: str) -> Object:
             "annotations": {"prewarm.dev/enabled": "true"},
         },
         "spec": {
-            "replicas": 1,
+            "replicas": replicas,
             "paused": True,
             "selector": {"matchLabels": {"app": name}},
             "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
@@ -278,7 +292,7 @@ def announced(name: str) -> Object:
 def pulled_for(server: FakeApiServer) -> set[str]:
     """Deployments for which pods were asked for that pull."""
     asked = b"".join(request.body for request in server.asked("create", PODS))
-    return {name for name in ("quick", "slow") if f"registry.example/{name}:v2".encode() in asked}
+    return {name for name in ("first", "quick", "slow", "slower") if f"registry.example/{name}:v2".encode() in asked}
 
 
 async def test_a_node_that_comes_later_is_pulled_to_as_well(server: FakeApiServer) -> None:

@@ -1,21 +1,25 @@
-"""Plans that take long wait for the first pulls of quicker ones, and not for ever."""
+"""Long plans are made beside quick ones, rest for the first pulls of those, and not for ever."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from msgspec.structs import replace
 
+from prewarm.cluster.changes import Changes
 from prewarm.cluster.feeds import feeds
 from prewarm.cluster.store import Store
 from prewarm.cluster.writer import Writer
+from prewarm.controller import drafting
 from prewarm.controller.clocks import Clocks
-from prewarm.controller.drafting import YIELD_SECONDS, Drafting
+from prewarm.controller.drafting import FIRST_PULL_SECONDS, LONG_SECONDS, PATIENCE_SECONDS, YIELD_SECONDS, Drafting
 from prewarm.controller.execution import Execution
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.history import History
 from prewarm.model.intents import IMAGE_CACHES
+from prewarm.model.plans import Plan
 from prewarm.model.pods import PodTemplate
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import WorkloadKey
@@ -25,21 +29,27 @@ from tests.support.mirroring import connected
 
 QUICK = WorkloadKey("Deployment", "shop", "quick")
 SLOW = WorkloadKey("Deployment", "shop", "slow")
+SLOWER = WorkloadKey("Deployment", "shop", "slower")
+UNCOVERED = [WorkloadKey("Deployment", "shop", f"uncovered-{number}") for number in range(40)]
 TIMEOUT_SECONDS = 20.0
-POOL, NODES = {"pool": "small"}, 600
+POOL, NODES = {"pool": "small"}, 1000
 
 
 def scene() -> ClusterSnapshot:
-    """A paused rollout in a pool of two nodes, and one on all of many."""
+    """A paused rollout in a pool of two nodes, two on all of many, and some that nobody opted in."""
     nodes = [node(f"n{number}") for number in range(NODES)]
     small = [replace(found, labels={**found.labels, **POOL}) for found in nodes[:2]]
     pooled = template("registry.test/quick:v2", name="quick")
     pooled = PodTemplate(pooled.labels, replace(pooled.shape, node_selector=tuple(POOL.items())))
+    other = template("registry.test/uncovered:v2", name="uncovered")
+    uncovered = [deployment(other, replicas=40, key=key, paused=True) for key in UNCOVERED]
     return cluster(
         [*small, *nodes[2:]],
         workloads=[
             deployment(pooled, replicas=1, key=QUICK, paused=True),
             deployment(template("registry.test/slow:v2", name="slow"), replicas=10, key=SLOW, paused=True),
+            deployment(template("registry.test/slower:v2", name="slower"), replicas=12, key=SLOWER, paused=True),
+            *(replace(found, annotations={}) for found in uncovered),
         ],
     )
 
@@ -47,18 +57,41 @@ def scene() -> ClusterSnapshot:
 class Desk:
     """A Drafting whose clock stands still unless it is set, and who is told when there is reason to hurry."""
 
-    def __init__(self, drafting: Drafting, clock: list[float], hurried: asyncio.Event) -> None:
+    def __init__(self, drafting: Drafting, pace: Pace, clock: list[float], hurried: asyncio.Event) -> None:
         self.drafting = drafting
         self.hurried = hurried
+        self.pace = pace
+        self.made = Plan()
         self._clock = clock
         self._snapshot = scene()
+        # What is there at the start is planned with everything.
+        pace.planned(pace.due(Changes(), replace(self._snapshot, workloads={}), 0.0), Plan(), 0.0, 0.0)
 
-    async def plan(self, at: float, *urgent: WorkloadKey, ordering: bool = False) -> tuple[WorkloadKey, ...] | None:
-        """What is planned at a time of what is due since 0."""
+    async def plan(
+        self, at: float, *urgent: WorkloadKey, ordering: bool = False, others: tuple[WorkloadKey, ...] = ()
+    ) -> tuple[WorkloadKey, ...] | None:
+        """What is planned at a time of what is due since 0, and what else has been finished by then."""
         self._clock[0] = at
-        due = Due(urgent=urgent, seconds=60.0)
-        made = await self.drafting.plan(due, self._snapshot, History(), 0.0, None, ordering=ordering)
-        return made.only
+        await self.drafting.rest()
+        try:
+            due = Due(urgent=urgent, others=others, seconds=60.0)
+            self.made = await self.drafting.plan(due, self._snapshot, History(), 0.0, None)
+        finally:
+            self.drafting.go_on(ordering=ordering)
+        return self.made.only
+
+    def rests_until(self) -> float | None:
+        """When a long plan goes on that rests now."""
+        return self.drafting.wakes_at
+
+    async def finished(self) -> None:
+        """Return once a long plan is made, while somebody looks at the pulls whenever there is reason to hurry."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not self.drafting.finished:
+                self.hurried.clear()
+                self.drafting.hurried = False
+                self.drafting.go_on(ordering=False)
+                await self.hurried.wait()
 
 
 @asynccontextmanager
@@ -68,39 +101,138 @@ async def desk(server: FakeApiServer) -> AsyncIterator[Desk]:
         metrics = Metrics(version="test")
         execution = Execution(Writer(client), store, feeds(store), metrics)
         clocks = Clocks(lambda: 1000.0, lambda: clock[0], lambda: clock[0])
-        drafting = Drafting(Pace(3600.0), execution, metrics, clocks, hurried.set)
+        pace = Pace(3600.0)
+        drafting = Drafting(pace, execution, metrics, clocks, hurried.set)
         writing = asyncio.create_task(drafting.run(), name="drafting")
         try:
-            yield Desk(drafting, clock, hurried)
+            yield Desk(drafting, pace, clock, hurried)
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_a_long_plan_waits_until_the_first_pull_of_a_quick_one_is_ordered() -> None:
+async def test_quick_plans_are_made_while_a_long_one_is() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, SLOW) == ()
+        assert await found.plan(0.1, QUICK) == (QUICK,)
+        await found.finished()
+        assert await found.plan(0.2) == (SLOW,)
+
+
+async def test_a_quick_plan_is_made_though_it_waited_for_as_long_as_a_long_one() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(PATIENCE_SECONDS, SLOW, QUICK, SLOWER) == (QUICK,)
+        await found.finished()
+        assert await found.plan(PATIENCE_SECONDS, SLOWER) == (SLOW,)
+
+
+async def test_a_long_plan_rests_until_the_first_pull_of_a_quick_one_is_ordered() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
         hang = Hang()
         server.fail_next("patch", IMAGE_CACHES, hang)
         assert await found.plan(0.0, QUICK, SLOW) == (QUICK,)
-        assert found.drafting.wakes_at == YIELD_SECONDS
+        assert found.rests_until() == YIELD_SECONDS
         hang.released.set()
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await found.hurried.wait()
-        assert await found.plan(0.1, SLOW) == ()
+        assert await found.plan(0.1) == ()
+        assert found.rests_until() == YIELD_SECONDS
         # Whoever looks at the pulls orders one, and it is being created.
         found.drafting.hurried = False
-        assert await found.plan(0.2, SLOW, ordering=True) == ()
-        assert await found.plan(0.3, SLOW) == (SLOW,)
-        assert found.drafting.wakes_at is None
+        assert await found.plan(0.2, ordering=True) == ()
+        assert found.rests_until() == YIELD_SECONDS
+        assert not found.drafting.finished
+        assert await found.plan(0.3) == ()
+        assert found.rests_until() is None
+        await found.finished()
+        assert await found.plan(0.4) == (SLOW,)
 
 
-async def test_a_long_plan_does_not_wait_for_ever() -> None:
+async def test_a_place_is_kept_for_the_first_pull_of_a_rollout_but_not_for_ever() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, QUICK) == (QUICK,)
+        assert found.drafting.first_pulls == 1
+        assert found.drafting.awaits_first_pull
+        assert await found.plan(FIRST_PULL_SECONDS) == ()
+        assert found.drafting.first_pulls == 0
+        assert not found.drafting.awaits_first_pull
+
+
+async def test_a_first_pull_is_awaited_until_it_is_ordered() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, QUICK) == (QUICK,)
+        found.drafting.react(str(QUICK))
+        assert not found.drafting.awaits_first_pull
+
+
+async def test_a_long_plan_does_not_rest_for_ever() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
         server.fail_next("patch", IMAGE_CACHES, Hang())
         assert await found.plan(0.0, QUICK, SLOW) == (QUICK,)
-        assert await found.plan(YIELD_SECONDS, SLOW) == (SLOW,)
+        assert await found.plan(YIELD_SECONDS) == ()
+        await found.finished()
+        assert await found.plan(YIELD_SECONDS) == (SLOW,)
 
 
-async def test_a_long_plan_waits_for_nobody_where_nobody_waits() -> None:
+async def test_an_overdue_plan_rests_for_nobody() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
-        assert await found.plan(0.0, SLOW) == (SLOW,)
+        server.fail_next("patch", IMAGE_CACHES, Hang())
+        assert await found.plan(PATIENCE_SECONDS, QUICK, SLOW) == (QUICK,)
+        assert found.rests_until() is None
+        await found.finished()
+        assert await found.plan(PATIENCE_SECONDS) == (SLOW,)
+
+
+async def test_an_overdue_plan_gets_turns_between_looks_that_follow_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drafting, "TURN_SECONDS", TIMEOUT_SECONDS)
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(PATIENCE_SECONDS, SLOW) == ()
+        # This turn is long enough for all of it.
+        assert await found.plan(PATIENCE_SECONDS) == (SLOW,)
+
+
+async def test_overdue_plans_come_in_the_order_in_which_they_were_seen() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(PATIENCE_SECONDS, SLOWER, SLOW) == ()
+        await found.finished()
+        assert await found.plan(PATIENCE_SECONDS, SLOW) == (SLOWER,)
+
+
+async def test_of_two_long_plans_one_waits_until_the_other_is_finished_and_nobody_stays_awake_for_it() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        resync = found.pace.wake_at()
+        assert await found.plan(0.0, SLOW, SLOWER) == ()
+        assert found.pace.wake_at() == resync
+        await found.finished()
+        assert await found.plan(0.1, SLOWER) == (SLOW,)
+        await found.finished()
+        assert await found.plan(0.2) == (SLOWER,)
+        assert found.rests_until() is None
+
+
+async def test_who_changes_again_while_his_plan_is_made_is_planned_after_it() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, SLOW) == ()
+        assert await found.plan(0.1, SLOW) == ()
+        await found.finished()
+        assert await found.plan(0.2, SLOW) == (SLOW,)
+        await found.finished()
+        assert await found.plan(0.3) == (SLOW,)
+
+
+async def test_what_goes_on_needs_a_place_only_if_its_last_plan_took_long() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        # Nothing was needed the last time, and planning takes no time by this clock.
+        assert await found.plan(0.0, others=(SLOW,)) == (SLOW,)
+        assert await found.plan(0.1, others=(SLOW,)) == (SLOW,)
+        found.pace.planned(Due(others=(SLOW,)), found.made, 0.1, 0.1, {SLOW: 2 * LONG_SECONDS})
+        assert await found.plan(0.2, others=(SLOW,)) == ()
+        await found.finished()
+        assert await found.plan(0.3) == (SLOW,)
+
+
+async def test_workloads_that_nobody_opted_in_need_no_place() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, SLOW, *UNCOVERED) == tuple(sorted(UNCOVERED))

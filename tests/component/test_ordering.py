@@ -76,3 +76,12 @@ async def test_it_is_busy_until_the_last_awaited_pod_is_created() -> None:
         assert await answers.next() == ("other", True)
         hang.released.set()
         assert await answers.next() == ("first", False)
+
+
+async def test_an_awaited_pod_whose_answer_does_not_come_keeps_others_waiting_for_a_moment_only() -> None:
+    async with FakeApiServer.running() as server, running(server) as (ordering, answers):
+        server.fail_next("create", PODS, Hang())
+        ordering.put([pod("first")], 0.0, foremost=True)
+        await server.until(lambda: server.count("create", PODS) == 1)
+        ordering.put([pod("second")], 0.0)
+        assert await answers.next() == ("second", True)

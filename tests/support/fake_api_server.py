@@ -64,7 +64,12 @@ class Garble:
     """Answer 200 with a proxy's page."""
 
 
-Fault = Refuse | Send | Cut | Stall | Hang | Garble
+@dataclass(frozen=True)
+class Lose:
+    """Do what was asked, and cut the connection instead of answering."""
+
+
+Fault = Refuse | Send | Cut | Stall | Hang | Garble | Lose
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,10 @@ class FakeApiServer:
             new = verb == "create" or (applied and (namespace, name) not in self._objects[plural])
             if new and namespace in self.ending:
                 return _status(_ending(plural, name or json.loads(body)["metadata"]["name"], namespace))
-            return self._answer(verb, plural, namespace, name, request, body)
+            answer = self._answer(verb, plural, namespace, name, request, body)
+            if isinstance(fault, Lose) and request.transport is not None:
+                request.transport.abort()
+            return answer
         finally:
             self._in_progress -= 1
 

@@ -74,3 +74,13 @@ async def test_answers_that_come_during_a_look_count_after_it(monkeypatch: pytes
     go_on.set()
     await look
     assert refusals(found) == ["exceeded quota"]
+
+
+async def test_places_kept_for_first_pulls_are_given_away_soon() -> None:
+    found = Looks(PullerSettings(cluster_pulls=2), PullerMemory(), Clocks(lambda: NOW, lambda: 0.0))
+    kept = await found.look(snapshot(), History(), first_pulls=5)
+    assert sum(isinstance(intent, Create) for intent in kept.intents) == 1
+    assert kept.wake_at is not None
+    assert kept.wake_at <= NOW + looking.AGAIN_SECONDS
+    given = await found.look(snapshot(), History())
+    assert sum(isinstance(intent, Create) for intent in given.intents) == 1

@@ -7,7 +7,9 @@ from prewarm.cluster.changes import Changes
 from prewarm.controller.pacing import (
     CREDIT_SECONDS,
     LASTING_SHARE,
+    PROGRESS_GAP_SECONDS,
     PROGRESS_SHARE,
+    SURROUNDINGS_GAP_SECONDS,
     SURROUNDINGS_SHARE,
     URGENT_SECONDS,
     Pace,
@@ -217,3 +219,130 @@ def test_what_comes_by_the_clock_is_planned_when_it_is_time() -> None:
     assert due.others == (WEB,)
     pace.planned(due, only(WEB), 50.0, 50.0)
     assert not pace.due(Changes(), replace(snapshot(), taken_at=at), 50.1)
+
+
+V3 = replace(deployment(template("web:v3")), generation=3)
+
+
+def rolling(now: float) -> Pace:
+    """A pace with a changed template whose long plan was begun at a time."""
+    pace = started()
+    due = pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), now)
+    assert due.urgent == (WEB,)
+    pace.begun(WEB, V2)
+    pace.planned(due, only(), now, now)
+    return pace
+
+
+def test_what_is_being_planned_is_not_due() -> None:
+    pace = rolling(1.0)
+    assert not pace.urgent
+    assert not pace.due(Changes(), snapshot(V2), 1.1)
+    assert pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    assert pace.cost(WEB) == 0.5
+
+
+def test_progress_during_a_long_plan_is_planned_after_it() -> None:
+    pace = rolling(1.0)
+    pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 1.1)
+    assert pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    assert pace.due(Changes(), snapshot(V2), 1.5 + 0.5 / PROGRESS_SHARE).others == (WEB,)
+
+
+def test_a_long_plan_is_void_once_its_owner_wants_another_template() -> None:
+    pace = rolling(1.0)
+    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(V3), 1.1).urgent == (WEB,)
+    assert not pace.finished(WEB, V3, needed(V2), 0.5, 1.5)
+    assert pace.due(Changes(), snapshot(V3), 1.6).urgent == (WEB,)
+
+
+def test_a_long_plan_is_void_once_its_workload_is_gone() -> None:
+    pace = rolling(1.0)
+    assert not pace.finished(WEB, None, needed(V2), 0.5, 1.5)
+
+
+def test_a_long_plan_is_heeded_though_its_owner_scaled_meanwhile() -> None:
+    """An autoscaler may do so in each second: then nothing would ever be heeded."""
+    pace = rolling(1.0)
+    scaled = replace(V2, replicas=V2.replicas + 1, generation=3)
+    assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(scaled), 1.1).urgent == (WEB,)
+    assert pace.finished(WEB, scaled, needed(V2), 0.5, 1.5)
+    assert pace.due(Changes(), snapshot(scaled), 1.6).urgent == (WEB,)
+
+
+def test_a_long_plan_is_void_once_everything_was_planned_anew() -> None:
+    pace = rolling(1.0)
+    pace.plan_everything()
+    due = pace.due(Changes(), snapshot(V2), 1.1)
+    pace.planned(due, needed(V2), 1.1, 1.2)
+    assert not pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+
+
+def test_long_plans_keep_to_the_share_of_progress() -> None:
+    pace = rolling(1.0)
+    assert pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    gone_on = Changes(workloads=frozenset({WEB}))
+    assert not pace.due(gone_on, snapshot(V2), 1.6)
+    assert pace.due(gone_on, snapshot(V2), 1.5 + 0.5 / PROGRESS_SHARE).others == (WEB,)
+
+
+def changed(number: int) -> ClusterSnapshot:
+    """The first so many of many have another template."""
+    return cluster(workloads=[replace(V2 if key in KEYS[:number] else V1, key=key) for key in KEYS])
+
+
+def waiting(now: float) -> Pace:
+    """A pace with one changed template whose long plan is being made, and another that waits for that."""
+    pace = following()
+    due = pace.due(Changes(workloads=frozenset(KEYS[:2])), changed(2), now)
+    pace.begun(KEYS[0], V2)
+    pace.planned(due, only(), now, now, waiting=KEYS[1:2])
+    return pace
+
+
+def test_whoever_waits_for_a_long_plan_keeps_nobody_waiting_and_nobody_awake() -> None:
+    pace = waiting(1.0)
+    assert not pace.urgent
+    assert pace.wake_at() == RESYNC
+    due = pace.due(Changes(workloads=frozenset({KEYS[2]})), changed(2), 1.0 + 10 * PROGRESS_GAP_SECONDS)
+    assert (due.urgent, due.others) == ((KEYS[1],), (KEYS[2],))
+    pace.planned(due, only(KEYS[2]), 3.0, 3.0, waiting=KEYS[1:2])
+    assert pace.wake_at() == RESYNC
+
+
+def test_others_that_go_on_are_planned_in_their_time_while_somebody_waits() -> None:
+    pace = waiting(1.0)
+    for now in (1.1, 1.15, 1.2):
+        pace.planned(pace.due(Changes(), changed(2), now), only(), now, now, waiting=KEYS[1:2])
+    progressed = Changes(workloads=frozenset({KEYS[2]}))
+    assert pace.due(progressed, changed(2), 1.0 + PROGRESS_GAP_SECONDS).others == (KEYS[2],)
+
+
+def test_a_new_change_is_due_at_once_while_others_wait_for_a_long_plan() -> None:
+    pace = waiting(1.0)
+    due = pace.due(Changes(workloads=frozenset({KEYS[2]})), changed(3), 1.1)
+    assert pace.urgent
+    assert pace.wake_at() == 0.0
+    assert (due.urgent, due.others) == ((KEYS[1], KEYS[2]), ())
+
+
+def test_whoever_waited_is_due_at_once_when_the_long_plan_is_finished() -> None:
+    pace = waiting(1.0)
+    assert pace.finished(KEYS[0], V2, needed_by(KEYS[0], V2), 0.5, 1.5)
+    assert pace.urgent
+    assert pace.wake_at() == 0.0
+
+
+def test_surroundings_that_wait_for_a_long_plan_keep_nobody_awake() -> None:
+    pace = Pace(RESYNC)
+    active = Plan(tuple(entry for key in KEYS[:2] for entry in needed_by(key).demands))
+    pace.planned(pace.due(Changes(), many(V1), 0.0), active, 0.0, 0.0)
+    at = 10 * SURROUNDINGS_GAP_SECONDS
+    due = pace.due(Changes(nodes=frozenset({"n"})), many(V1), at)
+    assert due.others == tuple(KEYS[:2])
+    pace.begun(KEYS[0], V1)
+    pace.planned(due, only(), at, at, waiting=KEYS[1:2])
+    assert pace.wake_at() > at
+    assert pace.finished(KEYS[0], V1, needed_by(KEYS[0]), 0.0, at)
+    later = at + SURROUNDINGS_GAP_SECONDS
+    assert pace.due(Changes(), many(V1), later).others == (KEYS[1],)

@@ -65,6 +65,15 @@ def test_priority_then_need_then_age_decide_who_goes_first() -> None:
     assert first == ["urgent", "sooner", "soon", "old"]
 
 
+def test_places_kept_for_first_pulls_are_left_to_caches_without_a_pull() -> None:
+    nodes = [node(f"n{index}") for index in range(8)]
+    first, second = cache(A, name="first", created_at=1.0), cache(B, name="second", created_at=2.0)
+    found = decide(cluster(nodes, image_caches=[first, second]), cluster_pulls=6, first_pulls=3)
+    assert [image for _, image in ordered(found)] == [A, A, A, B]
+    alone = decide(cluster(nodes, image_caches=[first]), cluster_pulls=6)
+    assert len(ordered(alone)) == 6
+
+
 def test_named_nodes_go_in_the_order_given() -> None:
     found = cluster([node(f"n{index}") for index in range(4)], image_caches=[cache(A, nodes=("n2", "n0", "n3", "n1"))])
     assert ordered(decide(found, cluster_pulls=2)) == [("n2", A), ("n0", A)]
@@ -75,21 +84,6 @@ def test_small_images_share_a_pod_and_large_ones_do_not() -> None:
     assert ordered(decide(found, SMALL)) == [("n1", A, B)]
     assert ordered(decide(found, SMALL, images_per_pod=1)) == [("n1", A)]
     assert ordered(decide(found)) == [("n1", A)]
-
-
-def test_first_pods_of_a_large_cache_tell_soon() -> None:
-    images = [f"{A.rpartition(':')[0]}:v{number}" for number in range(4)]
-    history = History(pulls=dict.fromkeys(images, Measured(0.5, 1.0)))
-    nodes = [node(f"n{number:02}") for number in range(25)]
-    found = cluster(nodes, image_caches=[cache(*images)])
-    assert [len(together) for _, *together in ordered(decide(found, history))] == [1, 2, 3, *[4] * 22]
-    assert {
-        len(together) for _, *together in ordered(decide(cluster(nodes[1:], image_caches=[cache(*images)]), history))
-    } == {4}
-    first = PresentImage(images[0], Evidence.OUR_PULL, 900.0)
-    record = NodeImages("n00", nodes[0].uid, nodes[0].boot_id, (first,))
-    begun = cluster([*nodes, node("n25")], image_caches=[cache(*images)], node_images=[record])
-    assert [len(together) for _, *together in ordered(decide(begun, history))] == [3, *[4] * 25]
 
 
 def test_two_pods_on_a_node_never_pull_the_same_small_image() -> None:
@@ -294,10 +288,52 @@ def test_lost_create_is_repeated_under_the_same_name() -> None:
 
     (first,) = names(1000.0)
     assert names(1001.0) == []
-    memory.lost("shop", first)
+    memory.unsent("shop", first)
     assert names(1002.0) == [first]
     assert names(1003.0) == []
     assert names(1020.0) == [first]
+
+
+def test_a_create_whose_answer_was_lost_counts_until_it_is_asked_for_again() -> None:
+    found = cluster([node("n1"), node("n2")], image_caches=[cache(A)])
+    memory = PullerMemory()
+
+    def look(at: float) -> tuple[list[str], float | None]:
+        decision = reconcile(replace(found, taken_at=at), PullerSettings(cluster_pulls=1), History(), memory)
+        return [intent.name for intent in decision.intents if isinstance(intent, Create)], decision.wake_at
+
+    ((first,), _) = look(1000.0)
+    pauses = []
+    at = 1000.0
+    for _ in range(8):
+        assert memory.sent("shop", first)
+        memory.lost("shop", first, at)
+        names, wake_at = look(at)
+        assert names == []
+        assert wake_at is not None
+        assert look(wake_at)[0] == [first]
+        pauses.append(wake_at - at)
+        at = wake_at
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1
+    assert pauses[-2:] == [10.0, 10.0]
+    memory.arrived("shop", first, at)
+    memory.lost("shop", first, at)
+    assert look(at)[1] == at + pauses[0]
+
+
+def test_a_pod_whose_answer_was_lost_is_not_made_again_once_it_has_done_its_work() -> None:
+    found = cluster([node("n1")], image_caches=[cache(A)])
+    memory = PullerMemory()
+    first = reconcile(replace(found, taken_at=1000.0), PullerSettings(), History(), memory)
+    (name,) = [intent.name for intent in first.intents if isinstance(intent, Create)]
+    assert memory.sent("shop", name)
+    memory.lost("shop", name, 1000.0)
+    pulled = NodeImages("n1", "uid-n1", "boot-n1", images=(PresentImage(A, Evidence.OUR_PULL, 1004.0),))
+    warm = cluster([node("n1")], image_caches=[cache(A)], node_images=[pulled])
+    later = reconcile(replace(warm, taken_at=1005.0), PullerSettings(), History(), memory)
+    assert ordered(later) == []
+    assert memory.orders == ()
 
 
 def test_a_create_without_an_answer_counts_until_it_has_one() -> None:

@@ -1,12 +1,18 @@
 """While many pulls are under way records wait for some seconds; nothing is lost by that, and status does not wait."""
 
 from collections.abc import Callable
+from itertools import pairwise
+
+from msgspec.structs import replace
 
 from prewarm.model.image_caches import DeletionPolicy, ImageCache, ImageList
 from prewarm.model.intents import NODE_IMAGES, PODS, Apply, Delete
 from prewarm.model.quotas import ResourceQuota
 from prewarm.puller import PullerSettings
-from prewarm.puller.deferral import RECORD_SECONDS
+from prewarm.puller.deferral import LATEST_SECONDS, RECORD_SECONDS, RECORDS_AT_ONCE, RECORDS_MOST, Deferral
+from prewarm.puller.pods import order_for
+from prewarm.puller.work import Work
+from tests.support.clusters import cluster, node
 from tests.support.pulling import MB, World, registries
 
 SMALL, SMALLER, LARGE = "registry.test/small:v1", "registry.test/smaller:v1", "registry.test/large:v1"
@@ -14,13 +20,15 @@ WRONG = "registry.test/small:v9"
 NODES = 4
 
 
-def world(*, busy_pulls: int, **fields: object) -> World:
+def world(*, busy_pulls: int, nodes: int = NODES, **fields: object) -> World:
     """Nodes that pull something small, one of them something large in a pod of its own at the same time."""
     sizes = {SMALL: 2 * MB, SMALLER: 1 * MB, LARGE: 4000 * MB}
-    found = World(registries(sizes), settings=PullerSettings(busy_pulls=busy_pulls, node_pulls=1))
-    found.add_nodes(NODES + 1)
+    found = World(
+        registries(sizes), settings=PullerSettings(busy_pulls=busy_pulls, cluster_pulls=1000, registry_pulls=1000)
+    )
+    found.add_nodes(nodes + 1)
     found.add_cache(ImageCache("shop", "long", uid="uid-long", generation=1, lists=_only((LARGE,), "n0")))
-    names = tuple(f"n{number}" for number in range(1, NODES + 1))
+    names = tuple(f"n{number}" for number in range(1, nodes + 1))
     images = fields.pop("images", (SMALL,))
     assert isinstance(images, tuple)
     found.add_cache(
@@ -86,6 +94,41 @@ def test_what_waited_is_written_when_the_last_pull_is_done() -> None:
     found.run(3.0)
     assert sorted(recorded(found)) == ["n1", "n2", "n3", "n4"]
     assert found.snapshot().puller_pods == {}
+
+
+def test_records_that_waited_are_made_out_a_few_at_a_look() -> None:
+    nodes = 2 * RECORDS_AT_ONCE + 10
+    found = world(busy_pulls=0, nodes=nodes)
+    until(found, lambda: succeeded(found) == nodes)
+    assert recorded(found) == []
+    found.settings = replace(found.settings, busy_pulls=1000)
+    at_looks = [0]
+    while len(recorded(found)) < nodes:
+        found.step(found.now + 1.0)
+        at_looks.append(len(recorded(found)))
+    steps = [after - before for before, after in pairwise(at_looks) if after > before]
+    assert len(steps) == 3
+    assert max(steps) <= RECORDS_AT_ONCE
+
+
+def test_no_record_waits_for_its_turn_for_ever() -> None:
+    """More become due than are made out at a look: those that wait longest go first, whatever their names."""
+    deferral, names = Deferral(), [f"n{number:04d}" for number in range(3000)]
+    began: dict[str, float] = {}
+    longest, most = 0.0, 0
+    snapshot = cluster([node(name) for name in names])
+    order = order_for(ImageCache("shop", "busy", uid="uid-busy"), "n0000", "uid-n0000", (SMALL,), 1, 1000.0)
+    for look in range(300):
+        # A hundred nodes have news at each look, a second apart, and never is the cluster less busy.
+        fresh = frozenset(names[(look * 100 + offset) % len(names)] for offset in range(100)) - deferral.waiting
+        began |= dict.fromkeys(fresh, float(look))
+        at = replace(snapshot, taken_at=1000.0 + look)
+        due = deferral.due(fresh, at, Work(at, [order]), PullerSettings(busy_pulls=0))
+        longest = max([longest, *(look - began.pop(name) for name in due)])
+        most = max(most, len(deferral.waiting))
+    assert longest <= LATEST_SECONDS
+    assert most <= RECORDS_MOST
+    assert min(began.values(), default=299.0) >= 299 - LATEST_SECONDS
 
 
 def test_several_images_on_a_node_are_one_record() -> None:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from prewarm.accounting.ledger import (
+    DEPARTED_SECONDS,
     MAX_HEARD_PODS,
     MAX_OPEN_PODS,
     RESOLUTION_SECONDS,
@@ -73,6 +74,7 @@ def account(
     now = snapshot.taken_at
     if ledger.since is None:
         ledger = replace(ledger, since=float(floor(now)), previous=float(floor(now)))
+    ledger = _follow_pullers(ledger, snapshot)
     heard, said, spoken_of = _listen(ledger, snapshot, events)
     sweep = only is None or not 0 <= now - ledger.swept_at < SWEEP_SECONDS
     covered, cases = _cases(ledger, snapshot, only, ledger.open if sweep else spoken_of & ledger.open.keys())
@@ -81,6 +83,23 @@ def account(
     if not 0 <= now - ledger.pruned_at < PRUNE_SECONDS:
         ledger = _prune(ledger, snapshot)
     return replace(ledger, previous=now), starts
+
+
+def _follow_pullers(ledger: Ledger, snapshot: ClusterSnapshot) -> Ledger:
+    """Keep our pods that are gone as evidence, until the node's record says what they pulled."""
+    now, pods = snapshot.taken_at, snapshot.puller_pods
+    if pods is ledger.pullers and not ledger.departed:
+        return ledger
+    departed = {
+        uid: pod
+        for uid, pod in ledger.departed.items()
+        if pod.deleted_at is not None and pod.deleted_at <= now < pod.deleted_at + DEPARTED_SECONDS
+    }
+    for key, pod in ledger.pullers.items() if pods is not ledger.pullers else ():
+        current = pods.get(key)
+        if current is None or current.uid != pod.uid:
+            departed[pod.uid] = replace(pod, deleted_at=now)
+    return replace(ledger, pullers=pods, departed=departed)
 
 
 def _listen(
@@ -97,7 +116,7 @@ def _listen(
         if word in known:
             continue
         heard[event.pod_uid] = tuple(sorted((*known, word)))
-        puller = snapshot.puller_pods.get((event.namespace, event.pod_name))
+        puller = snapshot.puller_pods.get((event.namespace, event.pod_name)) or ledger.departed.get(event.pod_uid)
         if puller is not None and puller.uid == event.pod_uid and _concludes(word):
             place = (puller.node_name, word.image)
             said[place] = max(word, said.get(place, word))
@@ -293,7 +312,9 @@ class _Court:
     def _pulls_on(self, name: str) -> NodePulls:
         known = self._nodes.get(name)
         if known is None:
-            self._pullers = self._pullers if self._pullers is not None else pullers_by_node(self._snapshot)
+            self._pullers = (
+                self._pullers if self._pullers is not None else pullers_by_node(self._snapshot, self._ledger)
+            )
             node = self._snapshot.nodes.get(name, Node(name))
             known = self._nodes[name] = pulls_on(self._snapshot, self._ledger, node, self._pullers.get(name, []))
         return known

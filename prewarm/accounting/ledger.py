@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from prewarm.accounting.messages import MessageKind
 from prewarm.model.pods import Pod
+from prewarm.model.snapshot import ObjectKey
 from prewarm.model.workloads import WorkloadKey
 
 StartKey = tuple[str, str]
@@ -19,6 +20,8 @@ MAX_PULLS = 50_000
 """Pulls of ours that wait for their verdict."""
 LATE_RECORD_SECONDS = 60.0
 """A node's record may show a pull this long after its end; what is older and stands in no saved list was judged."""
+DEPARTED_SECONDS = 60.0
+"""How long a pod of ours counts as evidence after it is gone."""
 RESOLUTION_SECONDS = 2.0
 """API timestamps have whole seconds, and clocks differ: nothing closer together is told apart."""
 
@@ -103,6 +106,11 @@ class Ledger(Struct, frozen=True):
     """By pod uid."""
     said: Mapping[tuple[str, str], Heard] = {}
     """Node and image to the kubelet's last word on a pull of ours: the puller pod may be gone before it is needed."""
+    pullers: Mapping[ObjectKey, Pod] = {}
+    """Our pods at the last look."""
+    departed: Mapping[str, Pod] = {}
+    """By uid, those that are gone, for DEPARTED_SECONDS: the watch that brings the node's record may lag behind that of
+    pods. `deleted_at` is when they were missed."""
     credited: Mapping[tuple[str, str], float] = {}
     """Node and image to the end of the pull of ours whose first use was counted."""
     pulls: Mapping[PullKey, OutstandingPull] = {}

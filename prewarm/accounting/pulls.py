@@ -56,10 +56,10 @@ class NodePulls(Struct, frozen=True):
         return self.pulls.get(image, ())
 
 
-def pullers_by_node(snapshot: ClusterSnapshot) -> dict[str, list[Pod]]:
-    """Our puller pods by node, finished ones included."""
+def pullers_by_node(snapshot: ClusterSnapshot, ledger: Ledger) -> dict[str, list[Pod]]:
+    """Our puller pods by node, finished ones included, and for a while those that are gone since."""
     index: dict[str, list[Pod]] = {}
-    for pod in snapshot.puller_pods.values():
+    for pod in (*snapshot.puller_pods.values(), *ledger.departed.values()):
         index.setdefault(pod.node_name, []).append(pod)
     return index
 
@@ -70,9 +70,12 @@ def pulls_on(snapshot: ClusterSnapshot, ledger: Ledger, node: Node, pullers: lis
     failed: set[str] = set()
     listed = {canonical(name) for image in node.images for name in image.names}
     for pod in pullers:
+        if pod.uid in ledger.departed and pod.created_at < node.created_at:
+            # It went with a node of this name before.
+            continue
         for image, pull in _of_puller(pod, ledger.heard.get(pod.uid, ())):
             pulls.setdefault(image, []).append(pull)
-            if pull.failed:
+            if pull.failed and pod.uid not in ledger.departed:
                 failed.add(image)
     record = snapshot.node_images.get(node.name)
     if record is not None and record_holds(record, node):

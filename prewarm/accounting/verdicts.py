@@ -149,8 +149,14 @@ def _end_unknown(node: NodePulls, image: str, asked: float) -> bool:
     """Whether a pull of ours may have brought the image although nobody has said so yet.
 
     The kubelet tells of both pods, but Events and pods come by watches of their own: what it said first may come last.
+    Without its words a pull ends with its container's start, which a busy kubelet comes to seconds after the pull.
     """
-    return any(pull.ended is None and pull.under_way(asked, slack=1.0) for pull in node.of(image))
+    return any(
+        not (pull.failed or pull.present_before)
+        and (pull.began is None or pull.began <= asked + 1.0)
+        and (pull.ended is None or pull.ended > asked + 1.0)
+        for pull in node.of(image)
+    )
 
 
 def _under_way(node: NodePulls, image: str, at: float) -> OurPull | None:

@@ -14,8 +14,9 @@ from tests.support.starts import Scene, present, pulled, pulling
 _CREATED, _THERE = 1005.0, 1020.0
 """When our puller pod began, and when the image was on the node."""
 _STEP_SECONDS = 0.5
-_STREAMS = 4
-"""Watches of pods (ours, the workload's with its Events aside), of Events about ours, and of Events about others."""
+_STREAMS = 5
+"""Watches of pods (ours, the workload's with its Events aside), of Events about ours, of Events about others, and of
+records."""
 
 
 class _Watches:
@@ -34,7 +35,6 @@ class _Watches:
         self._waiting: list[list[Callable[[], object]]] = [
             [
                 lambda: scene.puller("node-a", created=_CREATED, done=done),
-                lambda: scene.record("node-a", since=done),
                 lambda: scene.pods.pop(puller.key),
             ],
             [lambda: scene.pod("web-1", "node-a", created=created, started=created + 0.5)],
@@ -43,6 +43,7 @@ class _Watches:
                 lambda: self.events.append(pulled(puller, "14s", "14s", at=_THERE, container="pull-0")),
             ],
             [lambda: self.events.append(present(pod, at=created + 0.25))],
+            [lambda: scene.record("node-a", since=done)],
         ]
 
     def bring(self, stream: int) -> bool:
@@ -56,7 +57,7 @@ class _Watches:
 @given(
     order=st.lists(st.integers(0, _STREAMS - 1), max_size=30),
     asked_after=st.sampled_from([0.0, 0.25, 1.0, 5.0]),
-    container_after=st.sampled_from([0.0, 0.5, 1.0]),
+    container_after=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
 )
 def test_a_warmed_nodes_first_start_is_a_prewarmed_hit_in_any_order_of_news(
     order: list[int], asked_after: float, container_after: float

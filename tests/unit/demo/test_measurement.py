@@ -80,12 +80,28 @@ def test_a_pod_without_a_verdict_counts_as_unknown() -> None:
     assert result.later_hit_ratio == 0.0
 
 
+def tried(later: dict[str, Outcome]) -> RolloutResult:
+    """A rollout of one cold pod and some later ones, of which those that miss pull."""
+    starts = {"first": (0.0, 20.0)}
+    starts |= {uid: (30.0, 31.0 if outcome is Outcome.HIT_PREWARMED else 50.0) for uid, outcome in later.items()}
+    return rollout(starts, {"first": Outcome.MISS_UNPREDICTED, **later})
+
+
+COLD = rollout({"a": (0, 20), "b": (30, 50)}, {})
+ANNOUNCED = rollout({"a": (0, 1), "b": (5, 6)}, dict.fromkeys("ab", Outcome.HIT_PREWARMED))
+WARM = {f"p{number}": Outcome.HIT_PREWARMED for number in range(10)}
+
+
 def test_each_figure_that_is_missed_is_named() -> None:
-    cold = rollout({"a": (0, 20), "b": (30, 50)}, {})
-    warm = {"a": Outcome.MISS_UNPREDICTED, "b": Outcome.HIT_PREWARMED}
-    prewarmed = rollout({"a": (0, 20), "b": (30, 31)}, warm)
-    announced = rollout({"a": (0, 1), "b": (5, 6)}, dict.fromkeys("ab", Outcome.HIT_PREWARMED))
-    assert shortfalls([cold, prewarmed, announced]) == []
-    missed = shortfalls([announced, cold, prewarmed])
+    assert shortfalls([COLD, tried(WARM), ANNOUNCED]) == []
+    missed = shortfalls([ANNOUNCED, tried({**WARM, "p0": Outcome.MISS_UNPREDICTED, "p1": Outcome.LATE}), COLD])
     assert len(missed) == 4
     assert "hit ratio" in missed[0]
+    assert "2 of 10 pods" in missed[1]
+
+
+def test_one_pod_that_comes_elsewhere_is_no_shortfall_and_a_rollout_without_later_pods_is() -> None:
+    one = tried({**WARM, "p0": Outcome.MISS_UNPREDICTED})
+    assert shortfalls([COLD, one, ANNOUNCED]) == []
+    assert len(shortfalls([COLD, one, one])) == 1
+    assert len(shortfalls([COLD, tried({}), ANNOUNCED])) == 2

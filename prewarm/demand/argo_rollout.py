@@ -7,6 +7,7 @@ from prewarm.demand.progress import STOPPING_SECONDS, Times, bounds
 from prewarm.demand.revisions import rollout_hash, rollout_revision
 from prewarm.demand.rollout import Stage, available_at, counts_of, last_pods_start, leaving_pods, stage_of
 from prewarm.demand.shapes import fails, far_ahead, images, revision_labels, start_seconds
+from prewarm.demand.stopping import expected_end
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.pods import Pod
@@ -45,7 +46,7 @@ def argo_rollout_demand(
     warm = start_seconds(snapshot, history, workload)
     cold = warm if asked else warm + sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
     counts = counts_of(at, snapshot.taken_at)
-    ends = tuple(now + STOPPING_SECONDS if pod.deleted_at is None else pod.deleted_at for pod in at.terminating)
+    ends = tuple(now + STOPPING_SECONDS if pod.deleted_at is None else expected_end(pod, now) for pod in at.terminating)
     times = Times(available_at(at, snapshot.taken_at, warm, cold), ends, warm, cold)
     if rollout.blue_green:
         batches = blue_green_batches(rollout, counts, now, times)

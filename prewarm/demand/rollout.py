@@ -19,6 +19,7 @@ from prewarm.demand.progress import (
     spread,
 )
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, revision_labels, start_seconds
+from prewarm.demand.stopping import expected_end
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import Pod
@@ -118,7 +119,7 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
         together = counts.old
         batches = recreate_batches(counts, _old_gone_at(at, now), len(at.terminating) + len(going))
     else:
-        ends = (*(pod.deleted_at or 0.0 for pod in at.terminating), *(now + STOPPING_SECONDS for _ in going))
+        ends = (*(expected_end(pod, now) for pod in at.terminating), *(now + STOPPING_SECONDS for _ in going))
         together = departing_now(counts, limits)
         available = available_at(at, snapshot.taken_at, warm_start, cold_start)
         batches = rolling_batches(counts, limits, now, Times(available, ends, warm_start, cold_start))
@@ -208,7 +209,7 @@ def _available(pod: Pod, workload: Workload, now: float) -> bool:
 
 def _old_gone_at(at: Stage, now: float) -> float:
     """When the last old pod has ended; pods not yet told to stop take TERMINATION_SECONDS."""
-    ends = [max(now, pod.deleted_at) for pod in at.terminating if pod.deleted_at is not None]
+    ends = [expected_end(pod, now) for pod in at.terminating]
     if any(at.old_pods.values()):
         ends.append(now + TERMINATION_SECONDS)
     return max(ends, default=now)

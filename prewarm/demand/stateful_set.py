@@ -9,6 +9,7 @@ from prewarm.demand.holds import hold
 from prewarm.demand.progress import MAX_BATCHES, STOPPING_SECONDS
 from prewarm.demand.revisions import is_current, own_pods
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, start_seconds
+from prewarm.demand.stopping import expected_end
 from prewarm.demand.volumes import PodVolumes
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Demand, Trigger
@@ -145,7 +146,7 @@ def _batches(
             batches += volumes.batches(free_at, names, 0)
             free_at += cold if start == 0 else warm
     if at.ending:
-        ends = max(now, *(pod.deleted_at or now for pod in at.ending))
+        ends = max(expected_end(pod, now) for pod in at.ending)
         batches += volumes.batches(ends, [pod.name for pod in at.ending], len(at.ending))
         free_at = max(free_at, ends + cold)
     for group in _groups(at.outdated, together):

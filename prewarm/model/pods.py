@@ -272,6 +272,9 @@ class Pod(Struct, frozen=True):
     message: str = ""
     created_at: float = 0.0
     deleted_at: float | None = None
+    """metadata.deletionTimestamp: when its grace period ends, in which it has to stop."""
+    stopping_since: float | None = None
+    """When it was told to stop: deletionTimestamp less deletionGracePeriodSeconds."""
     scheduled_at: float | None = None
     started_at: float | None = None
     """status.startTime: when the kubelet first saw it."""

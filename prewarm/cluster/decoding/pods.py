@@ -112,6 +112,7 @@ def pod(wire: WirePod, report: Report) -> Pod:
     containers = [_container_status(state, init=True) for state in status.init_container_statuses or ()]
     containers += [_container_status(state, init=False) for state in status.container_statuses or ()]
     node_name = intern(spec.node_name)
+    deleted_at = unix(meta.deletion_timestamp)
     return Pod(
         namespace=intern(meta.namespace),
         name=meta.name,
@@ -125,7 +126,8 @@ def pod(wire: WirePod, report: Report) -> Pod:
         reason=intern(status.reason),
         message=status.message[:_LONGEST_MESSAGE],
         created_at=unix(meta.creation_timestamp) or 0.0,
-        deleted_at=unix(meta.deletion_timestamp),
+        deleted_at=deleted_at,
+        stopping_since=None if deleted_at is None else deleted_at - (meta.deletion_grace_period_seconds or 0),
         scheduled_at=scheduled_at,
         started_at=unix(status.start_time),
         unschedulable=unschedulable,

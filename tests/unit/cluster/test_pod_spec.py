@@ -263,6 +263,13 @@ def test_a_pods_progress_is_read_from_its_conditions() -> None:
     assert (main.reason, main.message) == ("ErrImagePull", "not found")
 
 
+def test_a_pod_that_stops_was_told_its_grace_period_before_its_deletion_timestamp() -> None:
+    pod = decoded({}, deletionTimestamp="2026-11-20T10:00:30Z", deletionGracePeriodSeconds=30)
+    assert pod.deleted_at is not None
+    assert pod.stopping_since == pod.deleted_at - 30
+    assert decoded({}).stopping_since is None
+
+
 def test_json_that_is_no_pod_keeps_its_key() -> None:
     decoded_pod = Kinds().pods.one(msgspec.json.encode({"metadata": {"name": "a", "namespace": "b"}, "spec": 7}))
     assert (decoded_pod.key, decoded_pod.value) == (("b", "a"), None)

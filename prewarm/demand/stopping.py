@@ -1,0 +1,26 @@
+"""When does a pod that was told to stop end, and free its room?"""
+
+from prewarm.demand.progress import STOPPING_SECONDS
+from prewarm.model.pods import ContainerPhase, Pod
+
+
+def expected_end(pod: Pod, now: float) -> float:
+    """Unix seconds at which a terminating pod is expected to be gone, not before `now`.
+
+    Its deletionTimestamp is only the latest time: the kubelet kills by then what ignores SIGTERM, and most end long
+    before. One that is not gone after STOPPING_SECONDS is expected to take as long again as it took so far.
+    """
+    if pod.deleted_at is None or _has_ended(pod):
+        return now
+    told = pod.deleted_at if pod.stopping_since is None else pod.stopping_since
+    due = told + STOPPING_SECONDS
+    if due <= now:
+        due = now + (now - told)
+    return max(now, min(due, pod.deleted_at))
+
+
+def _has_ended(pod: Pod) -> bool:
+    """Whether no container runs any more: the kubelet is about to let the object go."""
+    return bool(pod.containers) and all(
+        status.phase is ContainerPhase.TERMINATED for status in pod.containers if not status.init
+    )

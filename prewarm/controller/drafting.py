@@ -33,7 +33,7 @@ INLINE_SECONDS = 0.5
 PATIENCE_SECONDS = 2.0
 """A changed intention that has waited for so long is planned before quicker ones."""
 LONG_SECONDS = 0.02
-"""Of workloads that go on, those are planned in the thread whose last plan took longer."""
+"""Of workloads that go on, those are planned in the thread whose last plan took longer, or whose first one may."""
 FIRST_PULL_SECONDS = 2.0
 """For so long after a change was seen, a place is kept for its first pull."""
 YIELD_SECONDS = 1.0
@@ -217,8 +217,11 @@ class Drafting:
         """Whether a plan is made in the thread, as is one for a workload of which a plan is being made there."""
         if key == self._aside.workload:
             return True
-        cost = None if key in self._seen_at else self._pace.cost(key)
-        return cost > LONG_SECONDS if cost is not None else not planner.is_quick(key)
+        if key in self._seen_at:
+            return not planner.is_quick(key)
+        cost = self._pace.cost(key)
+        # Most that go on need nothing, as before; but what a plan for nothing took does not tell what the first will.
+        return cost > LONG_SECONDS if cost is not None else not (planner.is_idle(key) or planner.is_quick(key))
 
     def _begin(self, key: WorkloadKey, planner: Planner, snapshot: ClusterSnapshot) -> None:
         """Have a long plan made in the thread."""

@@ -124,8 +124,8 @@ class Pace:
         return Due(urgent=urgent, others=self._others(snapshot.taken_at, now), seconds=OTHERS_SECONDS)
 
     def cost(self, key: WorkloadKey) -> float | None:
-        """Seconds that the last plan of a workload took: none if it needed nothing; None if nobody knows."""
-        return self._costs.get(key) if key in self._active else 0.0
+        """Seconds that the last plan of a workload took; None if nobody knows, or it needed nothing then."""
+        return self._costs.get(key)
 
     def planned(
         self,

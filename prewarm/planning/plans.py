@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from prewarm.demand import Coverage, coverage, demands, plan_again_at, previous_demands
+from prewarm.demand import Coverage, coverage, covering_policy, demands, plan_again_at, previous_demands
 from prewarm.history import History
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.plans import Demand, DemandPlan, Plan, Problem, Skip, SkipReason
@@ -66,6 +66,7 @@ class Planner:
         self._unsteerable = unsteerable
         self._pulls = Done(snapshot)
         self._rolling = Rolling(snapshot, history)
+        self._wanted: dict[WorkloadKey, tuple[Demand, ...]] = {}
 
     def plan(self, only: Collection[WorkloadKey] | None = None) -> Plan:
         """The plan for all workloads, or for these alone."""
@@ -91,6 +92,20 @@ class Planner:
         """Whether a workload's plan takes little, as far as that can be guessed."""
         return self._effort(key) <= _QUICK
 
+    def is_idle(self, key: WorkloadKey) -> bool:
+        """Whether no pods of a workload are to come: then its plan takes little in a cluster of any size.
+
+        To find out takes milliseconds for a rollout of hundreds of pods, which are not spent again on its plan.
+        """
+        workload = self._snapshot.workloads.get(key)
+        policy = None if workload is None else covering_policy(self._snapshot, workload)
+        if policy is None:
+            return True
+        try:
+            return not self._demands(key, policy)
+        except ValueError:
+            return True
+
     def _effort(self, key: WorkloadKey) -> int:
         """Grows with the pods to place and the nodes that they may choose from: a small pool's plan takes a tenth."""
         workload = self._snapshot.workloads.get(key)
@@ -104,6 +119,17 @@ class Planner:
         """Made for the first demand: most plans have none."""
         return cluster_arrays(self._snapshot)
 
+    def _demands(self, key: WorkloadKey, policy: Policy) -> tuple[Demand, ...]:
+        """What a workload will need under the policy that covers it.
+
+        Raises:
+            ValueError: if its strategy cannot be read.
+        """
+        found = self._wanted.get(key)
+        if found is None:
+            found = self._wanted[key] = demands(self._snapshot, key, policy, self._history)
+        return found
+
     def _consider(self, workload: Workload, made: "_Made") -> None:
         """Add what one workload needs, or why nothing is done for it."""
         key, snapshot = workload.key, self._snapshot
@@ -116,7 +142,7 @@ class Planner:
             made.skips.append(Skip(SkipReason.POLICY_OFF, key))
             return
         try:
-            wanted = demands(snapshot, key, wishes.policy, self._history)
+            wanted = self._demands(key, wishes.policy)
         except ValueError as error:
             made.problems.append(Problem(key, f"strategy of {key}: {error}"))
             return

@@ -18,6 +18,7 @@ from prewarm.controller.execution import Execution
 from prewarm.controller.metrics import Metrics
 from prewarm.controller.pacing import Due, Pace
 from prewarm.history import History
+from prewarm.model.batch import Schedule
 from prewarm.model.intents import IMAGE_CACHES
 from prewarm.model.plans import Plan
 from prewarm.model.pods import PodTemplate
@@ -30,13 +31,14 @@ from tests.support.mirroring import connected
 QUICK = WorkloadKey("Deployment", "shop", "quick")
 SLOW = WorkloadKey("Deployment", "shop", "slow")
 SLOWER = WorkloadKey("Deployment", "shop", "slower")
+NIGHTLY, MIDNIGHT = WorkloadKey("CronJob", "shop", "nightly"), 24 * 3600.0
 UNCOVERED = [WorkloadKey("Deployment", "shop", f"uncovered-{number}") for number in range(40)]
 TIMEOUT_SECONDS = 20.0
 POOL, NODES = {"pool": "small"}, 1000
 
 
 def scene() -> ClusterSnapshot:
-    """A paused rollout in a pool of two nodes, two on all of many, and some that nobody opted in."""
+    """A paused rollout in a pool of two nodes, two on all of many, a run next midnight, and some nobody opted in."""
     nodes = [node(f"n{number}") for number in range(NODES)]
     small = [replace(found, labels={**found.labels, **POOL}) for found in nodes[:2]]
     pooled = template("registry.test/quick:v2", name="quick")
@@ -49,6 +51,12 @@ def scene() -> ClusterSnapshot:
             deployment(pooled, replicas=1, key=QUICK, paused=True),
             deployment(template("registry.test/slow:v2", name="slow"), replicas=10, key=SLOW, paused=True),
             deployment(template("registry.test/slower:v2", name="slower"), replicas=12, key=SLOWER, paused=True),
+            deployment(
+                template("registry.test/nightly:v1", name="nightly"),
+                replicas=10,
+                key=NIGHTLY,
+                schedule=Schedule("0 0 * * *"),
+            ),
             *(replace(found, annotations={}) for found in uncovered),
         ],
     )
@@ -79,6 +87,10 @@ class Desk:
         finally:
             self.drafting.go_on(ordering=ordering)
         return self.made.only
+
+    def turn_to(self, taken_at: float) -> None:
+        """Have the cluster's clock show another time."""
+        self._snapshot = replace(self._snapshot, taken_at=taken_at)
 
     def rests_until(self) -> float | None:
         """When a long plan goes on that rests now."""
@@ -224,13 +236,26 @@ async def test_who_changes_again_while_his_plan_is_made_is_planned_after_it() ->
 
 async def test_what_goes_on_needs_a_place_only_if_its_last_plan_took_long() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
-        # Nothing was needed the last time, and planning takes no time by this clock.
-        assert await found.plan(0.0, others=(SLOW,)) == (SLOW,)
-        assert await found.plan(0.1, others=(SLOW,)) == (SLOW,)
-        found.pace.planned(Due(others=(SLOW,)), found.made, 0.1, 0.1, {SLOW: 2 * LONG_SECONDS})
-        assert await found.plan(0.2, others=(SLOW,)) == ()
+        assert await found.plan(0.0, SLOW) == ()
         await found.finished()
-        assert await found.plan(0.3) == (SLOW,)
+        assert await found.plan(0.1) == (SLOW,)
+        found.pace.planned(Due(others=(SLOW,)), found.made, 0.1, 0.1, {SLOW: LONG_SECONDS})
+        assert await found.plan(0.2, others=(SLOW,)) == (SLOW,)
+        found.pace.planned(Due(others=(SLOW,)), found.made, 0.2, 0.2, {SLOW: 2 * LONG_SECONDS})
+        assert await found.plan(0.3, others=(SLOW,)) == ()
+        await found.finished()
+        assert await found.plan(0.4) == (SLOW,)
+
+
+async def test_what_needed_nothing_before_needs_a_place_once_many_pods_are_to_come() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, others=(NIGHTLY,)) == (NIGHTLY,)
+        assert not found.made.demands
+        found.turn_to(MIDNIGHT - 60)
+        assert await found.plan(0.1, others=(NIGHTLY,)) == ()
+        await found.finished()
+        assert await found.plan(0.2) == (NIGHTLY,)
+        assert found.made.demands
 
 
 async def test_workloads_that_nobody_opted_in_need_no_place() -> None:

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from prewarm.history import History
 from prewarm.history.state import Measured
+from prewarm.model.batch import Schedule
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.images import PullPolicy
 from prewarm.model.nodes import Evidence, Node, NodeImages, NodeImageStatus, PresentImage
@@ -232,3 +233,20 @@ def test_what_nobody_opted_in_takes_no_time_however_large_it_is() -> None:
     planner = Planner(cluster(many, workloads=workloads), HISTORY)
     assert [planner.is_quick(key) for key in (ours, theirs)] == [False, True]
     assert planner.quickest_first([ours, theirs]) == [theirs, ours]
+
+
+def test_what_needs_nothing_is_idle_until_it_does() -> None:
+    nightly = WorkloadKey("CronJob", "shop", "nightly")
+    found = cluster(nodes(), workloads=[deployment(V1, key=nightly, schedule=Schedule("0 0 * * *"))])
+    soon = replace(found, taken_at=24 * 3600.0 - 60)
+    assert [Planner(at, HISTORY).is_idle(nightly) for at in (found, soon)] == [True, False]
+    assert not Planner(soon, HISTORY).plan((nightly,)).problems
+    nobodys = replace(soon.workloads[nightly], annotations={})
+    assert Planner(replace(soon, workloads={nightly: nobodys}), HISTORY).is_idle(nightly)
+    assert Planner(replace(soon, workloads={}), HISTORY).is_idle(nightly)
+
+
+def test_what_cannot_be_read_is_idle_and_says_so_when_it_is_planned() -> None:
+    planner = Planner(cluster(nodes(), workloads=[announced(max_surge="many")]), HISTORY)
+    assert planner.is_idle(WEB)
+    assert planner.plan((WEB,)).problems

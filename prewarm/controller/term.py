@@ -219,6 +219,9 @@ class Term:
     async def _plan(self, due: Due, seen_at: float) -> Plan:
         """Make plans; what is learnt and told of them waits for nothing, and keeps no pull waiting."""
         snapshot = self._services.store.snapshot(self._services.clocks.wall())
+        if due.everything:
+            # The first plan of all may be that of a rollout which has begun already: it asks for sizes, too.
+            self._learn(snapshot, None)
         made = await self._drafting.plan(due, snapshot, self._history, seen_at, self._steersman.obstacle)
         self._reporter.planned(made)
         self._scribe.put(self._announcer.about(made, snapshot))

@@ -118,6 +118,25 @@ async def test_sizes_that_nodes_list_are_learnt_before_the_first_plan_asks(serve
     assert learnt_sizes(server)[IMAGE].value == 250_000_000
 
 
+async def test_a_rollout_that_waits_when_the_controller_starts_is_drawn_by_sizes_that_nodes_list(
+    server: FakeApiServer,
+) -> None:
+    """Held pods are drawn to as many equal nodes as there are pods; with an image of unknown size nobody can tell."""
+    for name in ("node-b", "node-c", "node-d", "node-e", "node-f"):
+        server.put(NODES, node(name))
+    listing = node("node-a")
+    listing["status"]["images"] = [{"names": ["registry.example/quick:v1"], "sizeBytes": 1_000_000_000}]
+    server.put(NODES, listing)
+    held = announced("quick", replicas=2)
+    held["metadata"]["annotations"] |= {"prewarm.dev/gate": "5m", "prewarm.dev/gate-held": "2026-11-20T10:00:00Z"}
+    server.put(DEPLOYMENTS, held)
+    async with instance(server), asyncio.timeout(TIMEOUT_SECONDS):
+        await server.until(lambda: len(server.objects(IMAGE_CACHES)) == 1)
+        (cache,) = server.objects(IMAGE_CACHES).values()
+    (images,) = cache["spec"]["cacheSpec"]
+    assert len(images["nodeNames"]) == 2
+
+
 async def test_stopping_stores_what_a_cut_off_write_did_not(server: FakeApiServer) -> None:
     server.fail_next("patch", CONFIG_MAPS, Hang())
     async with instance(server) as running:

@@ -21,6 +21,7 @@ from prewarm.planning.landing import (
     landing,
     pull_seconds,
 )
+from prewarm.planning.steering import planned_before
 from prewarm.planning.underway import Underway
 
 PREDICTABLE = 0.9
@@ -78,10 +79,14 @@ def _looks(scene: Scene) -> int:
 
 
 def _drawing(scene: Scene, is_warm: Callable[[str], bool]) -> frozenset[str]:
-    """Nodes that the scheduler would take anyway, in one course of events; those that are warm first."""
+    """Nodes that the scheduler would take anyway, in one course of events; those that are warm first.
+
+    What was ordered before stays, however draws fall now: its pull may begin at any moment.
+    """
     near = reachable(scene.demand, scene.snapshot, scene.cluster, scene.rivals)
     among = frozenset(node.name for node in near.nodes if pull_obstacle(node) is None)
-    liked = scene.done.ours | {name for name in among if is_warm(name)}
+    ordered = planned_before(scene.demand, scene.snapshot)
+    liked = scene.done.ours | ordered | {name for name in among if is_warm(name)}
     images = expected_images(scene)
     if not images:
         return frozenset()

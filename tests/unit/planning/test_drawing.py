@@ -12,6 +12,7 @@ from prewarm.model.plans import DemandPlan
 from prewarm.model.pods import Pod
 from prewarm.planning import LISTED_SECONDS, plan
 from tests.support.clusters import deployment, template
+from tests.support.plans import applied
 from tests.support.player import Player
 from tests.unit.planning.test_rollout_scenario import NEW, OLD, REPLICAS, Run, changed
 from tests.unit.planning.test_waste_scenario import equal_nodes, held, in_vain, prepared, pulled_nodes
@@ -84,6 +85,16 @@ def test_a_plan_that_was_carried_out_in_part_goes_on_with_the_same_nodes() -> No
     made = plan(found, run.history)
     assert [type(intent) for intent in deliver(made, found)] == [Apply]
     assert decide_gates(found, made).held == 1
+
+
+def test_nodes_that_were_ordered_stay_however_draws_fall() -> None:
+    run = equal(4, 60)
+    entry = of_held(run)
+    before = run.player.snapshot()
+    found = applied(before, deliver(plan(before, run.history), before))
+    for seed in range(1, 4):
+        (again,) = plan(found, run.history, seed=seed).demands
+        assert {node.name for node in again.nodes} == {node.name for node in entry.nodes}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from functools import partial
 
 import structlog
 
+from prewarm.cluster.changes import Changes
 from prewarm.cluster.writer import WriteOutcome, WriteResult
-from prewarm.controller.aside import Aside
+from prewarm.controller.aside import Aside, Finished
 from prewarm.controller.clocks import Clocks
 from prewarm.controller.courier import Courier
 from prewarm.controller.execution import Execution, sent
@@ -68,6 +69,8 @@ class Drafting:
         self._hurry = hurry
         self._courier = Courier(execution, self._answered)
         self._aside = Aside(hurry)
+        self._heeded: Finished | None = None
+        """What was made in the thread, and is to be told by the next `plan`."""
         self._yields_until = 0.0
         """Until then the plan in the thread rests for others' first pulls."""
         self._patient_until = 0.0
@@ -120,20 +123,34 @@ class Drafting:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a long plan to be heeded, which `plan` does."""
-        return self._aside.finished
+        """Whether there is a long plan to be told, which `plan` does."""
+        return self._heeded is not None or self._aside.finished
 
     @property
     def undelivered(self) -> frozenset[WorkloadKey]:
         """Workloads whose ImageCaches do not say yet what their plans do: nothing follows from their being warm."""
         return self._courier.undelivered
 
+    def due(self, changes: Changes, snapshot: ClusterSnapshot) -> Due:
+        """What to plan now that these changes came, and a long plan may have been finished; `rest` comes before."""
+        now = self._clocks.steady()
+        # What is left from a cycle that failed is planned again, with everything.
+        self._heeded = None
+        found = self._aside.take()
+        if found is not None and self._pace.is_void(found.workload, snapshot.workloads.get(found.workload)):
+            self._pace.given_up(found.workload)
+        elif found is not None:
+            # What it cost tells when the next one may follow.
+            self._heeded = found
+            self._pace.finished(found.workload, found.plan, found.seconds, now)
+        return self._pace.due(changes, snapshot, now)
+
     async def plan(
         self, due: Due, snapshot: ClusterSnapshot, history: History, seen_at: float, obstacle: SteerState | None
     ) -> Plan:
         """Plan everything, or as much of what is due as there is time for, and give what has been finished since.
 
-        Long plans are begun here; `rest` comes before, `go_on` after.
+        Long plans are begun here; `due` comes before, `go_on` after.
 
         Args:
             due: what to plan.
@@ -142,7 +159,9 @@ class Drafting:
             seen_at: steady time at which the first of the changes was seen.
             obstacle: why no pods can be steered; None if they can.
         """
-        finished = self._finished(snapshot)
+        finished, self._heeded = self._heeded, None
+        if finished is not None:
+            self._deliver(finished.plan, snapshot, finished.seconds)
         for key in due.urgent:
             self._seen_at.setdefault(key, seen_at)
         started, taken = self._clocks.steady(), self._clocks.processor()
@@ -157,21 +176,9 @@ class Drafting:
         # Its share is one of the processor: on a busy machine, waiting for it must not make the next plan wait, too.
         spent = min(ended - started, self._clocks.processor() - taken)
         self._pace.planned(due, made, ended - spent, ended, costs, waiting)
-        if due.everything:
+        if due.everything or finished is None or finished.workload in (made.only or ()):
             return made
-        return _together([*(part for part in finished if set(part.only or ()).isdisjoint(made.only or ())), made])
-
-    def _finished(self, snapshot: ClusterSnapshot) -> list[Plan]:
-        """What was planned in the thread, if it still says something of the workload."""
-        found = self._aside.take()
-        if found is None:
-            return []
-        key = found.workload
-        now = self._clocks.steady()
-        if not self._pace.finished(key, snapshot.workloads.get(key), found.plan, found.seconds, now):
-            return []
-        self._deliver(found.plan, snapshot, found.seconds)
-        return [found.plan]
+        return _together([finished.plan, made])
 
     async def _everything(self, planner: Planner, snapshot: ClusterSnapshot) -> Plan:
         started = self._clocks.steady()

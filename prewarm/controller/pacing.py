@@ -169,22 +169,31 @@ class Pace:
         for queue in self._queues:
             queue.pop(key, None)
 
-    def finished(self, key: WorkloadKey, workload: Workload | None, plan: Plan, seconds: float, ended: float) -> bool:
-        """Take note of a long plan, and of what it cost; whether it still says something of the workload as it is now.
+    def is_void(self, key: WorkloadKey, workload: Workload | None) -> bool:
+        """Whether a long plan that was begun says nothing of the workload as it is now.
 
-        It does not if its pods are others by now: then it is due anew. Nor if everything was planned meanwhile.
+        It does not if its pods are others by now, or if everything was planned meanwhile.
         """
-        begun, self._waiting = self._begun.pop(key, None), frozenset()
-        if begun is None:
-            return False
-        if not _same_pods(begun.workload, workload):
+        begun = self._begun.get(key)
+        return begun is None or not _same_pods(begun.workload, workload)
+
+    def given_up(self, key: WorkloadKey) -> None:
+        """Take note that a long plan is not made to its end: what it was for is due anew."""
+        self._waiting = frozenset()
+        if self._begun.pop(key, None) is not None:
             self._urgent.setdefault(key)
-            return False
+
+    def finished(self, key: WorkloadKey, plan: Plan, seconds: float, ended: float) -> None:
+        """Take note of a long plan that is not void, and of what it cost.
+
+        Raises:
+            KeyError: if none was begun.
+        """
+        begun, self._waiting = self._begun.pop(key), frozenset()
         self._take_in(plan, frozenset((key,)), {key: seconds})
         followed = begun.asked or begun.followed
         self._rest(seconds, ended, counts=not begun.asked, followed=followed, surrounded=begun.surrounded)
         self._later.update(plan.later)
-        return True
 
     def wake_at(self) -> float:
         """When to look again though nothing changes."""
@@ -273,9 +282,12 @@ def _joins(node: Node | None, now: float) -> bool:
 
 def _same_pods(before: Workload | None, now: Workload | None) -> bool:
     """Whether a workload is the same, with the same template and wishes; how many pods it has may have changed."""
+    if before is now:
+        return True
     if before is None or now is None:
-        return before is now
-    return before.uid == now.uid and before.template == now.template and _wishes(before) == _wishes(now)
+        return False
+    same = before.uid == now.uid and (before.deleted_at is None) is (now.deleted_at is None)
+    return same and before.template == now.template and _wishes(before) == _wishes(now)
 
 
 def _intention(workload: Workload) -> _Intention:

@@ -170,7 +170,7 @@ class Term:
     async def _round(self, work: Work) -> None:
         steady, wall = self._services.clocks.steady, self._services.clocks.wall
         snapshot = self._services.store.snapshot(wall())
-        due = self._pace.due(_with_linked(work.changes, snapshot), snapshot, steady())
+        due = self._drafting.due(_with_linked(work.changes, snapshot), snapshot)
         self._puller_memory.hearsay.heard(work.events)
         self._rest_from_telling()
         started = steady()

@@ -35,6 +35,7 @@ NIGHTLY, MIDNIGHT = WorkloadKey("CronJob", "shop", "nightly"), 24 * 3600.0
 UNCOVERED = [WorkloadKey("Deployment", "shop", f"uncovered-{number}") for number in range(40)]
 TIMEOUT_SECONDS = 20.0
 POOL, NODES = {"pool": "small"}, 1000
+NOTHING = Changes()
 
 
 def scene() -> ClusterSnapshot:
@@ -79,14 +80,22 @@ class Desk:
         self, at: float, *urgent: WorkloadKey, ordering: bool = False, others: tuple[WorkloadKey, ...] = ()
     ) -> tuple[WorkloadKey, ...] | None:
         """What is planned at a time of what is due since 0, and what else has been finished by then."""
+        await self._plan(at, Due(urgent=urgent, others=others, seconds=60.0), ordering=ordering)
+        return self.made.only
+
+    async def plan_due(self, at: float, changes: Changes = NOTHING) -> Due:
+        """What is due by itself once these changes came, and planned then."""
+        return await self._plan(at, None, ordering=False, changes=changes)
+
+    async def _plan(self, at: float, asked: Due | None, *, ordering: bool, changes: Changes = NOTHING) -> Due:
         self._clock[0] = at
         await self.drafting.rest()
         try:
-            due = Due(urgent=urgent, others=others, seconds=60.0)
-            self.made = await self.drafting.plan(due, self._snapshot, History(), 0.0, None)
+            found = self.drafting.due(changes, self._snapshot)
+            self.made = await self.drafting.plan(asked or found, self._snapshot, History(), 0.0, None)
         finally:
             self.drafting.go_on(ordering=ordering)
-        return self.made.only
+        return found
 
     def turn_to(self, taken_at: float) -> None:
         """Have the cluster's clock show another time."""
@@ -261,3 +270,13 @@ async def test_what_needed_nothing_before_needs_a_place_once_many_pods_are_to_co
 async def test_workloads_that_nobody_opted_in_need_no_place() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
         assert await found.plan(0.0, SLOW, *UNCOVERED) == tuple(sorted(UNCOVERED))
+
+
+async def test_what_a_finished_plan_cost_counts_before_the_next_one_is_due() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert (await found.plan_due(0.0, Changes(workloads=frozenset({SLOW})))).urgent == (SLOW,)
+        found.pace.plan_again([SLOWER])
+        await found.finished()
+        assert not await found.plan_due(0.5)
+        assert found.made.only == (SLOW,)
+        assert (await found.plan_due(60.0)).others == (SLOWER,)

@@ -238,27 +238,40 @@ def test_what_is_being_planned_is_not_due() -> None:
     pace = rolling(1.0)
     assert not pace.urgent
     assert not pace.due(Changes(), snapshot(V2), 1.1)
-    assert pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    pace.finished(WEB, needed(V2), 0.5, 1.5)
     assert pace.cost(WEB) == 0.5
 
 
 def test_progress_during_a_long_plan_is_planned_after_it() -> None:
     pace = rolling(1.0)
     pace.due(Changes(workloads=frozenset({WEB})), snapshot(V2), 1.1)
-    assert pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    pace.finished(WEB, needed(V2), 0.5, 1.5)
     assert pace.due(Changes(), snapshot(V2), 1.5 + 0.5 / PROGRESS_SHARE).others == (WEB,)
 
 
 def test_a_long_plan_is_void_once_its_owner_wants_another_template() -> None:
     pace = rolling(1.0)
+    assert not pace.is_void(WEB, V2)
+    assert pace.is_void(WEB, V3)
     assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(V3), 1.1).urgent == (WEB,)
-    assert not pace.finished(WEB, V3, needed(V2), 0.5, 1.5)
-    assert pace.due(Changes(), snapshot(V3), 1.6).urgent == (WEB,)
 
 
-def test_a_long_plan_is_void_once_its_workload_is_gone() -> None:
+def test_a_long_plan_is_void_once_its_owner_wants_none() -> None:
+    assert rolling(1.0).is_void(WEB, replace(V2, annotations={"prewarm.dev/enabled": "false"}))
+
+
+def test_a_long_plan_is_void_once_its_workload_is_gone_or_leaves() -> None:
     pace = rolling(1.0)
-    assert not pace.finished(WEB, None, needed(V2), 0.5, 1.5)
+    assert pace.is_void(WEB, None)
+    assert pace.is_void(WEB, replace(V2, deleted_at=1001.0))
+    assert pace.is_void(WEB, replace(V2, uid="uid-of-another"))
+
+
+def test_what_is_given_up_is_due_anew_and_so_is_whoever_waited_for_it() -> None:
+    pace = waiting(1.0)
+    pace.given_up(KEYS[0])
+    assert pace.urgent
+    assert set(pace.due(Changes(), changed(2), 1.1).urgent) == set(KEYS[:2])
 
 
 def test_a_long_plan_is_heeded_though_its_owner_scaled_meanwhile() -> None:
@@ -266,7 +279,8 @@ def test_a_long_plan_is_heeded_though_its_owner_scaled_meanwhile() -> None:
     pace = rolling(1.0)
     scaled = replace(V2, replicas=V2.replicas + 1, generation=3)
     assert pace.due(Changes(workloads=frozenset({WEB})), snapshot(scaled), 1.1).urgent == (WEB,)
-    assert pace.finished(WEB, scaled, needed(V2), 0.5, 1.5)
+    assert not pace.is_void(WEB, scaled)
+    pace.finished(WEB, needed(V2), 0.5, 1.5)
     assert pace.due(Changes(), snapshot(scaled), 1.6).urgent == (WEB,)
 
 
@@ -275,12 +289,14 @@ def test_a_long_plan_is_void_once_everything_was_planned_anew() -> None:
     pace.plan_everything()
     due = pace.due(Changes(), snapshot(V2), 1.1)
     pace.planned(due, needed(V2), 1.1, 1.2)
-    assert not pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    assert pace.is_void(WEB, V2)
+    pace.given_up(WEB)
+    assert not pace.urgent
 
 
 def test_long_plans_keep_to_the_share_of_progress() -> None:
     pace = rolling(1.0)
-    assert pace.finished(WEB, V2, needed(V2), 0.5, 1.5)
+    pace.finished(WEB, needed(V2), 0.5, 1.5)
     gone_on = Changes(workloads=frozenset({WEB}))
     assert not pace.due(gone_on, snapshot(V2), 1.6)
     assert pace.due(gone_on, snapshot(V2), 1.5 + 0.5 / PROGRESS_SHARE).others == (WEB,)
@@ -328,7 +344,7 @@ def test_a_new_change_is_due_at_once_while_others_wait_for_a_long_plan() -> None
 
 def test_whoever_waited_is_due_at_once_when_the_long_plan_is_finished() -> None:
     pace = waiting(1.0)
-    assert pace.finished(KEYS[0], V2, needed_by(KEYS[0], V2), 0.5, 1.5)
+    pace.finished(KEYS[0], needed_by(KEYS[0], V2), 0.5, 1.5)
     assert pace.urgent
     assert pace.wake_at() == 0.0
 
@@ -343,6 +359,6 @@ def test_surroundings_that_wait_for_a_long_plan_keep_nobody_awake() -> None:
     pace.begun(KEYS[0], V1)
     pace.planned(due, only(), at, at, waiting=KEYS[1:2])
     assert pace.wake_at() > at
-    assert pace.finished(KEYS[0], V1, needed_by(KEYS[0]), 0.0, at)
+    pace.finished(KEYS[0], needed_by(KEYS[0]), 0.0, at)
     later = at + SURROUNDINGS_GAP_SECONDS
     assert pace.due(Changes(), many(V1), later).others == (KEYS[1],)

@@ -27,7 +27,16 @@ class Finished(Struct, frozen=True):
     """Processor time that it took."""
 
 
-class _AbandonedError(Exception):
+class _Making(Struct, eq=False):
+    """A plan that somebody asked for."""
+
+    workload: WorkloadKey
+    make: Callable[[], Plan]
+    unwanted: bool = False
+    """Whether it is to end at its next step."""
+
+
+class _UnwantedError(Exception):
     """Nobody wants the plan any more."""
 
 
@@ -37,7 +46,7 @@ class Aside:
     def __init__(self, tell: Callable[[], None]) -> None:
         """`tell` is called when a plan is finished."""
         self._tell = tell
-        self._begun: tuple[WorkloadKey, Callable[[], Plan]] | None = None
+        self._begun: _Making | None = None
         self._begins = asyncio.Event()
         self._finished: Finished | None = None
         self._ended = asyncio.Event()
@@ -50,7 +59,7 @@ class Aside:
     @property
     def workload(self) -> WorkloadKey | None:
         """Whose plan is being made, or was and nobody has taken it yet."""
-        return None if self._begun is None else self._begun[0]
+        return None if self._begun is None else self._begun.workload
 
     @property
     def finished(self) -> bool:
@@ -65,7 +74,7 @@ class Aside:
         """
         if self._begun is not None:
             raise RuntimeError("one plan at a time is made beside the event loop")
-        self._begun = (workload, make)
+        self._begun = _Making(workload, make)
         self._ended.clear()
         self._begins.set()
 
@@ -75,6 +84,14 @@ class Aside:
         if finished is not None:
             self._begun = None
         return finished
+
+    def give_up(self) -> None:
+        """End the plan that is being made, or forget it: there is room for another at once."""
+        begun, self._begun, self._finished = self._begun, None, None
+        if begun is not None:
+            with self._turns:
+                begun.unwanted = True
+                self._turns.notify()
 
     async def wait(self, seconds: float) -> None:
         """Return once the plan is finished, or after so long."""
@@ -109,9 +126,12 @@ class Aside:
             while True:
                 await self._begins.wait()
                 self._begins.clear()
-                if self._begun is not None:
-                    workload, make = self._begun
-                    self._finished = await loop.run_in_executor(executor, self._make, loop, workload, make)
+                begun = self._begun
+                if begun is None:
+                    continue
+                finished = await loop.run_in_executor(executor, self._make, loop, begun)
+                if not begun.unwanted:
+                    self._finished = finished
                     self._ended.set()
                     self._tell()
         finally:
@@ -123,11 +143,13 @@ class Aside:
                     self._rests.set()
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _make(self, loop: asyncio.AbstractEventLoop, workload: WorkloadKey, make: Callable[[], Plan]) -> Finished:
+    def _make(self, loop: asyncio.AbstractEventLoop, begun: _Making) -> Finished | None:
+        """The plan; None once nobody wants it."""
+
         def take_turns() -> None:
             # Asked for each pod, and mostly in vain: without the lock.
-            if self._rests is not None or self._abandoned:
-                self._wait(loop)
+            if self._rests is not None or self._abandoned or begun.unwanted:
+                self._wait(loop, begun)
 
         started = time.thread_time()
         with self._turns:
@@ -135,26 +157,28 @@ class Aside:
         try:
             take_turns()
             with waiting_between_steps(take_turns):
-                made = make()
+                made = begun.make()
+        except _UnwantedError:
+            return None
         finally:
             with self._turns:
                 self._computing = False
                 if self._rests is not None and not self._abandoned:
                     loop.call_soon_threadsafe(self._rests.set)
-        return Finished(workload, made, time.thread_time() - started)
+        return Finished(begun.workload, made, time.thread_time() - started)
 
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _wait(self, loop: asyncio.AbstractEventLoop, begun: _Making) -> None:
         """Rest until it is this thread's turn.
 
         Raises:
-            _AbandonedError: if there will be none.
+            _UnwantedError: if there will be none.
         """
         told: asyncio.Event | None = None
         with self._turns:
-            while self._rests is not None and not self._abandoned:
+            while self._rests is not None and not (self._abandoned or begun.unwanted):
                 if self._rests is not told:
                     told = self._rests
                     loop.call_soon_threadsafe(told.set)
                 self._turns.wait()
-            if self._abandoned:
-                raise _AbandonedError
+            if self._abandoned or begun.unwanted:
+                raise _UnwantedError

@@ -132,17 +132,22 @@ class Drafting:
         return self._courier.undelivered
 
     def due(self, changes: Changes, snapshot: ClusterSnapshot) -> Due:
-        """What to plan now that these changes came, and a long plan may have been finished; `rest` comes before."""
+        """What to plan now that these changes came, and a long plan may have been finished; `rest` comes before.
+
+        A long plan of which nobody wants anything any more is given up.
+        """
         now = self._clocks.steady()
         # What is left from a cycle that failed is planned again, with everything.
         self._heeded = None
-        found = self._aside.take()
-        if found is not None and self._pace.is_void(found.workload, snapshot.workloads.get(found.workload)):
-            self._pace.given_up(found.workload)
-        elif found is not None:
-            # What it cost tells when the next one may follow.
-            self._heeded = found
-            self._pace.finished(found.workload, found.plan, found.seconds, now)
+        key = self._aside.workload
+        if key is not None and self._pace.is_void(key, snapshot.workloads.get(key)):
+            self._aside.give_up()
+            self._pace.given_up(key)
+        elif key is not None:
+            self._heeded = self._aside.take()
+            if self._heeded is not None:
+                # What it cost tells when the next one may follow.
+                self._pace.finished(key, self._heeded.plan, self._heeded.seconds, now)
         return self._pace.due(changes, snapshot, now)
 
     async def plan(
@@ -181,6 +186,8 @@ class Drafting:
         return _together([finished.plan, made])
 
     async def _everything(self, planner: Planner, snapshot: ClusterSnapshot) -> Plan:
+        # What is being planned alone is among it.
+        self._aside.give_up()
         started = self._clocks.steady()
         # In a thread it takes several times as long while a rollout's events are decoded beside it.
         made = await asyncio.to_thread(planner.plan) if self._seconds > INLINE_SECONDS else planner.plan()

@@ -23,7 +23,7 @@ from prewarm.model.intents import IMAGE_CACHES
 from prewarm.model.plans import Plan
 from prewarm.model.pods import PodTemplate
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.model.workloads import WorkloadKey
+from prewarm.model.workloads import Workload, WorkloadKey
 from tests.support.clusters import cluster, deployment, node, template
 from tests.support.fake_api_server import FakeApiServer, Hang
 from tests.support.mirroring import connected
@@ -83,6 +83,10 @@ class Desk:
         await self._plan(at, Due(urgent=urgent, others=others, seconds=60.0), ordering=ordering)
         return self.made.only
 
+    async def plan_everything(self, at: float, *urgent: WorkloadKey) -> None:
+        """Plan all that is there, some of it for the first time."""
+        await self._plan(at, Due(everything=True, urgent=urgent), ordering=False)
+
     async def plan_due(self, at: float, changes: Changes = NOTHING) -> Due:
         """What is due by itself once these changes came, and planned then."""
         return await self._plan(at, None, ordering=False, changes=changes)
@@ -96,6 +100,13 @@ class Desk:
         finally:
             self.drafting.go_on(ordering=ordering)
         return found
+
+    def put(self, key: WorkloadKey, workload: Workload | None) -> None:
+        """Have the cluster show another workload under this name, or none."""
+        workloads = {found: one for found, one in self._snapshot.workloads.items() if found != key}
+        if workload is not None:
+            workloads[key] = workload
+        self._snapshot = replace(self._snapshot, workloads=workloads)
 
     def turn_to(self, taken_at: float) -> None:
         """Have the cluster's clock show another time."""
@@ -280,3 +291,29 @@ async def test_what_a_finished_plan_cost_counts_before_the_next_one_is_due() -> 
         assert not await found.plan_due(0.5)
         assert found.made.only == (SLOW,)
         assert (await found.plan_due(60.0)).others == (SLOWER,)
+
+
+async def test_the_plan_of_a_workload_that_is_gone_leaves_its_place_to_the_next() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, SLOW, SLOWER) == ()
+        found.put(SLOW, None)
+        assert await found.plan(0.1, SLOW, SLOWER) == (SLOW,)
+        await found.finished()
+        assert await found.plan(0.2) == (SLOWER,)
+
+
+async def test_a_workload_that_became_quick_does_not_wait_for_the_plan_of_what_it_was() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, SLOW) == ()
+        found.put(SLOW, replace(scene().workloads[QUICK], key=SLOW, uid="uid-slow"))
+        assert await found.plan(0.1, SLOW) == (SLOW,)
+        assert [entry.demand.images for entry in found.made.demands] == [("registry.test/quick:v2",)]
+
+
+async def test_nothing_rests_that_was_planned_with_everything() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        server.fail_next("patch", IMAGE_CACHES, Hang())
+        assert await found.plan(0.0, SLOW) == ()
+        await found.plan_everything(0.1, QUICK)
+        assert found.drafting.undelivered == {QUICK}
+        assert found.rests_until() is None

@@ -9,11 +9,13 @@ import pytest
 
 from prewarm.controller.aside import Aside
 from prewarm.model.plans import Plan
+from prewarm.model.workloads import WorkloadKey
 from prewarm.placement.pauses import between_steps
 from tests.support.clusters import WEB
 
 TIMEOUT_SECONDS = 20.0
 PLAN = Plan(only=(WEB,))
+OTHER = WorkloadKey("Deployment", "shop", "other")
 
 
 @asynccontextmanager
@@ -178,6 +180,54 @@ async def test_a_resting_plan_is_given_up_too() -> None:
         await work.goes_on()
         await aside.rest()
     assert await asyncio.to_thread(ended.wait, TIMEOUT_SECONDS)
+
+
+async def test_what_is_given_up_ends_at_its_next_step_and_leaves_its_place_at_once() -> None:
+    async with running() as (aside, told):
+        work = Work()
+        make, ended = telling(work)
+        aside.begin(WEB, make)
+        await work.goes_on()
+        aside.give_up()
+        assert aside.workload is None
+        aside.begin(OTHER, lambda: PLAN)
+        assert await asyncio.to_thread(ended.wait, TIMEOUT_SECONDS)
+        await told.wait()
+        finished = aside.take()
+        assert finished is not None
+        assert finished.workload == OTHER
+
+
+async def test_what_rests_is_given_up_too_and_what_comes_next_rests() -> None:
+    async with running() as (aside, told):
+        work = Work()
+        make, ended = telling(work)
+        aside.begin(WEB, make)
+        await work.goes_on()
+        await aside.rest()
+        aside.give_up()
+        next_one = Work()
+        aside.begin(OTHER, next_one)
+        assert await asyncio.to_thread(ended.wait, TIMEOUT_SECONDS)
+        await aside.rest()
+        assert next_one.steps == 0
+        next_one.done.set()
+        aside.go_on()
+        await told.wait()
+        assert aside.workload == OTHER
+
+
+async def test_what_is_given_up_before_it_began_or_when_it_is_finished_is_forgotten() -> None:
+    async with running() as (aside, told):
+        aside.give_up()
+        aside.begin(WEB, lambda: PLAN)
+        aside.give_up()
+        aside.begin(OTHER, lambda: PLAN)
+        await told.wait()
+        assert aside.finished
+        aside.give_up()
+        assert aside.take() is None
+        assert aside.workload is None
 
 
 async def test_an_error_in_a_plan_ends_who_makes_them() -> None:

@@ -1,10 +1,15 @@
 """The annotation prewarm.dev/plan on a planned ImageCache: why it was written, for people and for `prewarm status`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from prewarm.model.image_caches import ImageCache
+from prewarm.model.workloads import WorkloadKey
+
+MAX_REVISION_LENGTH = 64
+"""Of a longer hash, so many characters are kept."""
 MAX_ANNOTATED_NODES = 100
 """Nodes whose probability is kept; the annotation stays below 32 KiB at the longest names."""
 
@@ -15,7 +20,7 @@ class PlanSummary(Struct, frozen=True, rename="camel", omit_defaults=True):
     trigger: str
     """Rollout or ScaleOut."""
     revision: str
-    """Hash of the pod template."""
+    """Hash of the pod template, or the head of it."""
     pods: int = 0
     """Pods still to come."""
     predictability: float = 1.0
@@ -43,7 +48,7 @@ def summary(
     """A bounded summary; shares are rounded to three digits."""
     return PlanSummary(
         trigger=trigger,
-        revision=revision[:64],
+        revision=revision[:MAX_REVISION_LENGTH],
         pods=pods,
         predictability=round(predictability, 3),
         coverage=round(coverage, 3),
@@ -64,3 +69,21 @@ def decode_summary(text: str) -> PlanSummary | None:
         return msgspec.json.decode(text, type=PlanSummary)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def planned_for(
+    caches: Iterable[ImageCache], workload: WorkloadKey, revision: str
+) -> Iterator[tuple[ImageCache, PlanSummary]]:
+    """Those that were planned for a revision of a workload and are not being deleted, each with what its plan said.
+
+    Args:
+        caches: ImageCaches.
+        workload: whose.
+        revision: hash of its pod template, in full.
+    """
+    name, kept = str(workload), revision[:MAX_REVISION_LENGTH]
+    for cache in caches:
+        if cache.planned and cache.workload == name and cache.namespace == workload.namespace:
+            said = decode_summary(cache.plan_annotation) if cache.deleted_at is None else None
+            if said is not None and kept and said.revision == kept:
+                yield cache, said

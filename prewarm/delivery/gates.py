@@ -7,7 +7,7 @@ import durationpy
 from msgspec import Struct
 
 from prewarm.api.names import ANNOTATION_GATE, ANNOTATION_GATE_HELD
-from prewarm.api.plan_annotation import PlanSummary, decode_summary
+from prewarm.api.plan_annotation import PlanSummary, planned_for
 from prewarm.demand import Hold, covering_policy, hold
 from prewarm.model.image_caches import ImageCache, PolicyMode
 from prewarm.model.intents import DEPLOYMENTS, STATEFUL_SETS, OpenGate, RecordEvent, Resource
@@ -186,19 +186,8 @@ def _verdict(
 
 def _cache_of(workload: Workload, snapshot: ClusterSnapshot) -> tuple[ImageCache, PlanSummary] | None:
     """The planned ImageCache of the rollout that is held, and why it was written."""
-    name = str(workload.key)
-    for cache in snapshot.image_caches.values():
-        if cache.planned and cache.workload == name and cache.deleted_at is None:
-            summary = decode_summary(cache.plan_annotation)
-            # The annotation keeps only the head of a long hash.
-            if (
-                summary is not None
-                and summary.trigger == Trigger.ROLLOUT
-                and summary.revision
-                and workload.template_hash.startswith(summary.revision)
-            ):
-                return cache, summary
-    return None
+    planned = planned_for(snapshot.image_caches.values(), workload.key, workload.template_hash)
+    return next((found for found in planned if found[1].trigger == Trigger.ROLLOUT), None)
 
 
 def _listed_at(workload: Workload, snapshot: ClusterSnapshot) -> float:

@@ -5,7 +5,7 @@ from math import ceil
 
 from msgspec.structs import replace
 
-from prewarm.api.plan_annotation import decode_summary
+from prewarm.api.plan_annotation import planned_for
 from prewarm.api.steer_label import entry_key, label_key, label_value
 from prewarm.demand import pods_of_revision
 from prewarm.model.image_caches import Policy
@@ -96,16 +96,8 @@ def steering(
 
 def planned_before(demand: Demand, snapshot: ClusterSnapshot) -> frozenset[str]:
     """Nodes that ImageCaches name which were planned for the demand's revision: their pulls may begin at any moment."""
-    name = str(demand.workload)
-    found: set[str] = set()
-    for cache in snapshot.image_caches.values():
-        of_demand = cache.namespace == demand.workload.namespace and cache.workload == name
-        if cache.planned and of_demand and cache.deleted_at is None:
-            said = decode_summary(cache.plan_annotation)
-            # The annotation keeps only the head of a long hash.
-            if said is not None and said.revision and demand.revision.startswith(said.revision):
-                found.update(node for entry in cache.lists for node in entry.node_names or ())
-    return frozenset(found)
+    planned = planned_for(snapshot.image_caches.values(), demand.workload, demand.revision)
+    return frozenset(node for cache, _ in planned for entry in cache.lists for node in entry.node_names or ())
 
 
 def _met_by(demand: Demand, first: int, labelled: tuple[str, ...]) -> Demand:

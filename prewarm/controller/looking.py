@@ -40,7 +40,7 @@ class Looks:
         """Decide what is to be done now; up to half of the places are kept for so many first pulls to come."""
         started = self._clocks.steady()
         kept = min(first_pulls, self._settings.cluster_pulls // 2, self._settings.orders_at_once // 2)
-        decide = partial(reconcile, snapshot, replace(self._settings, first_pulls=kept), history, self.memory)
+        decide = partial(reconcile, snapshot, self._settings, history, self.memory, first_pulls=kept)
         slow = self.seconds > INLINE_SECONDS or self.memory.unjudged(snapshot) > INLINE_PAIRS
         decision = await self._beside(decide) if slow else decide()
         self.seconds = self._clocks.steady() - started

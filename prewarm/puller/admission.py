@@ -64,8 +64,9 @@ class Admission:
         refusals: Iterable[Refusal] = (),
         headroom: Headroom | None = None,
         under_way: int = 0,
+        first_pulls: int = 0,
     ) -> None:
-        """`under_way`: creates that wait for the server's answer."""
+        """`under_way`: creates that wait for the server's answer. `first_pulls`: places left to those who have none."""
         self._snapshot = snapshot
         self._settings = settings
         self._history = history
@@ -80,6 +81,7 @@ class Admission:
         self._ordered_pairs: dict[str, int] = {}
         """By uid of a cache, pairs in those orders."""
         self._under_way = under_way
+        self._first_pulls = first_pulls
         self._withheld: dict[WithheldReason, int] = {}
         self._look_again_at: float | None = None
         self._busy: dict[str, float | None] = {}
@@ -112,7 +114,7 @@ class Admission:
                 if (pair.node, pair.image) in taken:
                     seen_taken += 1
                     continue
-                left_free = self._settings.first_pulls if self._work.nodes_of(standing.cache.uid) else 0
+                left_free = self._first_pulls if self._work.nodes_of(standing.cache.uid) else 0
                 if self._under_way + len(self._orders) + left_free >= self._settings.orders_at_once:
                     self._look_again(now)
                     return

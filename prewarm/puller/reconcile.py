@@ -44,7 +44,12 @@ class PullerDecision(Struct, frozen=True):
 
 
 def reconcile(
-    snapshot: ClusterSnapshot, settings: PullerSettings, history: History, memory: PullerMemory | None = None
+    snapshot: ClusterSnapshot,
+    settings: PullerSettings,
+    history: History,
+    memory: PullerMemory | None = None,
+    *,
+    first_pulls: int = 0,
 ) -> PullerDecision:
     """Decide on pods to create and delete, NodeImage records and ImageCache status to write, Events to record.
 
@@ -56,6 +61,8 @@ def reconcile(
         settings: budgets and the shape of pods.
         history: estimates of pull times, which tell small images.
         memory: kept by the caller from one call to the next; tell it of refused and lost creates.
+        first_pulls: places, in the cluster and among orders at once, that are left to ImageCaches without a pull under
+            way: rollouts that are about to order one.
     """
     memory = memory if memory is not None else PullerMemory()
     snapshot = memory.limits.apply(memory.defaults.apply(snapshot, settings), history)
@@ -73,7 +80,9 @@ def reconcile(
     holds = Holds(snapshot, settings, known, work, memory)
     kept = retention.kept | holds.kept
     purge = Purge(snapshot, settings.purge, memory.purge, standings, work, kept)
-    admission = Admission(snapshot, settings, history, known, work, pairs, memory.refusals, headroom, memory.under_way)
+    admission = Admission(
+        snapshot, settings, history, known, work, pairs, memory.refusals, headroom, memory.under_way, first_pulls
+    )
     admitted = admission.admit(standing for standing in standings if standing.cache.uid not in purge.resting)
     intents = list(_ordered(admitted, memory, work, headroom, settings))
     resting = frozenset(uid for uid, course in courses.items() if course.rests)

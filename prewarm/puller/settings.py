@@ -45,8 +45,6 @@ class PullerSettings(Struct, frozen=True):
     """The same for a registry that did not answer lately: every attempt blocks a node's pulls for half a minute."""
     orders_at_once: int = 100
     """Pods ordered and not answered for at once: those that wait behind them may still be chosen otherwise."""
-    first_pulls: int = 0
-    """Of both, places that are left to ImageCaches without a pull under way: rollouts that are about to order one."""
     busy_pulls: int = 50
     """With more puller pods at work than this, the records of finished ones, and so their deletion, wait some seconds:
     the API server's time goes to pulls first."""

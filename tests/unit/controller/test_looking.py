@@ -39,9 +39,9 @@ async def test_a_look_that_judges_much_for_the_first_time_leaves_the_event_loop(
 ) -> None:
     threads: list[int] = []
 
-    def reconciling(*arguments: object) -> PullerDecision:
+    def reconciling(*arguments: object, **named: object) -> PullerDecision:
         threads.append(threading.get_ident())
-        return reconcile(*arguments)  # type: ignore[arg-type]
+        return reconcile(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(looking, "reconcile", reconciling)
     found = looks()
@@ -57,10 +57,10 @@ async def test_a_look_that_judges_much_for_the_first_time_leaves_the_event_loop(
 async def test_answers_that_come_during_a_look_count_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def reconciling(*arguments: object) -> PullerDecision:
+    def reconciling(*arguments: object, **named: object) -> PullerDecision:
         begun.set()
         assert go_on.wait(20.0)
-        return reconcile(*arguments)  # type: ignore[arg-type]
+        return reconcile(*arguments, **named)  # type: ignore[arg-type]
 
     found = looks()
     creates = [i for i in (await found.look(snapshot(), History())).intents if isinstance(i, Create)]

@@ -28,8 +28,10 @@ def cache(*images: str, name: str = "warm", nodes: tuple[str, ...] | None = None
     return ImageCache("shop", name, uid=f"uid-{name}", **values)  # type: ignore[arg-type]
 
 
-def decide(found: ClusterSnapshot, history: History | None = None, **budgets: int) -> PullerDecision:
-    return reconcile(found, replace(PullerSettings(), **budgets), history or History())
+def decide(
+    found: ClusterSnapshot, history: History | None = None, *, first_pulls: int = 0, **budgets: int
+) -> PullerDecision:
+    return reconcile(found, replace(PullerSettings(), **budgets), history or History(), first_pulls=first_pulls)
 
 
 def ordered(decision: PullerDecision) -> list[tuple[str, ...]]:

@@ -154,8 +154,8 @@ class Admission:
                 if len(at_work) < at_once or name in at_work:
                     yield from (pair for pair in standing.open_on(name) if pair.there is there and pair.is_due(now))
 
-    def _in_turn(self, standing: Standing) -> Iterable[str]:
-        """Nodes with something left to do, as they are to be pulled to.
+    def _in_turn(self, standing: Standing) -> Iterator[str]:
+        """Nodes with something left to do, as they are to be pulled to; of thousands, a look asks for some.
 
         Where small images share pods, nodes with less left than a pod holds come last, the fewest at the very end: then
         the last pods are short, and end together whenever they began. Not where the order of nodes is the planner's.
@@ -163,8 +163,17 @@ class Admission:
         names, most = standing.open_nodes(), self._settings.images_per_pod
         images = {image for entry in standing.cache.lists for image in entry.images}
         if most == 1 or standing.cache.workload or sum(map(self._is_small, images)) < 2:
-            return names
-        return sorted(names, key=lambda name: -min(most, len(standing.open_on(name))))
+            yield from names
+            return
+        short: dict[int, list[str]] = {}
+        for name in names:
+            left = len(standing.open_on(name))
+            if left >= most:
+                yield name
+            else:
+                short.setdefault(left, []).append(name)
+        for left in sorted(short, reverse=True):
+            yield from short[left]
 
     def _try(self, standing: Standing, pair: Pair, at_once: int) -> tuple[str, ...]:
         """Order a pair that is due if it fits, maybe with others; images that need not be tried again now."""

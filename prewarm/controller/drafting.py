@@ -234,8 +234,11 @@ class Drafting:
         if key in self._seen_at:
             return not planner.is_quick(key)
         cost = self._pace.cost(key)
+        if cost is not None:
+            return cost > LONG_SECONDS
         # Most that go on need nothing, as before; but what a plan for nothing took does not tell what the first will.
-        return cost > LONG_SECONDS if cost is not None else not (planner.is_idle(key) or planner.is_quick(key))
+        is_idle = not self._pace.is_active(key) and planner.is_idle(key)
+        return not (is_idle or planner.is_quick(key))
 
     def _begin(self, key: WorkloadKey, planner: Planner, snapshot: ClusterSnapshot) -> None:
         """Have a long plan made in the thread."""

@@ -127,6 +127,10 @@ class Pace:
         """Seconds that the last plan of a workload took; None if nobody knows, or it needed nothing then."""
         return self._costs.get(key)
 
+    def is_active(self, key: WorkloadKey) -> bool:
+        """Whether the last plan of a workload asked for something."""
+        return key in self._active
+
     def planned(
         self,
         due: Due,

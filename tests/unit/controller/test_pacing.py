@@ -238,7 +238,9 @@ def test_what_is_being_planned_is_not_due() -> None:
     pace = rolling(1.0)
     assert not pace.urgent
     assert not pace.due(Changes(), snapshot(V2), 1.1)
+    assert not pace.is_active(WEB)
     pace.finished(WEB, needed(V2), 0.5, 1.5)
+    assert pace.is_active(WEB)
     assert pace.cost(WEB) == 0.5
 
 

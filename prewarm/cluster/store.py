@@ -5,6 +5,7 @@ from typing import TypeVar
 from prewarm.api.names import LABEL_PULLER, TRUE
 from prewarm.cluster.changes import ChangeCollector, Changes
 from prewarm.cluster.sinks import EventBuffer, TableSink
+from prewarm.cluster.stops import Stops
 from prewarm.cluster.tables import Grouping, Table
 from prewarm.model.image_caches import ImageCache, Policy
 from prewarm.model.nodes import Node, NodeImages
@@ -106,6 +107,7 @@ class Store:
     def __init__(self) -> None:
         self._changes = changes = ChangeCollector()
         self._pods = PodTables()
+        self._stops = Stops()
         self._nodes: Table[str, Node] = Table()
         self._workloads: Table[WorkloadKey, Workload] = Table()
         self._deployments_by_namespace: Grouping[str, WorkloadKey, Workload] = Grouping()
@@ -176,6 +178,7 @@ class Store:
             pods_with_affinity=pods.with_affinity.view(),
             puller_pods=pods.pullers.view(),
             usage=pods.usage.view(),
+            stops=self._stops.view(now),
             workloads=self._workloads.view(),
             deployments_by_namespace=self._deployments_by_namespace.view(),
             replica_sets=self._replica_sets.view(),
@@ -218,26 +221,30 @@ class Store:
                 self._changes.used_nodes.add(pod.node_name)
             if pod.owner is not None:
                 self._touch_owner(pod.namespace, pod.owner)
+        if new is None and old is not None and old.stopping_since is not None and old.owner is not None:
+            workload = self._workload_of(old.namespace, old.owner)
+            if workload is not None and self._workloads.get(workload) is not None:
+                self._stops.missed(workload, old)
 
     def _touch_owner(self, namespace: str, owner: OwnerReference) -> None:
+        workload = self._workload_of(namespace, owner)
+        if workload is not None:
+            self._changes.workloads.add(workload)
+        elif owner.kind == "ImageCache":
+            self._changes.image_caches.add((namespace, owner.name))
+
+    def _workload_of(self, namespace: str, owner: OwnerReference) -> WorkloadKey | None:
+        """The workload that is planned for what this owner controls, which may be gone; None if there is none."""
         if owner.kind == "ReplicaSet":
             replica_set = self._replica_sets.get((namespace, owner.name))
-            if replica_set is None:
-                return
-            if replica_set.owner is None:
-                self._changes.workloads.add(replica_set.key)
-                return
+            if replica_set is None or replica_set.owner is None:
+                return None if replica_set is None else replica_set.key
             owner = replica_set.owner
         elif owner.kind == "Job" and owner.api_version.startswith("batch/"):
             job = self._jobs.get((namespace, owner.name))
-            if job is not None:
-                self._changes.workloads.add(_of_job(job))
-            return
+            return None if job is None else _of_job(job)
         kind = workload_kind(owner.api_version, owner.kind)
-        if kind in _PLANNED_KINDS:
-            self._changes.workloads.add(WorkloadKey(kind, namespace, owner.name))
-        elif owner.kind == "ImageCache":
-            self._changes.image_caches.add((namespace, owner.name))
+        return WorkloadKey(kind, namespace, owner.name) if kind in _PLANNED_KINDS else None
 
     def _node(self, key: ObjectKey, _old: Node | None, new: Node | None) -> None:
         self._nodes.set(key[1], new)
@@ -247,6 +254,8 @@ class Store:
         either = new or old
         if either is not None:
             self._workloads.set(either.key, new)
+            if new is None:
+                self._stops.forget(either.key)
             self._changes.workloads.add(either.key)
             if old is None or new is None or old.generation != new.generation:
                 self._changes.intended.add(either.key)

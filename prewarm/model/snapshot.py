@@ -70,6 +70,8 @@ class ClusterSnapshot(Struct, frozen=True):
     puller_pods: Mapping[ObjectKey, Pod] = {}
     """Pods of ours (label prewarm.dev/puller); they are in the other mappings too."""
     usage: Mapping[str, NodeUsage] = {}
+    stops: Mapping[WorkloadKey, tuple[float, ...]] = {}
+    """Seconds that the last pods to go took from being told to stop to their deletion, by workload, the latest last."""
     workloads: Mapping[WorkloadKey, Workload] = {}
     """Deployments, StatefulSets, DaemonSets, CronJobs, Jobs of no CronJob, ReplicaSets that nothing controls, and the
     kinds of OpenKruise, Argo Rollouts and Flagger."""

@@ -63,7 +63,7 @@ def _halved(history: History) -> History:
         return replace(history, image_sizes=_newest_half(history.image_sizes))
     if history.starts:
         return replace(history, starts=history.starts[(len(history.starts) + 1) // 2 :])
-    for name in ("pulls", "image_sizes", "repository_sizes", "node_rates", "ready"):
+    for name in ("pulls", "image_sizes", "repository_sizes", "node_rates", "stopping", "ready"):
         values = getattr(history, name)
         if values:
             return replace(history, **{name: _newest_half(values)})

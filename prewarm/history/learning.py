@@ -1,7 +1,7 @@
 """What a snapshot, a plan and judged starts teach. Measurements follow from state: learning twice changes nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from statistics import median, median_low
 
 from prewarm.history.force import plans_in_force
 from prewarm.history.state import History, Measured, repository
@@ -30,8 +30,8 @@ def learn(
 ) -> History:
     """The history after a snapshot, the plan made on it and newly judged starts; the same object if nothing is new.
 
-    A plan withdraws what it no longer names among the workloads that it speaks for (Plan.only). Sizes, rates and times
-    to ready are read at most every SCAN_INTERVAL.
+    A plan withdraws what it no longer names among the workloads that it speaks for (Plan.only). Sizes, rates, times to
+    ready and to stop are read at most every SCAN_INTERVAL.
     """
     now = snapshot.taken_at
     in_force = plans_in_force(history.plans_in_force, plan, now)
@@ -47,6 +47,7 @@ def learn(
         pulls=_merged(history.pulls, {canonical(image): s for image, s in measured.items()}, now, MAX_IMAGES),
         node_rates=_merged(history.node_rates, _rates(snapshot) if due else {}, now, MAX_NODES),
         ready=_merged(history.ready, _times_to_ready(snapshot) if due else {}, now, MAX_WORKLOADS),
+        stopping=_merged(history.stopping, _times_to_stop(history, snapshot) if due else {}, now, MAX_WORKLOADS),
         plans_in_force=in_force,
         starts=_with_starts(history.starts, starts),
         scanned_at=now if due else history.scanned_at,
@@ -56,10 +57,10 @@ def learn(
 
 
 def time_to_ready(pods: Iterable[Pod]) -> float | None:
-    """Median seconds from creation to Ready of the youngest of these pods, the wait for images left out.
+    """Median seconds from creation to Ready of the youngest of these pods, waits for room and images left out.
 
-    Left out is the time between sandbox and first start, and between the starts of containers, in which images are
-    pulled; pods that ever restarted a container are no measure. None if no pod says.
+    Left out is the time until a pod was bound, and that between sandbox and first start, and between the starts of
+    containers, in which images are pulled; pods that ever restarted a container are no measure. None if no pod says.
     """
     samples: list[tuple[float, float]] = []
     for pod in pods:
@@ -69,7 +70,8 @@ def time_to_ready(pods: Iterable[Pod]) -> float | None:
             continue
         if any(status.restart_count for status in pod.containers):
             continue
-        before = max(0.0, (pod.sandbox_ready_at or pod.scheduled_at or pod.created_at) - pod.created_at)
+        bound_at = pod.scheduled_at or pod.created_at
+        before = max(0.0, (pod.sandbox_ready_at or bound_at) - bound_at)
         inits = sum(
             status.finished_at - status.started_at
             for status in pod.containers
@@ -80,6 +82,16 @@ def time_to_ready(pods: Iterable[Pod]) -> float | None:
             samples.append((pod.created_at, seconds))
     youngest = sorted(samples, reverse=True)[:MAX_READY_SAMPLES]
     return median(seconds for _, seconds in youngest) if youngest else None
+
+
+def time_to_stop(samples: Sequence[float], known: float | None) -> float | None:
+    """Seconds that a pod takes to stop, from those that went last; None if nothing says.
+
+    The lower median: of two, the one that hung does not decide. A single pod does not overrule what is `known`.
+    """
+    if not samples or (len(samples) == 1 and known is not None):
+        return known
+    return median_low(samples)
 
 
 def _sizes(snapshot: ClusterSnapshot) -> dict[str, float]:
@@ -135,6 +147,15 @@ def _times_to_ready(snapshot: ClusterSnapshot) -> dict[str, float]:
         seconds = time_to_ready(pods)
         if seconds is not None:
             times[str(workload.key)] = seconds
+    return times
+
+
+def _times_to_stop(history: History, snapshot: ClusterSnapshot) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for key, samples in snapshot.stops.items():
+        seconds = time_to_stop(samples, history.time_to_stop(key))
+        if seconds is not None:
+            times[str(key)] = seconds
     return times
 
 

@@ -35,12 +35,14 @@ class History(Struct, frozen=True):
     """Bytes per second of our pulls, by node."""
     ready: Mapping[str, Measured] = {}
     """Seconds from creation to Ready without pulling, by workload as text."""
+    stopping: Mapping[str, Measured] = {}
+    """Seconds from being told to stop to deletion, by workload as text."""
     plans_in_force: tuple[PlanInForce, ...] = ()
     """Oldest first. Those with `until` set were withdrawn and wait for the last starts to be judged."""
     starts: tuple[ContainerStart, ...] = ()
     """Judged container starts, oldest first."""
     scanned_at: float = 0.0
-    """When sizes, rates and times to ready were last taken from a snapshot."""
+    """When sizes, rates, times to ready and to stop were last taken from a snapshot."""
     reason: str = ""
     """Why this history began empty although there was a stored one."""
 
@@ -72,6 +74,11 @@ class History(Struct, frozen=True):
         """Seconds from a pod's creation to Ready, pulling left out; DEFAULT_TIME_TO_READY if never measured."""
         known = self.ready.get(str(workload))
         return known.value if known else DEFAULT_TIME_TO_READY
+
+    def time_to_stop(self, workload: WorkloadKey) -> float | None:
+        """Seconds from the moment at which a pod is told to stop to its deletion; None if never measured."""
+        known = self.stopping.get(str(workload))
+        return known.value if known else None
 
 
 def repository(image: str) -> str:

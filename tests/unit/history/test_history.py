@@ -5,7 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from prewarm.history import DEFAULT_TIME_TO_READY, History, decode, encode, learn, time_to_ready
-from prewarm.history.learning import MAX_STARTS, SCAN_INTERVAL
+from prewarm.history.learning import MAX_STARTS, MAX_WORKLOADS, SCAN_INTERVAL
 from prewarm.history.state import Measured
 from prewarm.model.nodes import Evidence, NodeImages, NodeImageStatus, PresentImage
 from prewarm.model.outcomes import ContainerStart, Outcome
@@ -112,6 +112,41 @@ def test_time_to_ready_of_a_workload_outlives_its_pods() -> None:
     assert learn(history, cluster(workloads=[found], now=5000.0)).time_to_ready(WEB) == 5.0
 
 
+def test_time_to_ready_leaves_the_wait_for_room_out() -> None:
+    waited = replace(pod(100.0, ready=170.0, started=162.0, sandbox=61.0), scheduled_at=160.0)
+    assert time_to_ready([waited]) == 9.0
+
+
+def stopped(*seconds: float, now: float = 1000.0) -> ClusterSnapshot:
+    return replace(cluster(now=now), stops={WEB: seconds} if seconds else {})
+
+
+def test_time_to_stop_of_a_workload_outlives_what_the_store_remembers() -> None:
+    assert History().time_to_stop(WEB) is None
+    history = learn(History(), stopped(15.0))
+    assert learn(history, stopped(now=5000.0)).time_to_stop(WEB) == 15.0
+    assert learn(history, stopped(2.0, 3.0, 2.0, now=5000.0)).time_to_stop(WEB) == 2.0
+
+
+def test_a_pod_that_hangs_does_not_decide_how_long_pods_take_to_stop() -> None:
+    history = learn(History(), stopped(15.0, 16.0, 900.0))
+    assert history.time_to_stop(WEB) == 16.0
+    assert learn(history, stopped(900.0, now=5000.0)).time_to_stop(WEB) == 16.0
+    assert learn(history, stopped(15.0, 900.0, now=5000.0)).time_to_stop(WEB) == 15.0
+
+
+def test_learning_twice_how_long_pods_take_to_stop_changes_nothing() -> None:
+    once = learn(History(), stopped(15.0))
+    assert learn(once, stopped(15.0)) is once
+    again = learn(once, stopped(15.0, now=1000.0 + SCAN_INTERVAL))
+    assert again.stopping == {str(WEB): Measured(15.0, 1000.0 + SCAN_INTERVAL)}
+
+
+def test_times_to_stop_are_bounded() -> None:
+    stops = {replace(WEB, name=f"w{index}"): (float(index),) for index in range(MAX_WORKLOADS + 10)}
+    assert len(learn(History(), replace(cluster(), stops=stops)).stopping) == MAX_WORKLOADS
+
+
 def test_starts_are_kept_once_and_bounded() -> None:
     history = learn(History(), cluster(), starts=[start(i) for i in range(MAX_STARTS)])
     history = learn(history, cluster(), starts=[start(MAX_STARTS), start(MAX_STARTS)])
@@ -123,6 +158,14 @@ def test_a_stored_history_is_read_back() -> None:
     image = PresentImage(V1, Evidence.OUR_PULL, 900.0, size_bytes=1000, pull_seconds=10.0)
     history = learn(History(), pulled(image), starts=[start(1)])
     assert decode(encode(history)) == history
+
+
+def test_times_to_stop_are_stored_and_one_stored_without_them_is_read() -> None:
+    history = learn(History(), stopped(15.0, 16.0))
+    assert decode(encode(history)).time_to_stop(WEB) == 15.0
+    ready = b'{"Deployment shop/web":{"value":4.0,"at":1.0}}'
+    old = decode(zlib.compress(b'{"version":1,"history":{"ready":' + ready + b',"scanned_at":7.0}}'))
+    assert (old.reason, old.scanned_at, old.stopping, len(old.ready)) == ("", 7.0, {}, 1)
 
 
 @pytest.mark.parametrize(
@@ -155,3 +198,13 @@ def test_an_encoding_always_fits() -> None:
     assert not kept.reason
     assert max(sizes, key=lambda image: sizes[image].at) in kept.image_sizes or not kept.image_sizes
     assert len(encode(history)) <= 900_000
+
+
+def test_times_to_stop_give_way_before_times_to_ready() -> None:
+    times = {f"Deployment shop/{index * 7919 % 10007}": Measured(index * 0.37, float(index)) for index in range(2000)}
+    ready = dict(list(times.items())[:20])
+    kept = decode(encode(History(ready=ready, stopping=times), limit=5_000))
+    assert not kept.reason
+    assert kept.ready == ready
+    assert 0 < len(kept.stopping) < 2000
+    assert min(entry.at for entry in kept.stopping.values()) == 2000 - len(kept.stopping)

@@ -3,10 +3,10 @@
 from msgspec.structs import replace
 
 from prewarm.demand.canary_steps import blue_green_batches, canary_batches, first_canary
-from prewarm.demand.progress import STOPPING_SECONDS, Times, bounds
+from prewarm.demand.progress import Times, bounds
 from prewarm.demand.revisions import rollout_hash, rollout_revision
 from prewarm.demand.rollout import Stage, available_at, counts_of, last_pods_start, leaving_pods, stage_of
-from prewarm.demand.shapes import fails, far_ahead, images, revision_labels, start_seconds
+from prewarm.demand.shapes import fails, far_ahead, images, revision_labels, start_seconds, stop_seconds
 from prewarm.demand.stopping import expected_end
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
@@ -46,8 +46,10 @@ def argo_rollout_demand(
     warm = start_seconds(snapshot, history, workload)
     cold = warm if asked else warm + sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
     counts = counts_of(at, snapshot.taken_at)
-    ends = tuple(now + STOPPING_SECONDS if pod.deleted_at is None else expected_end(pod, now) for pod in at.terminating)
-    times = Times(available_at(at, snapshot.taken_at, warm, cold), ends, warm, cold)
+    stopping = stop_seconds(snapshot, history, workload)
+    ends = tuple(expected_end(pod, now, stopping) for pod in at.terminating)
+    available = available_at(at, snapshot.taken_at, warm, cold, ends)
+    times = Times(available, ends, warm, cold, stopping)
     if rollout.blue_green:
         batches = blue_green_batches(rollout, counts, now, times)
         leaving: tuple[Pod, ...] = ()

@@ -10,7 +10,7 @@ from prewarm.model.progressive import Rollout
 from prewarm.model.workloads import Workload
 
 REST_SECONDS = 10.0
-"""A pause of so many seconds is rest: most pods that were told to stop before it have ended."""
+"""A pause of so many seconds, at least as many as pods take to stop, is rest: most that were told before have ended."""
 MAX_WEIGHT = 100
 """Weights are percentages unless a traffic router has another maximum."""
 
@@ -27,10 +27,11 @@ def canary_batches(workload: Workload, rollout: Rollout, counts: Counts, now: fl
     limits = bounds(workload)
     if rollout.routed:
         limits = Bounds(counts.replicas, 0)
-    run = Run(counts, limits, times.ends)
+    run = Run(counts, limits, times.ends, times.stop_seconds)
     expected = [max(at, now) for at in times.available]
     heapq.heapify(expected)
     at, cold, rested = now, True, False
+    rest_seconds = max(REST_SECONDS, times.stop_seconds)
     for index in _steps(rollout):
         wanted, kept = step_counts(rollout, index, counts.replicas, limits.surge)
         created = run.created
@@ -46,7 +47,7 @@ def canary_batches(workload: Workload, rollout: Rollout, counts: Counts, now: fl
                 since = rollout.paused_at
             at = max(at, since + (step.pause_seconds or 0.0))
             at = max(at, far_ahead(now)) if step.waits else at
-            rested = rested or step.waits or (step.pause_seconds or 0.0) >= REST_SECONDS
+            rested = rested or step.waits or (step.pause_seconds or 0.0) >= rest_seconds
     return run.batches()
 
 

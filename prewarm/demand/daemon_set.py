@@ -1,8 +1,7 @@
 """What will a DaemonSet's rollout need? Its nodes are certain, their order is not."""
 
-from prewarm.demand.progress import STOPPING_SECONDS
 from prewarm.demand.revisions import is_current, own_pods
-from prewarm.demand.shapes import far_ahead, images, start_seconds
+from prewarm.demand.shapes import far_ahead, images, start_seconds, stop_seconds
 from prewarm.demand.update_order import next_updates
 from prewarm.history import History
 from prewarm.model.plans import Batch, Demand, Trigger
@@ -30,7 +29,9 @@ def daemon_set_demand(
     waits = asked or workload.paused or workload.strategy is UpdateStrategy.ON_DELETE
     now = far_ahead(snapshot.taken_at) if waits else snapshot.taken_at
     together = replaced_at_once(workload)
-    step = STOPPING_SECONDS + start_seconds(snapshot, history, workload)
+    step = start_seconds(snapshot, history, workload)
+    if not _surge(workload):
+        step += stop_seconds(snapshot, history, workload)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,
@@ -63,6 +64,10 @@ def _outdated_nodes(snapshot: ClusterSnapshot, workload: Workload) -> tuple[str,
 
 def replaced_at_once(workload: Workload) -> int:
     """Pods replaced together: maxSurge if there is one, else maxUnavailable, both rounded up, at least 1."""
-    surge = int_or_percent(workload.max_surge, workload.replicas, round_up=True)
     unavailable = int_or_percent(workload.max_unavailable, workload.replicas, round_up=True)
-    return max(1, surge or unavailable)
+    return max(1, _surge(workload) or unavailable)
+
+
+def _surge(workload: Workload) -> int:
+    """Pods that come beside the old ones: then nothing waits for the end of these."""
+    return int_or_percent(workload.max_surge, workload.replicas, round_up=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prewarm.demand.daemon_set import replaced_at_once
 from prewarm.demand.progress import MAX_BATCHES, bounds
 from prewarm.demand.revisions import REVISION_LABEL, is_current, own_pods, same_revision
-from prewarm.demand.shapes import far_ahead, images, start_seconds
+from prewarm.demand.shapes import far_ahead, images, start_seconds, stop_seconds
 from prewarm.demand.stateful_set import at_once
 from prewarm.demand.update_order import next_updates
 from prewarm.history import DEFAULT_PULL_SECONDS, History
@@ -34,7 +34,8 @@ def in_place_demand(
         return None
     asked = workload.key in snapshot.asked
     now = far_ahead(snapshot.taken_at) if asked or workload.paused else snapshot.taken_at
-    warm = start_seconds(snapshot, history, workload)
+    # Its containers are told to stop as if the pod were deleted, before they start again.
+    warm = start_seconds(snapshot, history, workload) + stop_seconds(snapshot, history, workload, default=0.0)
     pull = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
     starting = sum(
         pod.ready_at is None and pod.deleted_at is None and is_current(workload, pod)

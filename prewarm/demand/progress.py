@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterable
+from itertools import groupby
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from prewarm.model.workloads import UpdateStrategy, Workload
 MAX_BATCHES = 128
 """Batches told apart; what comes after them is counted into the last one."""
 STOPPING_SECONDS = 1.0
-"""Assumed from a pod's deletion to its end, which frees its room; one that ignores SIGTERM takes its grace period."""
+"""Assumed from a pod's deletion to its end, which frees its room, where none of its workload was measured."""
 SPREAD = 0.1
 """Assumed difference between the first and the last of pods that start together, as a share of their start."""
 
@@ -48,6 +49,10 @@ class Times(Struct, frozen=True):
     """From a pod's creation until it is available, with the image there."""
     cold_seconds: float
     """The same for pods that are created at once, before anything can be pulled."""
+    stop_seconds: float = STOPPING_SECONDS
+    """From the deletion of an old pod to its end."""
+    waiting: int | None = None
+    """Pods that wait for the room of old ones to end, as those to come will; None: there is room elsewhere."""
 
 
 def bounds(workload: Workload) -> Bounds:
@@ -70,12 +75,14 @@ def rolling_batches(counts: Counts, limits: Bounds, now: float, times: Times) ->
     replicas + surge (rolling.go, NewRSNewReplicas). Terminating pods do not count there, but take room on their node
     until they end. A scale-up comes before a scale-down, which the controller does in its next sync.
     """
-    run = Run(counts, limits, times.ends)
+    run = Run(counts, limits, times.ends, times.stop_seconds, times.waiting)
     expected = [max(at, now) for at in times.available]
     heapq.heapify(expected)
     run.settle(now)
-    for index in range(run.created):
-        heapq.heappush(expected, now + spread(times.cold_seconds, index, run.created))
+    for index, room_at in enumerate(run.rooms):
+        cold_at = now + spread(times.cold_seconds, index, run.created)
+        # While it waits for room, its image is pulled.
+        heapq.heappush(expected, max(cold_at, room_at + times.warm_seconds))
     # Pods become available, and release others, one after another; of very many, several at a time.
     step = max(1, run.missing * 2 // MAX_BATCHES)
     while run.missing > 0 and expected:
@@ -86,8 +93,8 @@ def rolling_batches(counts: Counts, limits: Bounds, now: float, times: Times) ->
             run.new_available += 1
         before = run.created
         run.settle(at)
-        for _ in range(run.created - before):
-            heapq.heappush(expected, at + times.warm_seconds)
+        for room_at in run.rooms[before:]:
+            heapq.heappush(expected, room_at + times.warm_seconds)
     if run.missing > 0:
         # Nothing is on its way that would release them: they come when the owner has mended the old pods.
         run.emit(now + times.cold_seconds, run.missing)
@@ -102,20 +109,37 @@ def spread(seconds: float, index: int, of: int) -> float:
 class Run:
     """The controller's counters while it is stepped."""
 
-    def __init__(self, counts: Counts, limits: Bounds, ends: Iterable[float]) -> None:
+    def __init__(
+        self,
+        counts: Counts,
+        limits: Bounds,
+        ends: Iterable[float],
+        stop_seconds: float = STOPPING_SECONDS,
+        waiting: int | None = None,
+    ) -> None:
+        """`ends`, `stop_seconds` and `waiting` are those of Times."""
         self._replicas = counts.replicas
         self._limits = limits
         self._new = min(counts.new, counts.replicas)
         self.new_available = min(counts.new_available, self._new)
         self._old = counts.old
         self._old_available = min(counts.old_available, counts.old)
+        self._stop_seconds = stop_seconds
         self._ends = list(ends)
         heapq.heapify(self._ends)
+        self._free: list[float] | None = None if waiting is None else sorted(self._ends)[waiting:]
+        """When rooms become free that no pod waits for yet; None: pods need none of them."""
+        self.rooms: list[float] = []
+        """When each pod that came has room, in order of creation."""
         self._batches: list[Batch] = []
         self._wanted = counts.replicas
         self._kept = 0
-        self.created = 0
         self.departed = 0
+
+    @property
+    def created(self) -> int:
+        """Pods that came."""
+        return len(self.rooms)
 
     @property
     def missing(self) -> int:
@@ -138,7 +162,9 @@ class Run:
                 return
             self.departed += down
             for _ in range(down):
-                heapq.heappush(self._ends, at + STOPPING_SECONDS)
+                heapq.heappush(self._ends, at + self._stop_seconds)
+                if self._free is not None:
+                    heapq.heappush(self._free, at + self._stop_seconds)
 
     def _scale_down(self) -> int:
         """Let old pods go: unhealthy ones first, then as many as availability allows (reconcileOldReplicaSets)."""
@@ -157,7 +183,19 @@ class Run:
         return unhealthy + healthy
 
     def emit(self, at: float, pods: int) -> None:
-        """Pods come; counted before them are the old ones that have ended by then."""
+        """Pods come, each when it has room."""
+        rooms = [at] * pods if self._free is None else [self._room(at) for _ in range(pods)]
+        self.rooms += rooms
+        for room_at, together in groupby(rooms):
+            self._emit(room_at, len(list(together)))
+
+    def _room(self, at: float) -> float:
+        """When the next pod has room, not before those before it."""
+        free_at = heapq.heappop(self._free) if self._free else at
+        return max(at, free_at, self.rooms[-1] if self.rooms else at)
+
+    def _emit(self, at: float, pods: int) -> None:
+        """Counted before the pods are the old ones that have ended by then."""
         left = 0
         while self._ends and self._ends[0] <= at:
             heapq.heappop(self._ends)
@@ -168,7 +206,6 @@ class Run:
             last = self._batches[-1]
             self._batches[-1] = Batch(last.needed_at, last.pods + pods, last.leaving + left)
         self._new += pods
-        self.created += pods
 
     def step(self, at: float, *, after_rest: bool) -> None:
         """As `settle`; the first batch of what comes says how many old pods go with it."""

@@ -1,6 +1,8 @@
 """What will a Deployment's rollout need? From the state of its ReplicaSets and pods alone, at every stage."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from statistics import median_low
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -8,7 +10,6 @@ from msgspec.structs import replace
 from prewarm.api.plan_annotation import decode_summary
 from prewarm.demand.departures import departure_order
 from prewarm.demand.progress import (
-    STOPPING_SECONDS,
     Counts,
     Times,
     bounds,
@@ -18,7 +19,7 @@ from prewarm.demand.progress import (
     rolling_batches,
     spread,
 )
-from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, revision_labels, start_seconds
+from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, revision_labels, start_seconds, stop_seconds
 from prewarm.demand.stopping import expected_end
 from prewarm.history import DEFAULT_PULL_SECONDS, History
 from prewarm.model.plans import Demand, Trigger
@@ -27,9 +28,12 @@ from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.model.workloads import Workload
 
 TERMINATION_SECONDS = 10.0
-"""Assumed time until pods that were not even asked to stop have ended, where that is awaited (Recreate)."""
+"""Assumed time until pods that were not even asked to stop have ended, where that is awaited (Recreate), and none of
+their workload was measured."""
 SHORTEST_WAIT = 2.0
 """Seconds for which an overdue pod is expected to take longer, at least."""
+ROOM_SECONDS = 5.0
+"""A pod that was bound so long after its creation waited for room: a scheduler that has much to do is quicker."""
 
 _NONE: Mapping[ObjectKey, Pod] = {}
 
@@ -115,14 +119,18 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     cold_start = warm_start if announced else warm_start + pulling
     counts = counts_of(at, snapshot.taken_at)
     going = [pod for pods in at.old_pods.values() for pod in pods][counts.old :]
+    stopping = stop_seconds(snapshot, history, workload)
+    ends = tuple(expected_end(pod, now, stopping) for pod in at.terminating)
     if is_recreate(workload):
         together = counts.old
-        batches = recreate_batches(counts, _old_gone_at(at, now), len(at.terminating) + len(going))
+        untold = now + stop_seconds(snapshot, history, workload, TERMINATION_SECONDS)
+        batches = recreate_batches(counts, _old_gone_at(at, now, ends, untold), len(at.terminating) + len(going))
     else:
-        ends = (*(expected_end(pod, now) for pod in at.terminating), *(now + STOPPING_SECONDS for _ in going))
         together = departing_now(counts, limits)
-        available = available_at(at, snapshot.taken_at, warm_start, cold_start)
-        batches = rolling_batches(counts, limits, now, Times(available, ends, warm_start, cold_start))
+        ends = (*ends, *(now + stopping for _ in going))
+        available = available_at(at, snapshot.taken_at, warm_start, cold_start, ends)
+        times = Times(available, ends, warm_start, cold_start, stopping, _waiting(at))
+        batches = rolling_batches(counts, limits, now, times)
     # Ages are compared when old pods go: for most that is when the first new one becomes available.
     leaving = leaving_pods(at, batches[0].needed_at if batches else snapshot.taken_at, len(going) + together)
     return Demand(
@@ -147,12 +155,16 @@ def counts_of(at: Stage, now: float) -> Counts:
     return Counts(at.workload.replicas, len(at.new_pods), new_available, old, min(old, old_available))
 
 
-def available_at(at: Stage, now: float, warm_start: float, cold_start: float) -> tuple[float, ...]:
+def available_at(
+    at: Stage, now: float, warm_start: float, cold_start: float, ends: Iterable[float] = ()
+) -> tuple[float, ...]:
     """When each new pod that is not available yet will be.
 
     One that became ready waits for minReadySeconds, one whose containers run for its readiness, others for their
-    images too. An overdue one takes another tenth of the time that it took so far.
+    images too. One for which no node has room takes that of the next pod that `ends`, its image is pulled meanwhile. An
+    overdue one takes another tenth of the time that it took so far.
     """
+    rooms = iter(sorted(ends))
     pods = [pod for pod in at.new_pods if not _available(pod, at.workload, now)]
     expected = []
     for index, pod in enumerate(sorted(pods, key=lambda pod: (pod.created_at, pod.key))):
@@ -163,6 +175,8 @@ def available_at(at: Stage, now: float, warm_start: float, cold_start: float) ->
             due = max(starts) + warm_start
         else:
             due = pod.created_at + spread(cold_start, index, len(pods))
+            if pod.unschedulable:
+                due = max(due, next(rooms, now) + warm_start)
         overdue = now + max(SHORTEST_WAIT, 0.1 * (now - pod.created_at))
         expected.append(due if due > now else overdue)
     return tuple(expected)
@@ -207,9 +221,17 @@ def _available(pod: Pod, workload: Workload, now: float) -> bool:
     return pod.ready_at is not None and now - pod.ready_at >= workload.min_ready_seconds
 
 
-def _old_gone_at(at: Stage, now: float) -> float:
-    """When the last old pod has ended; pods not yet told to stop take TERMINATION_SECONDS."""
-    ends = [expected_end(pod, now) for pod in at.terminating]
-    if any(at.old_pods.values()):
-        ends.append(now + TERMINATION_SECONDS)
-    return max(ends, default=now)
+def _waiting(at: Stage) -> int | None:
+    """New pods for which no node has room (Times.waiting); 0 where most pods that came last had to wait for theirs."""
+    stuck = sum(pod.unschedulable for pod in at.new_pods)
+    waits = _waits(at.new_pods) or _waits(chain.from_iterable(at.old_pods.values()))
+    return stuck if stuck or (waits and median_low(waits) >= ROOM_SECONDS) else None
+
+
+def _waits(pods: Iterable[Pod]) -> list[float]:
+    return [pod.scheduled_at - pod.created_at for pod in pods if pod.scheduled_at is not None]
+
+
+def _old_gone_at(at: Stage, now: float, ends: Sequence[float], untold: float) -> float:
+    """When the last old pod has ended: of those told to stop `ends` say it, of the others `untold`."""
+    return max(now, untold if any(at.old_pods.values()) else now, *ends)

@@ -1,7 +1,8 @@
-"""What does one pod of a workload need, and how long does it take to start?"""
+"""What does one pod of a workload need, and how long does it take to start and to stop?"""
 
+from prewarm.demand.progress import STOPPING_SECONDS
 from prewarm.demand.revisions import ROLLOUT_HASH_LABEL
-from prewarm.history import History, time_to_ready
+from prewarm.history import History, time_to_ready, time_to_stop
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import Pod, PodShape
 from prewarm.model.snapshot import ClusterSnapshot
@@ -38,7 +39,7 @@ def revision_labels(replica_set: Workload | None) -> tuple[tuple[str, str], ...]
 
 
 def start_seconds(snapshot: ClusterSnapshot, history: History, workload: Workload) -> float:
-    """Seconds from a pod's creation until it counts as available, pulling left out.
+    """Seconds from a pod's creation until it counts as available, waiting for room and pulling left out.
 
     From the workload's pods as they are, whatever their revision; else from history.
     """
@@ -46,6 +47,17 @@ def start_seconds(snapshot: ClusterSnapshot, history: History, workload: Workloa
     pods = (pod for owner in owners for pod in snapshot.pods_by_owner.get(owner, {}).values())
     measured = time_to_ready(pods)
     return (history.time_to_ready(workload.key) if measured is None else measured) + workload.min_ready_seconds
+
+
+def stop_seconds(
+    snapshot: ClusterSnapshot, history: History, workload: Workload, default: float = STOPPING_SECONDS
+) -> float:
+    """Seconds from the moment at which a pod is told to stop until it is gone; `default` if never measured.
+
+    From the workload's pods that went last, whatever their revision; else from history.
+    """
+    measured = time_to_stop(snapshot.stops.get(workload.key, ()), history.time_to_stop(workload.key))
+    return default if measured is None else measured
 
 
 def fails(pod: Pod) -> bool:

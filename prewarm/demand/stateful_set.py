@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from prewarm.demand.holds import hold
-from prewarm.demand.progress import MAX_BATCHES, STOPPING_SECONDS
+from prewarm.demand.progress import MAX_BATCHES
 from prewarm.demand.revisions import is_current, own_pods
-from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, start_seconds
+from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, start_seconds, stop_seconds
 from prewarm.demand.stopping import expected_end
 from prewarm.demand.volumes import PodVolumes
 from prewarm.history import DEFAULT_PULL_SECONDS, History
@@ -32,6 +32,17 @@ class Ordinals(Struct, frozen=True):
     """Pods that the update has still to replace, the highest ordinal first."""
     starting: tuple[Pod, ...]
     """Pods of the wanted revision that are not ready yet."""
+
+
+class PodSeconds(Struct, frozen=True):
+    """How long one pod takes."""
+
+    warm: float
+    """From its creation until it is available, with the image there."""
+    cold: float
+    """The same with the pull."""
+    to_stop: float
+    """From being told to stop to its end."""
 
 
 def ordinals(snapshot: ClusterSnapshot, workload: Workload) -> Ordinals:
@@ -104,6 +115,7 @@ def stateful_set_demand(
     now = far_ahead(snapshot.taken_at) if waits else snapshot.taken_at
     leaving = (*at.ending, *at.outdated)
     warm = start_seconds(snapshot, history, workload)
+    stopping = stop_seconds(snapshot, history, workload)
     cold = warm + sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
     return Demand(
         workload=workload.key,
@@ -112,7 +124,7 @@ def stateful_set_demand(
         revision=workload.template_hash,
         images=needed,
         template=workload.template,
-        batches=_batches(at, workload, PodVolumes(snapshot, workload), now, warm, cold),
+        batches=_batches(at, workload, PodVolumes(snapshot, workload), now, PodSeconds(warm, cold, stopping)),
         leaving=tuple(pod.key for pod in leaving),
         leaves_in_order=True,
     )
@@ -131,27 +143,25 @@ def at_once(workload: Workload) -> int:
     return max(1, int_or_percent(workload.max_unavailable, workload.replicas, round_up=False))
 
 
-def _batches(
-    at: Ordinals, workload: Workload, volumes: PodVolumes, now: float, warm: float, cold: float
-) -> tuple[Batch, ...]:
+def _batches(at: Ordinals, workload: Workload, volumes: PodVolumes, now: float, takes: PodSeconds) -> tuple[Batch, ...]:
     """Missing pods first, then those that end already, then outdated ones, each after those before it are ready."""
     together = at_once(workload)
     batches: list[Batch] = []
-    free_at = max((pod.created_at + cold for pod in at.starting), default=now)
+    free_at = max((pod.created_at + takes.cold for pod in at.starting), default=now)
     free_at = max(now, free_at)
     if at.missing:
         size = len(at.missing) if workload.parallel else 1
         for start in range(0, len(at.missing), size):
             names = [f"{workload.key.name}-{number}" for number in at.missing[start : start + size]]
             batches += volumes.batches(free_at, names, 0)
-            free_at += cold if start == 0 else warm
+            free_at += takes.cold if start == 0 else takes.warm
     if at.ending:
-        ends = max(expected_end(pod, now) for pod in at.ending)
+        ends = max(expected_end(pod, now, takes.to_stop) for pod in at.ending)
         batches += volumes.batches(ends, [pod.name for pod in at.ending], len(at.ending))
-        free_at = max(free_at, ends + cold)
+        free_at = max(free_at, ends + takes.cold)
     for group in _groups(at.outdated, together):
-        batches += volumes.batches(free_at + STOPPING_SECONDS, [pod.name for pod in group], len(group))
-        free_at += STOPPING_SECONDS + warm
+        batches += volumes.batches(free_at + takes.to_stop, [pod.name for pod in group], len(group))
+        free_at += takes.to_stop + takes.warm
     return _merged(batches)
 
 

@@ -4,18 +4,19 @@ from prewarm.demand.progress import STOPPING_SECONDS
 from prewarm.model.pods import ContainerPhase, Pod
 
 
-def expected_end(pod: Pod, now: float) -> float:
+def expected_end(pod: Pod, now: float, seconds: float = STOPPING_SECONDS) -> float:
     """Unix seconds at which a terminating pod is expected to be gone, not before `now`.
 
     Its deletionTimestamp is only the latest time: the kubelet kills by then what ignores SIGTERM, and most end long
-    before. One that is not gone after STOPPING_SECONDS is expected to take as long again as it took so far.
+    before. One that is not gone after `seconds`, which pods of its workload take to stop, is expected to be late by as
+    much again, by STOPPING_SECONDS at least.
     """
     if pod.deleted_at is None or _has_ended(pod):
         return now
     told = pod.deleted_at if pod.stopping_since is None else pod.stopping_since
-    due = told + STOPPING_SECONDS
+    due = told + seconds
     if due <= now:
-        due = now + (now - told)
+        due = now + max(STOPPING_SECONDS, now - due)
     return max(now, min(due, pod.deleted_at))
 
 

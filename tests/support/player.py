@@ -13,6 +13,7 @@ from random import Random
 from msgspec.structs import replace
 
 from prewarm.api.names import ANNOTATION_IMAGES, LABEL_PULLER
+from prewarm.cluster.stops import KEPT
 from prewarm.demand.departures import departure_order
 from prewarm.model.nodes import Evidence, Node, NodeImages, NodeImageStatus, PresentImage
 from prewarm.model.plans import Batch, Demand, Trigger
@@ -35,6 +36,7 @@ class Player:
     pull_seconds: float = 20.0
     start_seconds: float = 4.0
     stop_seconds: float = 1.0
+    grace_seconds: float = 30.0
     image_bytes: int = 10**9
     listed_after: float | None = None
     """Seconds from an image's arrival until its node's status lists it; None: it never does."""
@@ -48,6 +50,8 @@ class Player:
     """By node and image: when the pull ends, and whether it is ours."""
     starts: list[tuple[str, str, float]] = field(default_factory=list)
     """Pods of the Deployment in order of binding: node, outcome, time of creation."""
+    stops: list[float] = field(default_factory=list)
+    """Seconds that its pods took to stop, as the store would know them."""
     _agenda: list[tuple[float, int, _Action]] = field(default_factory=list)
     _serial: int = 0
     _others: list[Pod] = field(default_factory=list)
@@ -77,7 +81,7 @@ class Player:
             NodeImages(name, self.nodes[name].uid, self.nodes[name].boot_id, tuple(images.values()))
             for name, images in self.present.items()
         ]
-        return cluster(
+        found = cluster(
             self.nodes.values(),
             [*self._others, *self.pods.values(), *self._pullers()],
             [self.workload],
@@ -85,6 +89,7 @@ class Player:
             now=self.now,
             node_images=records,
         )
+        return replace(found, stops={self.workload.key: tuple(self.stops[-KEPT:])}) if self.stops else found
 
     def _pullers(self) -> list[Pod]:
         """A puller pod for each pull of ours under way."""
@@ -224,11 +229,12 @@ class Player:
             self._create(found)
 
     def _delete(self, pod: Pod) -> None:
-        self.pods[pod.key] = replace(pod, deleted_at=self.now + self.stop_seconds)
+        self.pods[pod.key] = replace(pod, deleted_at=self.now + self.grace_seconds, stopping_since=self.now)
         self.at(self.stop_seconds, lambda: self._end(pod))
 
     def _end(self, pod: Pod) -> None:
-        self.pods.pop(pod.key, None)
+        if self.pods.pop(pod.key, None) is not None:
+            self.stops.append(self.stop_seconds)
 
     def _create(self, found: Workload) -> None:
         self._serial += 1
@@ -249,9 +255,10 @@ class Player:
             return
         name = self._schedule(pod)
         if not name:
+            self.pods[pod.key] = replace(self.pods[pod.key], unschedulable=True)
             self.at(1.0, lambda: self._bind(pod))
             return
-        self.pods[pod.key] = replace(self.pods[pod.key], node_name=name, scheduled_at=self.now)
+        self.pods[pod.key] = replace(self.pods[pod.key], node_name=name, scheduled_at=self.now, unschedulable=False)
         ends, outcome = self.now, "present"
         for image in pod.shape.images:
             known = self.present.get(name, {}).get(image)

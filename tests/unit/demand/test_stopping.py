@@ -18,7 +18,7 @@ def stopping(*phases: ContainerPhase, since: float | None = TOLD) -> Pod:
     [
         (TOLD, TOLD + 1),
         (TOLD + 0.5, TOLD + 1),
-        (TOLD + 4, TOLD + 8),
+        (TOLD + 4, TOLD + 7),
         (TOLD + 20, TOLD + GRACE),
         (TOLD + GRACE + 5, TOLD + GRACE + 5),
     ],
@@ -26,6 +26,19 @@ def stopping(*phases: ContainerPhase, since: float | None = TOLD) -> Pod:
 )
 def test_a_pod_ends_soon_after_it_was_told(now: float, end: float) -> None:
     assert expected_end(stopping(ContainerPhase.RUNNING), now) == end
+
+
+@pytest.mark.parametrize(
+    ("now", "end"),
+    [(TOLD, TOLD + 15), (TOLD + 14.9, TOLD + 15), (TOLD + 15.2, TOLD + 16.2), (TOLD + 18, TOLD + 21)],
+    ids=["just told", "nearly there", "hardly late", "three seconds late"],
+)
+def test_a_pod_ends_when_others_of_its_workload_do(now: float, end: float) -> None:
+    assert expected_end(stopping(ContainerPhase.RUNNING), now, 15.0) == pytest.approx(end)
+
+
+def test_whatever_others_took_a_pod_ends_with_its_grace_period() -> None:
+    assert expected_end(stopping(ContainerPhase.RUNNING), TOLD + 1, 100.0) == TOLD + GRACE
 
 
 def test_a_pod_of_which_nobody_knows_when_it_was_told_may_take_its_grace_period() -> None:

@@ -28,7 +28,7 @@ from prewarm.planning.selection import (
     select,
 )
 from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
-from prewarm.planning.steps import step_by_step
+from prewarm.planning.steps import first_to_land, step_by_step
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
 
@@ -38,8 +38,8 @@ autoscaler or a CronJob, the next ones may take it."""
 
 
 LAST_TOSSES = 1.5
-"""Where only the last few pods toss, half as much again as the policy's maxWaste may be in vain: of two tosses that
-cost the same, it is the cold pod that is noticed."""
+"""Where only the last few pods toss, or somebody waits for warm nodes, half as much again as the policy's maxWaste may
+be in vain: of two tosses that cost the same, it is the cold pod that is noticed."""
 
 
 class Needs(Struct, frozen=True):
@@ -104,6 +104,7 @@ def plan_demand(
             scene, is_warm=lambda node: not needs.missing(warmth, node), waits=_is_held(demand, snapshot)
         )
         where = where if drawn else step_by_step(scene, where)
+        where = first_to_land(scene, where) if _is_held(demand, snapshot) else where
     occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     prospects = _prospects(where, needs, done, snapshot, warmth, occupied)
     # Where a pod of the revision is bound, a pull is used though no container has started yet.
@@ -166,8 +167,7 @@ def _choose(
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
     if _is_held(demand, snapshot):
-        # Who asked for a gate waits so that all pods start warm: that goes before what is pulled in vain.
-        limits = replace(limits, coverage=1.0)
+        limits = _patient(limits, policy.max_waste)
     elif demand.trigger in _ONE_REVISION:
         limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
     return select(prospects, limits, withheld=withheld), to
@@ -178,6 +178,15 @@ def _thrifty(limits: Limits, waste: float, predictability: float) -> Limits:
     if predictability >= PREDICTABLE:
         return replace(limits, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
     return replace(limits, waste=waste)
+
+
+def _patient(limits: Limits, waste: float) -> Limits:
+    """The same for a held rollout: it waits for every node that its first pods may take, whatever may be in vain there.
+
+    Of the others, all that are likely enough: half as much again as the policy's maxWaste may be in vain in all. Where
+    the first pods land shows more.
+    """
+    return replace(limits, coverage=1.0, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
 
 
 def _is_held(demand: Demand, snapshot: ClusterSnapshot) -> bool:
@@ -250,6 +259,7 @@ def _prospects(
             pod_pulls=name in occupied,
             vain=0.0 if name in worth else 1.0 - used.get(name, 0.0),
             awaited=name in where.awaited,
+            first=name in where.first,
         )
         for name in names
     ]

@@ -90,6 +90,8 @@ class Landing(Struct, frozen=True):
     """From how many the chances are counted."""
     awaited: frozenset[str] = frozenset()
     """Of the nodes in `chances`, those where the step before shows whether pods land there, in time for a pull."""
+    first: frozenset[str] = frozenset()
+    """Of them, those where a pod of the first batch may land, if the rollout is held until they are warm."""
 
 
 class _Play:

@@ -57,6 +57,8 @@ class Prospect(Struct, frozen=True):
     """Chance that what is or was pulled there is of no use to any pod of the demand."""
     awaited: bool = False
     """Whether it is known better, in time for a pull, once the pods before those that may land there have landed."""
+    first: bool = False
+    """Whether a pod of the first batch of a held rollout may land there: it is held for these nodes, to be sure."""
 
 
 class Limits(Struct, frozen=True):
@@ -101,8 +103,8 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
 
     What is warm, pulled by us or being pulled stays chosen and counts as covered; so does, without being chosen, where
     a pod of the revision pulls. New nodes follow by falling probability until coverage is reached; those that are
-    LIKELY are taken beyond it; never more than allowed, none that would bring too many pulls in vain, and none for a
-    reason to withhold all.
+    LIKELY are taken beyond it; never more than allowed, none that would bring too many pulls in vain, the `first` ones
+    apart, and none for a reason to withhold all.
     """
     weighed = [prospect for prospect in prospects if not _waits(prospect)]
     ordered = sorted(weighed, key=lambda prospect: (-prospect.probability, prospect.name))
@@ -133,7 +135,7 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
             reasons[prospect.name] = SkipReason.UNSETTLED
         elif covered >= target and prospect.probability < LIKELY:
             reasons[prospect.name] = SkipReason.BEYOND_COVERAGE
-        elif prospect.name not in paying:
+        elif not prospect.first and prospect.name not in paying:
             reasons[prospect.name] = wasteful
         elif added >= limits.nodes:
             reasons[prospect.name] = SkipReason.BEYOND_OVERPROVISION
@@ -156,7 +158,7 @@ def _paying(
     expected = sum(prospect.probability for prospect in prospects)
 
     def caught(names: frozenset[str]) -> float:
-        return covered + sum(prospect.probability for prospect in fresh if prospect.name in names)
+        return covered + sum(one.probability for one in fresh if one.first or one.name in names)
 
     paying = without_waste(prospects, fresh, limits.waste, limits.few)
     if caught(paying) >= UNPREDICTABLE * expected:
@@ -170,12 +172,14 @@ def without_waste(
 ) -> frozenset[str]:
     """The likeliest used of new nodes, while no more than a share of all pulls is expected to be in vain.
 
-    Earlier pulls count; `few` may be in vain whatever their share.
+    Earlier pulls count, and those that are made in any case; `few` may be in vain whatever their share.
     """
-    vain = sum(prospect.vain for prospect in prospects if prospect.ours)
-    pulls = sum(prospect.ours for prospect in prospects)
+    made = [prospect for prospect in prospects if prospect.ours or (prospect.first and settled(prospect) is None)]
+    vain = sum(prospect.vain for prospect in made)
+    pulls = len(made)
     paying: list[str] = []
-    for prospect in sorted(fresh, key=lambda prospect: (prospect.vain, prospect.name)):
+    others = (prospect for prospect in fresh if not prospect.first)
+    for prospect in sorted(others, key=lambda prospect: (prospect.vain, prospect.name)):
         vain, pulls = vain + prospect.vain, pulls + 1
         allowed = max(waste * pulls, few if waste else 0.0)
         if prospect.vain > waste + _ROUNDING and vain > allowed + _ROUNDING:

@@ -1,10 +1,13 @@
-"""Which landings are better decided later? Where a rollout rests, each step shows where the next one goes."""
+"""Which landings are better decided later? Each step of a rollout shows where the next one goes."""
+
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from prewarm.demand import far_ahead
-from prewarm.model.plans import Trigger
-from prewarm.planning.landing import Landing, Scene, coming_at_once, first_alone, pull_seconds
+from prewarm.model.plans import Batch, Trigger
+from prewarm.planning.landing import IMMINENT_SECONDS, Landing, Scene, coming_at_once, first_alone, pull_seconds
+from prewarm.planning.selection import LIKELY
 
 SETTLING_SECONDS = 20.0
 """By then the pods of a step have nodes, and the old ones that go with it are told to."""
@@ -38,6 +41,28 @@ def step_by_step(scene: Scene, where: Landing) -> Landing:
         if where.certain.get(name, 0.0) < CERTAIN and soon(name) < chance / 2
     )
     return replace(where, awaited=awaited)
+
+
+def first_to_land(scene: Scene, where: Landing) -> Landing:
+    """The same with the nodes that pods of the first batch may take, for which a held rollout waits.
+
+    Of the others, what is not LIKELY is decided once these have landed, if there is time for a pull then.
+    """
+    batches = scene.demand.batches
+    if not where.chances or not batches:
+        return where
+    together = sum(batch.needed_at <= batches[0].needed_at + IMMINENT_SECONDS for batch in batches)
+    first = frozenset(first_alone(scene, together)) & where.chances.keys()
+    if not _follow_slowly(batches[together:], batches[0].needed_at + pull_seconds(scene.demand, scene.history)):
+        return replace(where, first=first)
+    unlikely = {name for name, chance in where.chances.items() if name not in first and chance < LIKELY}
+    return replace(where, first=first, awaited=where.awaited | unlikely)
+
+
+def _follow_slowly(batches: Sequence[Batch], warm_at: float) -> bool:
+    """Whether most of these pods come when a pull that is ordered with the first batch is done, or later."""
+    late = sum(batch.pods for batch in batches if batch.needed_at >= warm_at)
+    return late > sum(batch.pods for batch in batches) / 2
 
 
 def _decided_now(scene: Scene, where: Landing) -> int | None:

@@ -8,7 +8,7 @@ from prewarm.demand.revisions import rollout_hash, rollout_revision
 from prewarm.demand.rollout import Stage, available_at, counts_of, last_pods_start, leaving_pods, stage_of
 from prewarm.demand.shapes import fails, far_ahead, images, revision_labels, start_seconds, stop_seconds
 from prewarm.demand.stopping import expected_end
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.progressive import Rollout
@@ -44,7 +44,7 @@ def argo_rollout_demand(
         return _back_to_stable(snapshot, at, stable, excluded)
     now = far_ahead(snapshot.taken_at) if asked or workload.paused else snapshot.taken_at
     warm = start_seconds(snapshot, history, workload)
-    cold = warm if asked else warm + sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
+    cold = warm if asked else warm + sum(history.expected_pull_seconds(image) for image in needed)
     counts = counts_of(at, snapshot.taken_at)
     stopping = stop_seconds(snapshot, history, workload)
     ends = tuple(expected_end(pod, now, stopping) for pod in at.terminating)

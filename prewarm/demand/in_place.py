@@ -8,7 +8,7 @@ from prewarm.demand.revisions import REVISION_LABEL, is_current, own_pods, same_
 from prewarm.demand.shapes import far_ahead, images, start_seconds, stop_seconds
 from prewarm.demand.stateful_set import at_once
 from prewarm.demand.update_order import next_updates
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.pods import ContainerKind, Pod, PodShape
 from prewarm.model.progressive import IN_PLACE_KINDS, InPlace, Revision
@@ -36,7 +36,7 @@ def in_place_demand(
     now = far_ahead(snapshot.taken_at) if asked or workload.paused else snapshot.taken_at
     # Its containers are told to stop as if the pod were deleted, before they start again.
     warm = start_seconds(snapshot, history, workload) + stop_seconds(snapshot, history, workload, default=0.0)
-    pull = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
+    pull = sum(history.expected_pull_seconds(image) for image in needed)
     starting = sum(
         pod.ready_at is None and pod.deleted_at is None and is_current(workload, pod)
         for pod in own_pods(snapshot, workload)

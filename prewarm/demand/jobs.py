@@ -11,7 +11,7 @@ from cronsim import CronSim
 from prewarm.demand.revisions import own_pods
 from prewarm.demand.rollout import SHORTEST_WAIT
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.batch import Schedule
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
@@ -85,7 +85,7 @@ def looked_at_again(
 
 def lead_seconds(needed: Iterable[str], history: History) -> float:
     """How long before a run the pulling of its images begins."""
-    pull = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
+    pull = sum(history.expected_pull_seconds(image) for image in needed)
     return max(LEAD_SECONDS, LEAD_PULLS * pull)
 
 

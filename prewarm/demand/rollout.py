@@ -21,7 +21,7 @@ from prewarm.demand.progress import (
 )
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, revision_labels, start_seconds, stop_seconds
 from prewarm.demand.stopping import expected_end
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.plans import Demand, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
@@ -115,7 +115,7 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     announced = asked or workload.paused
     now = far_ahead(snapshot.taken_at) if announced else snapshot.taken_at
     warm_start = start_seconds(snapshot, history, workload)
-    pulling = sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
+    pulling = sum(history.expected_pull_seconds(image) for image in needed)
     cold_start = warm_start if announced else warm_start + pulling
     counts = counts_of(at, snapshot.taken_at)
     going = [pod for pods in at.old_pods.values() for pod in pods][counts.old :]

@@ -11,7 +11,7 @@ from prewarm.demand.revisions import is_current, own_pods
 from prewarm.demand.shapes import MAX_AHEAD, far_ahead, images, start_seconds, stop_seconds
 from prewarm.demand.stopping import expected_end
 from prewarm.demand.volumes import PodVolumes
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import Pod
 from prewarm.model.quantities import int_or_percent
@@ -116,7 +116,7 @@ def stateful_set_demand(
     leaving = (*at.ending, *at.outdated)
     warm = start_seconds(snapshot, history, workload)
     stopping = stop_seconds(snapshot, history, workload)
-    cold = warm + sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in needed)
+    cold = warm + sum(history.expected_pull_seconds(image) for image in needed)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,

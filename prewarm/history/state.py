@@ -11,8 +11,10 @@ from prewarm.model.workloads import WorkloadKey
 
 DEFAULT_TIME_TO_READY = 10.0
 """Seconds from a pod's creation to Ready, without pulling, for a workload of which no pod was seen becoming ready."""
+DEFAULT_PULL_RATE = 50e6
+"""Bytes per second of nodes that were never seen pulling."""
 DEFAULT_PULL_SECONDS = 20.0
-"""Seconds for an image of which neither size nor any pull is known: about 1 GB at 50 MB/s."""
+"""Seconds for an image of which neither size nor any pull is known: about 1 GB at DEFAULT_PULL_RATE."""
 
 
 class Measured(Struct, frozen=True):
@@ -69,6 +71,14 @@ class History(Struct, frozen=True):
             return measured.value
         rate = self.pull_rate()
         return size / rate if size is not None and rate else None
+
+    def expected_pull_seconds(self, image: str, node: str = "") -> float:
+        """As `pull_seconds`, and where nothing comparable was ever seen what such an image usually takes."""
+        known = self.pull_seconds(image, node)
+        if known is not None:
+            return known
+        size = self.image_size(image)
+        return DEFAULT_PULL_SECONDS if size is None else size / DEFAULT_PULL_RATE
 
     def time_to_ready(self, workload: WorkloadKey) -> float:
         """Seconds from a pod's creation to Ready, pulling left out; DEFAULT_TIME_TO_READY if never measured."""

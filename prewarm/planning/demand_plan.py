@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from prewarm.demand import hold, never_pulled, pods_of_revision
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.image_caches import Policy, PolicyMode
 from prewarm.model.images import PullPolicy, parse_reference
 from prewarm.model.nodes import pull_identity, pull_obstacle
@@ -37,9 +37,9 @@ _ONE_REVISION = frozenset({Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.WHAT_IF})
 autoscaler or a CronJob, the next ones may take it."""
 
 
-LAST_TOSSES = 1.5
-"""Where only the last few pods toss, or somebody waits for warm nodes, half as much again as the policy's maxWaste may
-be in vain: of two tosses that cost the same, it is the cold pod that is noticed."""
+LAST_TOSSES = 1.25
+"""Where only the last few pods toss, a quarter more than the policy's maxWaste may be in vain: of two tosses that cost
+the same, it is the cold pod that is noticed."""
 
 
 class Needs(Struct, frozen=True):
@@ -166,10 +166,11 @@ def _choose(
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
-    if _is_held(demand, snapshot):
-        limits = _patient(limits, policy.max_waste)
-    elif demand.trigger in _ONE_REVISION:
+    if demand.trigger in _ONE_REVISION:
         limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
+    if _is_held(demand, snapshot):
+        # Who asked for a gate waits so that all pods start warm.
+        limits = replace(limits, coverage=1.0)
     return select(prospects, limits, withheld=withheld), to
 
 
@@ -178,15 +179,6 @@ def _thrifty(limits: Limits, waste: float, predictability: float) -> Limits:
     if predictability >= PREDICTABLE:
         return replace(limits, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
     return replace(limits, waste=waste)
-
-
-def _patient(limits: Limits, waste: float) -> Limits:
-    """The same for a held rollout: it waits for every node that its first pods may take, whatever may be in vain there.
-
-    Of the others, all that are likely enough: half as much again as the policy's maxWaste may be in vain in all. Where
-    the first pods land shows more.
-    """
-    return replace(limits, coverage=1.0, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
 
 
 def _is_held(demand: Demand, snapshot: ClusterSnapshot) -> bool:
@@ -289,7 +281,7 @@ def _order(prospect: Prospect, demand: Demand, now: float, history: History) -> 
     missing = _to_pull(prospect)
     if not missing:
         return (True, 0.0, -prospect.probability)
-    pull = max(0.1, sum(history.pull_seconds(image, prospect.name) or DEFAULT_PULL_SECONDS for image in missing))
+    pull = max(0.1, sum(history.expected_pull_seconds(image, prospect.name) for image in missing))
     lead = max(IMMINENT_SECONDS, first_later(demand, now) - now)
     value = prospect.probability * min(pull / lead, lead / pull)
     return (False, -round(value, 9), -prospect.probability)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from prewarm.demand import pods_of_revision
-from prewarm.history import DEFAULT_PULL_SECONDS, History
+from prewarm.history import History
 from prewarm.model.plans import Batch, CandidateNode, Candidates, Demand, NewNodes, RejectReason
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot
@@ -266,7 +266,7 @@ def first_later(demand: Demand, now: float) -> float:
 
 def pull_seconds(demand: Demand, history: History) -> float:
     """How long a node takes for all images of a demand."""
-    return sum(history.pull_seconds(image) or DEFAULT_PULL_SECONDS for image in demand.images)
+    return sum(history.expected_pull_seconds(image) for image in demand.images)
 
 
 def expected_images(scene: Scene, listing: Listing = NOBODY) -> dict[str, ExpectedImage]:

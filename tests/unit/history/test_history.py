@@ -81,6 +81,15 @@ def test_pulls_are_estimated_by_node_then_image_then_size() -> None:
     assert history.pull_seconds("registry.test/other:v1") is None
 
 
+@pytest.mark.parametrize(("size", "seconds"), [(None, 20.0), (250e6, 5.0)])
+def test_a_pull_of_which_nothing_comparable_was_seen_is_expected_to_take_what_is_usual(
+    size: float | None, seconds: float
+) -> None:
+    history = History(image_sizes={} if size is None else {V1: Measured(size, 0.0)})
+    assert history.expected_pull_seconds(V1) == seconds
+    assert replace(history, pulls={V1: Measured(7.0, 0.0)}).expected_pull_seconds(V1) == 7.0
+
+
 def test_what_pods_had_to_wait_for_is_learnt_too() -> None:
     history = learn(History(), cluster(), starts=[start(1, pull_seconds=33.0)])
     assert history.pull_seconds(V1) == 33.0

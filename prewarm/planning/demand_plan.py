@@ -166,11 +166,12 @@ def _choose(
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
-    if demand.trigger in _ONE_REVISION:
-        limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
-    if _is_held(demand, snapshot):
-        # Who asked for a gate waits so that all pods start warm.
+    held = _is_held(demand, snapshot)
+    if held:
+        # Who asked for a gate waits so that all pods start warm. Where they are known, that goes before maxWaste.
         limits = replace(limits, coverage=1.0)
+    if demand.trigger in _ONE_REVISION and not (held and where.candidates.predictability >= PREDICTABLE):
+        limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
     return select(prospects, limits, withheld=withheld), to
 
 

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from prewarm.demand import far_ahead
 from prewarm.model.plans import Batch, Trigger
+from prewarm.planning.drawing import PREDICTABLE
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, Scene, coming_at_once, first_alone, pull_seconds
 from prewarm.planning.selection import LIKELY
 
@@ -46,10 +47,11 @@ def step_by_step(scene: Scene, where: Landing) -> Landing:
 def first_to_land(scene: Scene, where: Landing) -> Landing:
     """The same with the nodes that pods of the first batch may take, for which a held rollout waits.
 
-    Of the others, what is not LIKELY is decided once these have landed, if there is time for a pull then.
+    Of the others, what is not LIKELY is decided once these have landed, if there is time for a pull then. Where nearly
+    all landings are known, there is nothing to wait for.
     """
     batches = scene.demand.batches
-    if not where.chances or not batches:
+    if not where.chances or not batches or where.candidates.predictability >= PREDICTABLE:
         return where
     together = sum(batch.needed_at <= batches[0].needed_at + IMMINENT_SECONDS for batch in batches)
     first = frozenset(first_alone(scene, together)) & where.chances.keys()

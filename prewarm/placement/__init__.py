@@ -19,6 +19,7 @@ from prewarm.placement.pauses import between_steps, waiting_between_steps
 from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
 from prewarm.placement.rivals import in_time
+from prewarm.placement.room import with_room
 from prewarm.placement.steering import steerable_nodes
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "reachable",
     "steerable_nodes",
     "waiting_between_steps",
+    "with_room",
 ]
 
 

@@ -28,7 +28,7 @@ from prewarm.planning.selection import (
     select,
 )
 from prewarm.planning.steering import is_outweighed, select_steered, steered, steering, unless_withheld
-from prewarm.planning.steps import first_to_land, step_by_step
+from prewarm.planning.steps import held_for, step_by_step
 from prewarm.planning.underway import Done, Underway
 from prewarm.presence import Warmth
 
@@ -104,7 +104,7 @@ def plan_demand(
             scene, is_warm=lambda node: not needs.missing(warmth, node), waits=_is_held(demand, snapshot)
         )
         where = where if drawn else step_by_step(scene, where)
-        where = first_to_land(scene, where) if _is_held(demand, snapshot) else where
+        where = held_for(scene, where) if _is_held(demand, snapshot) else where
     occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     prospects = _prospects(where, needs, done, snapshot, warmth, occupied)
     # Where a pod of the revision is bound, a pull is used though no container has started yet.
@@ -166,11 +166,10 @@ def _choose(
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
-    held = _is_held(demand, snapshot)
-    if held:
-        # Who asked for a gate waits so that all pods start warm. Where they are known, that goes before maxWaste.
+    if _is_held(demand, snapshot):
+        # Who asked for a gate waits so that all pods start warm.
         limits = replace(limits, coverage=1.0)
-    if demand.trigger in _ONE_REVISION and not (held and where.candidates.predictability >= PREDICTABLE):
+    if demand.trigger in _ONE_REVISION:
         limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
     return select(prospects, limits, withheld=withheld), to
 

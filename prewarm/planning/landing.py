@@ -91,7 +91,7 @@ class Landing(Struct, frozen=True):
     awaited: frozenset[str] = frozenset()
     """Of the nodes in `chances`, those where the step before shows whether pods land there, in time for a pull."""
     first: frozenset[str] = frozenset()
-    """Of them, those where a pod of the first batch may land, if the rollout is held until they are warm."""
+    """Of them, those that a held rollout waits for in any case."""
 
 
 class _Play:

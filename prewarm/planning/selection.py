@@ -58,7 +58,7 @@ class Prospect(Struct, frozen=True):
     awaited: bool = False
     """Whether it is known better, in time for a pull, once the pods before those that may land there have landed."""
     first: bool = False
-    """Whether a pod of the first batch of a held rollout may land there: it is held for these nodes, to be sure."""
+    """Whether a held rollout waits for it in any case, whatever may be in vain."""
 
 
 class Limits(Struct, frozen=True):

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from prewarm.demand import far_ahead
 from prewarm.model.plans import Batch, Trigger
+from prewarm.placement import with_room
 from prewarm.planning.drawing import PREDICTABLE
 from prewarm.planning.landing import IMMINENT_SECONDS, Landing, Scene, coming_at_once, first_alone, pull_seconds
 from prewarm.planning.selection import LIKELY
@@ -44,21 +45,23 @@ def step_by_step(scene: Scene, where: Landing) -> Landing:
     return replace(where, awaited=awaited)
 
 
-def first_to_land(scene: Scene, where: Landing) -> Landing:
-    """The same with the nodes that pods of the first batch may take, for which a held rollout waits.
+def held_for(scene: Scene, where: Landing) -> Landing:
+    """The same with the nodes that a held rollout waits for: those of the first batch, and such as have room already.
 
-    Of the others, what is not LIKELY is decided once these have landed, if there is time for a pull then. Where nearly
-    all landings are known, there is nothing to wait for.
+    On the others old pods have to leave first, and which ones do the first landings decide: what is not LIKELY there
+    waits for these, if there is time for a pull then. Where nearly all landings are known, there is nothing to wait
+    for.
     """
     batches = scene.demand.batches
     if not where.chances or not batches or where.candidates.predictability >= PREDICTABLE:
         return where
     together = sum(batch.needed_at <= batches[0].needed_at + IMMINENT_SECONDS for batch in batches)
-    first = frozenset(first_alone(scene, together)) & where.chances.keys()
+    open_now = with_room(scene.demand.template.shape, scene.snapshot, scene.cluster)
+    first = where.chances.keys() & (first_alone(scene, together).keys() | open_now)
     if not _follow_slowly(batches[together:], batches[0].needed_at + pull_seconds(scene.demand, scene.history)):
-        return replace(where, first=first)
+        return replace(where, first=frozenset(first))
     unlikely = {name for name, chance in where.chances.items() if name not in first and chance < LIKELY}
-    return replace(where, first=first, awaited=where.awaited | unlikely)
+    return replace(where, first=frozenset(first), awaited=where.awaited | unlikely)
 
 
 def _follow_slowly(batches: Sequence[Batch], warm_at: float) -> bool:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from prewarm.api.names import ANNOTATION_IMAGES, LABEL_PULLER
 from prewarm.cluster.stops import KEPT
 from prewarm.demand.departures import departure_order
-from prewarm.model.image_caches import Policy
 from prewarm.model.nodes import Evidence, Node, NodeImages, NodeImageStatus, PresentImage
 from prewarm.model.plans import Batch, Demand, Trigger
 from prewarm.model.pods import ContainerPhase, ContainerStatus, OwnerReference, Pod, PodPhase, PodTemplate
@@ -41,7 +40,6 @@ class Player:
     image_bytes: int = 10**9
     listed_after: float | None = None
     """Seconds from an image's arrival until its node's status lists it; None: it never does."""
-    policies: tuple[Policy, ...] = ()
     seed: int = 1
     now: float = 1000.0
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
@@ -90,7 +88,6 @@ class Player:
             self.sets.values(),
             now=self.now,
             node_images=records,
-            policies=self.policies,
         )
         return replace(found, stops={self.workload.key: tuple(self.stops[-KEPT:])}) if self.stops else found
 

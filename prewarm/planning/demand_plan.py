@@ -40,6 +40,9 @@ autoscaler or a CronJob, the next ones may take it."""
 LAST_TOSSES = 1.25
 """Where only the last few pods toss, a quarter more than the policy's maxWaste may be in vain: of two tosses that cost
 the same, it is the cold pod that is noticed."""
+PATIENCE = 2.0
+"""Where a rollout is held until nodes are warm, and it is not that well known which, so many times the policy's
+maxWaste may be in vain."""
 
 
 class Needs(Struct, frozen=True):
@@ -166,19 +169,20 @@ def _choose(
         new_nodes_allowed(where.later, policy.max_overprovision, idle),
         early=None if where.settled else max(0, ceil(where.later / 2) - idle),
     )
-    if _is_held(demand, snapshot):
+    held = _is_held(demand, snapshot)
+    if held:
         # Who asked for a gate waits so that all pods start warm.
         limits = replace(limits, coverage=1.0)
     if demand.trigger in _ONE_REVISION:
-        limits = _thrifty(limits, policy.max_waste, where.candidates.predictability)
+        limits = _thrifty(limits, policy.max_waste, where.candidates.predictability, held=held)
     return select(prospects, limits, withheld=withheld), to
 
 
-def _thrifty(limits: Limits, waste: float, predictability: float) -> Limits:
+def _thrifty(limits: Limits, waste: float, predictability: float, *, held: bool) -> Limits:
     """The same, with a bound on what may be in vain."""
     if predictability >= PREDICTABLE:
         return replace(limits, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
-    return replace(limits, waste=waste)
+    return replace(limits, waste=min(1.0, PATIENCE * waste) if held else waste)
 
 
 def _is_held(demand: Demand, snapshot: ClusterSnapshot) -> bool:

@@ -58,7 +58,10 @@ def held_for(scene: Scene, where: Landing) -> Landing:
     together = sum(batch.needed_at <= batches[0].needed_at + IMMINENT_SECONDS for batch in batches)
     open_now = with_room(scene.demand.template.shape, scene.snapshot, scene.cluster)
     first = where.chances.keys() & (first_alone(scene, together).keys() | open_now)
-    if not _follow_slowly(batches[together:], batches[0].needed_at + pull_seconds(scene.demand, scene.history)):
+    others = batches[together:]
+    # Old pods that go with the first batch make room for the next one, which comes before a pull ordered then is done.
+    at_once = bool(others) and others[0].leaving > 0
+    if at_once or not _follow_slowly(others, batches[0].needed_at + pull_seconds(scene.demand, scene.history)):
         return replace(where, first=frozenset(first))
     unlikely = {name for name, chance in where.chances.items() if name not in first and chance < LIKELY}
     return replace(where, first=frozenset(first), awaited=where.awaited | unlikely)

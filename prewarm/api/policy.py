@@ -116,7 +116,8 @@ class PlacementFields(ApiModel):
     """Share of the pulls for a new revision that may be expected to be in vain, 0 to 1; of few pulls one may. Where it
     is well known which nodes the pods take (a predictability of 0.9 and more), it is a quarter more, and two of few.
     Beyond it fewer nodes are made warm; 1 warms them all the same, up to maxOverprovision. Where it is less well known,
-    and the gate holds the rollout, it bounds only the nodes that have no room before old pods leave."""
+    and the gate holds the rollout, it is twice as much, and bounds only nodes that neither the first batch takes nor
+    have room for a pod now."""
     steer: Steer = _DEFAULTS.steer
     """Prefer: new pods prefer the nodes that are warm for them, weakly (a preferred node affinity of weight 1), and no
     more nodes are made warm than they need. Takes effect where the controller is set to steer (steer.enabled of the

@@ -178,7 +178,7 @@ class Store:
             pods_with_affinity=pods.with_affinity.view(),
             puller_pods=pods.pullers.view(),
             usage=pods.usage.view(),
-            stops=self._stops.view(now),
+            stops=self._stops.view(),
             workloads=self._workloads.view(),
             deployments_by_namespace=self._deployments_by_namespace.view(),
             replica_sets=self._replica_sets.view(),

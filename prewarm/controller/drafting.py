@@ -210,6 +210,9 @@ class Drafting:
         until = self._clocks.steady() + due.seconds
         parts: list[Plan] = []
         for key in self._in_order(planner, due):
+            if parts and key not in self._seen_at and self._clocks.steady() >= until:
+                # Even to find out how long its plan takes is for the next look.
+                continue
             if self._is_long(key, planner):
                 if self._aside.workload is None:
                     self._begin(key, planner, snapshot)

@@ -47,7 +47,7 @@ def argo_rollout_demand(
     cold = warm if asked else warm + sum(history.expected_pull_seconds(image) for image in needed)
     counts = counts_of(at, snapshot.taken_at)
     stopping = stop_seconds(snapshot, history, workload)
-    ends = tuple(expected_end(pod, now, stopping) for pod in at.terminating)
+    ends = tuple(max(now, expected_end(pod, snapshot.taken_at, stopping)) for pod in at.terminating)
     available = available_at(at, snapshot.taken_at, warm, cold, ends)
     times = Times(available, ends, warm, cold, stopping)
     if rollout.blue_green:

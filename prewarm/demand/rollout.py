@@ -1,7 +1,6 @@
 """What will a Deployment's rollout need? From the state of its ReplicaSets and pods alone, at every stage."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from statistics import median_low
 
 from msgspec import Struct
@@ -120,7 +119,7 @@ def rollout_demand(snapshot: ClusterSnapshot, at: Stage, excluded: frozenset[str
     counts = counts_of(at, snapshot.taken_at)
     going = [pod for pods in at.old_pods.values() for pod in pods][counts.old :]
     stopping = stop_seconds(snapshot, history, workload)
-    ends = tuple(expected_end(pod, now, stopping) for pod in at.terminating)
+    ends = tuple(max(now, expected_end(pod, snapshot.taken_at, stopping)) for pod in at.terminating)
     if is_recreate(workload):
         together = counts.old
         untold = now + stop_seconds(snapshot, history, workload, TERMINATION_SECONDS)
@@ -222,14 +221,13 @@ def _available(pod: Pod, workload: Workload, now: float) -> bool:
 
 
 def _waiting(at: Stage) -> int | None:
-    """New pods for which no node has room (Times.waiting); 0 where most pods that came last had to wait for theirs."""
+    """New pods for which no node has room (Times.waiting); 0 where most of them had to wait for theirs.
+
+    Old pods do not tell: theirs may have waited for a node that was starting then.
+    """
     stuck = sum(pod.unschedulable for pod in at.new_pods)
-    waits = _waits(at.new_pods) or _waits(chain.from_iterable(at.old_pods.values()))
+    waits = [pod.scheduled_at - pod.created_at for pod in at.new_pods if pod.scheduled_at is not None]
     return stuck if stuck or (waits and median_low(waits) >= ROOM_SECONDS) else None
-
-
-def _waits(pods: Iterable[Pod]) -> list[float]:
-    return [pod.scheduled_at - pod.created_at for pod in pods if pod.scheduled_at is not None]
 
 
 def _old_gone_at(at: Stage, now: float, ends: Sequence[float], untold: float) -> float:

@@ -116,7 +116,8 @@ def stateful_set_demand(
     leaving = (*at.ending, *at.outdated)
     warm = start_seconds(snapshot, history, workload)
     stopping = stop_seconds(snapshot, history, workload)
-    cold = warm + sum(history.expected_pull_seconds(image) for image in needed)
+    takes = PodSeconds(warm, warm + sum(history.expected_pull_seconds(image) for image in needed), stopping)
+    gone_at = max((expected_end(pod, snapshot.taken_at, stopping) for pod in at.ending), default=now)
     return Demand(
         workload=workload.key,
         workload_uid=workload.uid,
@@ -124,7 +125,7 @@ def stateful_set_demand(
         revision=workload.template_hash,
         images=needed,
         template=workload.template,
-        batches=_batches(at, workload, PodVolumes(snapshot, workload), now, PodSeconds(warm, cold, stopping)),
+        batches=_batches(at, workload, PodVolumes(snapshot, workload), now, gone_at, takes),
         leaving=tuple(pod.key for pod in leaving),
         leaves_in_order=True,
     )
@@ -143,8 +144,13 @@ def at_once(workload: Workload) -> int:
     return max(1, int_or_percent(workload.max_unavailable, workload.replicas, round_up=False))
 
 
-def _batches(at: Ordinals, workload: Workload, volumes: PodVolumes, now: float, takes: PodSeconds) -> tuple[Batch, ...]:
-    """Missing pods first, then those that end already, then outdated ones, each after those before it are ready."""
+def _batches(
+    at: Ordinals, workload: Workload, volumes: PodVolumes, now: float, gone_at: float, takes: PodSeconds
+) -> tuple[Batch, ...]:
+    """Missing pods first, then those that end already, then outdated ones, each after those before it are ready.
+
+    `gone_at`: when the last of those that end is expected to be gone.
+    """
     together = at_once(workload)
     batches: list[Batch] = []
     free_at = max((pod.created_at + takes.cold for pod in at.starting), default=now)
@@ -156,7 +162,7 @@ def _batches(at: Ordinals, workload: Workload, volumes: PodVolumes, now: float, 
             batches += volumes.batches(free_at, names, 0)
             free_at += takes.cold if start == 0 else takes.warm
     if at.ending:
-        ends = max(expected_end(pod, now, takes.to_stop) for pod in at.ending)
+        ends = max(now, gone_at)
         batches += volumes.batches(ends, [pod.name for pod in at.ending], len(at.ending))
         free_at = max(free_at, ends + takes.cold)
     for group in _groups(at.outdated, together):

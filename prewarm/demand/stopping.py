@@ -14,14 +14,16 @@ def expected_end(pod: Pod, now: float, seconds: float = STOPPING_SECONDS) -> flo
     if pod.deleted_at is None or _has_ended(pod):
         return now
     told = pod.deleted_at if pod.stopping_since is None else pod.stopping_since
-    due = told + seconds
-    if due <= now:
-        due = now + max(STOPPING_SECONDS, now - due)
-    return max(now, min(due, pod.deleted_at))
+    due = min(told + seconds, pod.deleted_at)
+    if due > now:
+        return due
+    if pod.deleted_at > now:
+        return min(now + max(STOPPING_SECONDS, now - due), pod.deleted_at)
+    # Its node does not answer: that it takes longer yet is all that is known.
+    return now + max(STOPPING_SECONDS, now - pod.deleted_at)
 
 
 def _has_ended(pod: Pod) -> bool:
     """Whether no container runs any more: the kubelet is about to let the object go."""
-    return bool(pod.containers) and all(
-        status.phase is ContainerPhase.TERMINATED for status in pod.containers if not status.init
-    )
+    main = [status for status in pod.containers if not status.init]
+    return bool(main) and all(status.phase is ContainerPhase.TERMINATED for status in main)

@@ -102,12 +102,12 @@ def select(prospects: list[Prospect], limits: Limits, *, withheld: SkipReason | 
     """Choose nodes.
 
     What is warm, pulled by us or being pulled stays chosen and counts as covered; so does, without being chosen, where
-    a pod of the revision pulls. New nodes follow by falling probability until coverage is reached; those that are
-    LIKELY are taken beyond it; never more than allowed, none that would bring too many pulls in vain, the `first` ones
-    apart, and none for a reason to withhold all.
+    a pod of the revision pulls. New nodes follow, those to wait for `first`, then by falling probability, until
+    coverage is reached; those that are LIKELY are taken beyond it; never more than allowed, none but the `first` ones
+    that would bring too many pulls in vain, and none for a reason to withhold all.
     """
     weighed = [prospect for prospect in prospects if not _waits(prospect)]
-    ordered = sorted(weighed, key=lambda prospect: (-prospect.probability, prospect.name))
+    ordered = sorted(weighed, key=lambda prospect: (not prospect.first, -prospect.probability, prospect.name))
     target = limits.coverage * sum(prospect.probability for prospect in ordered) - 1e-9
     chosen: set[str] = set()
     reasons = {prospect.name: withheld or SkipReason.UNSETTLED for prospect in prospects if _waits(prospect)}

@@ -56,8 +56,9 @@ def held_for(scene: Scene, where: Landing) -> Landing:
     if not where.chances or not batches or where.candidates.predictability >= PREDICTABLE:
         return where
     together = sum(batch.needed_at <= batches[0].needed_at + IMMINENT_SECONDS for batch in batches)
+    alone = first_alone(scene, together) if together < len(batches) else where.chances
     open_now = with_room(scene.demand.template.shape, scene.snapshot, scene.cluster)
-    first = where.chances.keys() & (first_alone(scene, together).keys() | open_now)
+    first = where.chances.keys() & (alone.keys() | open_now)
     others = batches[together:]
     # Old pods that go with the first batch make room for the next one, which comes before a pull ordered then is done.
     at_once = bool(others) and others[0].leaving > 0

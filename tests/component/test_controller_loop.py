@@ -4,6 +4,7 @@ import asyncio
 import copy
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 
 import pytest
 
@@ -128,7 +129,8 @@ async def test_a_rollout_that_waits_when_the_controller_starts_is_drawn_by_sizes
     listing["status"]["images"] = [{"names": ["registry.example/quick:v1"], "sizeBytes": 1_000_000_000}]
     server.put(NODES, listing)
     held = announced("quick", replicas=2)
-    held["metadata"]["annotations"] |= {"prewarm.dev/gate": "5m", "prewarm.dev/gate-held": "2026-11-20T10:00:00Z"}
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    held["metadata"]["annotations"] |= {"prewarm.dev/gate": "5m", "prewarm.dev/gate-held": since}
     server.put(DEPLOYMENTS, held)
     async with instance(server), asyncio.timeout(TIMEOUT_SECONDS):
         await server.until(lambda: len(server.objects(IMAGE_CACHES)) == 1)

@@ -77,10 +77,15 @@ class Desk:
         pace.planned(pace.due(Changes(), replace(self._snapshot, workloads={}), 0.0), Plan(), 0.0, 0.0)
 
     async def plan(
-        self, at: float, *urgent: WorkloadKey, ordering: bool = False, others: tuple[WorkloadKey, ...] = ()
+        self,
+        at: float,
+        *urgent: WorkloadKey,
+        ordering: bool = False,
+        others: tuple[WorkloadKey, ...] = (),
+        seconds: float = 60.0,
     ) -> tuple[WorkloadKey, ...] | None:
         """What is planned at a time of what is due since 0, and what else has been finished by then."""
-        await self._plan(at, Due(urgent=urgent, others=others, seconds=60.0), ordering=ordering)
+        await self._plan(at, Due(urgent=urgent, others=others, seconds=seconds), ordering=ordering)
         return self.made.only
 
     async def plan_everything(self, at: float, *urgent: WorkloadKey) -> None:
@@ -276,6 +281,15 @@ async def test_what_needed_nothing_before_needs_a_place_once_many_pods_are_to_co
         await found.finished()
         assert await found.plan(0.2) == (NIGHTLY,)
         assert found.made.demands
+
+
+async def test_what_goes_on_and_finds_no_time_is_not_even_looked_at() -> None:
+    """To find out how long a plan takes is work, too: of many it is left to the next look."""
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, others=(QUICK, NIGHTLY, SLOW, SLOWER), seconds=0.0) == (QUICK,)
+        assert await found.plan(0.1, others=(SLOWER,)) == ()
+        await found.finished()
+        assert await found.plan(0.2) == (SLOWER,)
 
 
 async def test_workloads_that_nobody_opted_in_need_no_place() -> None:

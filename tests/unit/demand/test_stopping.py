@@ -1,6 +1,7 @@
 """When a pod that was told to stop is expected to be gone."""
 
 import pytest
+from msgspec.structs import replace
 
 from prewarm.demand.stopping import expected_end
 from prewarm.model.pods import ContainerPhase, ContainerStatus, Pod
@@ -20,9 +21,15 @@ def stopping(*phases: ContainerPhase, since: float | None = TOLD) -> Pod:
         (TOLD + 0.5, TOLD + 1),
         (TOLD + 4, TOLD + 7),
         (TOLD + 20, TOLD + GRACE),
-        (TOLD + GRACE + 5, TOLD + GRACE + 5),
+        (TOLD + GRACE + 5, TOLD + GRACE + 10),
     ],
-    ids=["just told", "half a second ago", "slower than most", "at the latest with its grace period", "overdue"],
+    ids=[
+        "just told",
+        "half a second ago",
+        "slower than most",
+        "at the latest with its grace period",
+        "overdue, since its node does not answer",
+    ],
 )
 def test_a_pod_ends_soon_after_it_was_told(now: float, end: float) -> None:
     assert expected_end(stopping(ContainerPhase.RUNNING), now) == end
@@ -48,3 +55,5 @@ def test_a_pod_of_which_nobody_knows_when_it_was_told_may_take_its_grace_period(
 def test_a_pod_none_of_whose_containers_runs_is_about_to_go() -> None:
     assert expected_end(stopping(ContainerPhase.TERMINATED, ContainerPhase.TERMINATED), TOLD + 0.1) == TOLD + 0.1
     assert expected_end(stopping(ContainerPhase.TERMINATED, ContainerPhase.RUNNING), TOLD + 0.1) > TOLD + 0.1
+    begun = replace(stopping(), containers=(ContainerStatus("init", ContainerPhase.RUNNING, init=True),))
+    assert expected_end(begun, TOLD + 0.1) > TOLD + 0.1

@@ -75,6 +75,14 @@ def test_earlier_pulls_count_towards_the_waste() -> None:
     assert "n0" in found.chosen
 
 
+def test_what_a_held_rollout_waits_for_comes_before_likelier_nodes_and_whatever_may_be_in_vain() -> None:
+    others = prospects(*[0.95] * 12)
+    first = [Prospect(f"first{i}", 0.4, MISSING, certain=0.4, vain=0.6, first=True) for i in range(10)]
+    found = select([*others, *first], Limits(1.0, 18, waste=0.1))
+    assert {prospect.name for prospect in first} <= found.chosen
+    assert len(found.chosen) == 18
+
+
 def test_where_most_pulls_would_be_in_vain_only_certain_nodes_are_taken_and_the_demand_is_unpredictable() -> None:
     found = select(prospects(*[0.95] * 5, *[0.6] * 20), Limits(0.99, 40, waste=0.1))
     assert found.chosen == {f"n{i}" for i in range(5)}

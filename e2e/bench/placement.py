@@ -143,8 +143,9 @@ def _is_below(found: Score) -> bool:
 
 
 def _lost(scores: Sequence[Score]) -> float:
-    """Share of the ceiling that predictions miss at 1x."""
-    return 1 - sum(found.predicted[0] for found in scores) / sum(found.ceiling[0] for found in scores)
+    """Share of the ceiling that predictions miss at 1x; none of one that is 0, where nothing can be known."""
+    ceiling = sum(found.ceiling[0] for found in scores)
+    return 1 - sum(found.predicted[0] for found in scores) / ceiling if ceiling else 0.0
 
 
 def _percents(scores: Sequence[Score]) -> list[str]:

@@ -14,8 +14,7 @@ def scored(predicted: float, ceiling: float) -> Score:
 
 
 def test_a_case_in_which_nothing_can_be_known_is_reported_and_costs_nothing() -> None:
-    out = Console(file=io.StringIO(), width=200)
+    printed = io.StringIO()
     scores = [(case("plain", 30, 1), scored(0.9, 0.9)), (case("ports", 30, 2), scored(0.1, 0.0))]
-    assert report_coverage(scores, out)
-    printed = out.file.getvalue() if isinstance(out.file, io.StringIO) else ""
-    assert "0 of 2 cases below" in printed
+    assert report_coverage(scores, Console(file=printed, width=200))
+    assert "0 of 2 cases below" in printed.getvalue()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from e2e.bench.matrix.cells import WASTE_GOAL, Cell, Mode, Shape, Strategy, cells
 from e2e.bench.matrix.measure import CellResult, Ground, ground, run_cell
-from e2e.bench.matrix.report import account, disagreement, figures, in_all, missed, table
+from e2e.bench.matrix.report import account, by_cell, disagreement, figures, in_all, markdown, missed, table
 from e2e.cluster.gomodules import ToolError
 from e2e.cluster.processes import ProcessError
 
@@ -21,8 +21,10 @@ def main(
     strategy: Annotated[list[Strategy] | None, typer.Option(help="Only these ways to replace pods.")] = None,
     cluster: Annotated[list[Shape] | None, typer.Option(help="Only these kinds of nodes.")] = None,
     mode: Annotated[list[Mode] | None, typer.Option(help="Only with this help.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides node sizes and their load.")] = 1,
-    together: Annotated[int, typer.Option(min=1, max=16, help="Cells that run at once.")] = 4,
+    seed: Annotated[int, typer.Option(help="Decides node sizes and their load; further runs take the next ones.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=20, help="Rollouts of each cell, taken together.")] = 1,
+    together: Annotated[int, typer.Option(min=1, max=16, help="Rollouts that run at once.")] = 4,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the rows for a document, too.")] = False,
     explain: Annotated[bool, typer.Option(help="Account for cold pods and vain pulls of all cells.")] = False,
 ) -> None:
     """Measure the matrix; exit code 1 if a goal is missed, or if accounting and kubelets do not agree."""
@@ -32,31 +34,40 @@ def main(
         raise typer.BadParameter("there is no such cell: DaemonSets, CloneSets and Argo Rollouts have no gate")
     began = time.monotonic()
     try:
-        results = asyncio.run(_measure(wanted, seed, together, console))
+        results = asyncio.run(_measure(wanted, range(seed, seed + runs), together, console))
     except* (ToolError, ProcessError, TimeoutError, RuntimeError) as failed:
         for error in failed.exceptions:
             console.print(f"matrix: {error}", style="red", markup=False)
         results = []
     if not results:
         raise typer.Exit(1)
-    if not _report(results, console, explain=explain):
+    reached = _report(results, console, explain=explain)
+    if as_markdown:
+        for line in markdown(results):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not reached:
         raise typer.Exit(1)
-    console.print(f"{len(results)} cells in {time.monotonic() - began:.0f} s", highlight=False)
+    console.print(f"{len(results)} rollouts in {time.monotonic() - began:.0f} s", highlight=False)
 
 
-async def _measure(wanted: Sequence[Cell], seed: int, together: int, console: Console) -> list[CellResult]:
+async def _measure(wanted: Sequence[Cell], seeds: Sequence[int], together: int, console: Console) -> list[CellResult]:
     slots = asyncio.Semaphore(together)
-    async with ground(wanted, seed) as shared, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_in_turn(shared, cell, slots, console), name=str(cell)) for cell in wanted]
+    async with ground(wanted) as shared, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(_in_turn(shared, cell, seed, slots, console), name=f"{cell} {seed}")
+            for seed in seeds
+            for cell in wanted
+        ]
     return [task.result() for task in tasks]
 
 
-async def _in_turn(shared: Ground, cell: Cell, slots: asyncio.Semaphore, console: Console) -> CellResult:
+async def _in_turn(shared: Ground, cell: Cell, seed: int, slots: asyncio.Semaphore, console: Console) -> CellResult:
     async with slots:
         began = time.monotonic()
-        result = await run_cell(shared, cell)
-        words = "; ".join(missed(result, figures(result))) or "ok"
-        console.print(f"{cell}: {words} ({time.monotonic() - began:.0f} s)", highlight=False, markup=False)
+        result = await run_cell(shared, cell, seed)
+        words = "; ".join(missed([result], figures([result]))) or "ok"
+        took = time.monotonic() - began
+        console.print(f"{cell}, seed {seed}: {words} ({took:.0f} s)", highlight=False, markup=False)
         return result
 
 
@@ -70,7 +81,7 @@ def _report(results: Sequence[CellResult], console: Console, *, explain: bool) -
     )
     for line in in_all(results):
         console.print(line, highlight=False)
-    short = [result for result in results if missed(result, figures(result))]
+    short = [result for runs in by_cell(results) if missed(runs, figures(runs)) for result in runs]
     for result in results if explain else short:
         for line in account(result):
             console.print(line, highlight=False, markup=False, soft_wrap=True)

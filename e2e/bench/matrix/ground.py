@@ -23,7 +23,7 @@ def lane_plan(cell: Cell, seed: int) -> LanePlan:
     """Nodes of the cell's own."""
     return LanePlan(
         nodes=_FIXED_NODES if cell.strategy.fixed else _NODES,
-        prefix=f"{cell.strategy}-{cell.shape}-{cell.mode.replace('+', '-')}",
+        prefix=f"{cell.strategy}-{cell.shape}-{cell.mode.replace('+', '-')}-{seed}",
         image_bytes=IMAGE_BYTES,
         bandwidth=BANDWIDTH,
         varied=cell.shape is Shape.VARIED,

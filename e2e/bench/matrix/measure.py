@@ -55,14 +55,18 @@ _WATCH_SECONDS = 1200.0
 
 
 class CellResult(Struct, frozen=True):
-    """What became of a cell."""
+    """What became of a cell in one run."""
 
     cell: Cell
+    seed: int
     rollout: RolloutResult
     said: KubeletAccount
     cold: tuple[float, ...]
     """Seconds from creation to start of pods that pulled for themselves."""
-    orders: Orders
+    predictability: float | None
+    """Share of the pods that two replays put on the same nodes, by the first plan; None: nothing was planned."""
+    ordered_at: Mapping[str, float]
+    """By node, when prewarm first asked for the image there; the recorder's clock."""
     warm_at: Mapping[str, float]
     """By node, when a puller pod had downloaded the image; the recorder's clock."""
 
@@ -76,11 +80,10 @@ class Ground(Struct):
     controller: ControllerProcess
     argo: ArgoRollouts | None
     directory: Path
-    seed: int
 
 
 @asynccontextmanager
-async def ground(cells: Sequence[Cell], seed: int) -> AsyncIterator[Ground]:
+async def ground(cells: Sequence[Cell]) -> AsyncIterator[Ground]:
     """Control plane, emulator and controller for the length of the block."""
     argo = binaries.argo_rollouts() if any(cell.strategy is Strategy.CANARY for cell in cells) else None
     async with ControlPlane.start(OPTIONS) as plane, AsyncExitStack() as stack:
@@ -100,16 +103,16 @@ async def ground(cells: Sequence[Cell], seed: int) -> AsyncIterator[Ground]:
         stack.push_async_callback(controller.stop)
         await controller.start()
         await controller.wait_leading()
-        yield Ground(cluster, client, emulator, controller, argo, plane.logs, seed)
+        yield Ground(cluster, client, emulator, controller, argo, plane.logs)
 
 
-async def run_cell(shared: Ground, cell: Cell) -> CellResult:
-    """One rollout, from an empty pool of nodes to the verdict on its last pod.
+async def run_cell(shared: Ground, cell: Cell, seed: int) -> CellResult:
+    """One rollout, from an empty pool of nodes to the verdict on its last pod; `seed` decides what the nodes are like.
 
     Raises:
         TimeoutError: the rollout did not end.
     """
-    plan = lane_plan(cell, shared.seed)
+    plan = lane_plan(cell, seed)
     namespace = f"{plan.prefix}-{os.getpid()}"
     lane = Lane(shared.cluster, namespace, plan, shared.emulator, shared.directory)
     old, new = (Recorder(f"{REPOSITORY}:{plan.prefix}-{version}") for version in ("v1", "v2"))
@@ -141,10 +144,10 @@ async def run_cell(shared: Ground, cell: Cell) -> CellResult:
             rolling.cancel()
         log = shared.controller.log
         await _until(shared, lambda: all((uid, new.image) in judged_starts(log) for uid in new.starts), None)
-    return _result(shared, cell, old, new, orders)
+    return _result(shared, cell, seed, old, new, orders)
 
 
-def _result(shared: Ground, cell: Cell, old: Recorder, new: Recorder, orders: Orders) -> CellResult:
+def _result(shared: Ground, cell: Cell, seed: int, old: Recorder, new: Recorder, orders: Orders) -> CellResult:
     pulls = list(shared.emulator.pulls)
     judged = judged_starts(shared.controller.log)
     outcomes = {uid: judged[uid, new.image] for uid in new.starts if (uid, new.image) in judged}
@@ -157,7 +160,7 @@ def _result(shared: Ground, cell: Cell, old: Recorder, new: Recorder, orders: Or
     rollout = RolloutResult(str(cell), new, outcomes, account(pulls, new))
     said = kubelets_say(pulls, new)
     warm_at = {node: shared.emulator.ended_at(pull) for node, pull in said.ours.items()}
-    return CellResult(cell, rollout, said, cold, orders, warm_at)
+    return CellResult(cell, seed, rollout, said, cold, orders.predictability, orders.first, warm_at)
 
 
 @asynccontextmanager

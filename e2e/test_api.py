@@ -269,6 +269,8 @@ def test_a_bad_image_cache_is_refused_readably(cluster: Cluster, spec: object, m
         ({"scaleOut": {"headroom": "20"}}, "spec.scaleOut.headroom in body should match"),
         ({"scaleOut": {"headroom": 20}}, "spec.scaleOut.headroom in body must be of type string"),
         ({"hold": "2 hours"}, "write a duration such as 30s, 15m or 1h30m"),
+        ({"pullerForm": "Job"}, 'spec.pullerForm: Unsupported value: "Job": supported values: "Container", "Volume"'),
+        ({"pullerForm": ["Volume"]}, "spec.pullerForm in body must be of type string"),
         ({"hold": 7200}, "spec.hold in body must be of type string"),
         ({"placement": {"coverage": 95}}, "spec.placement.coverage in body should be less than or equal to 1"),
         (

@@ -149,6 +149,41 @@ async def test_images_are_mounted_where_the_node_can(lane: Lane) -> None:
         assert shop.pulls(APP) == shop.once(*shop.nodes)
 
 
+async def test_policy_of_the_namespace_says_how_caches_pull_that_do_not(lane: Lane) -> None:
+    async with lane.shop(nodes=1) as shop:
+        (node,) = shop.nodes
+        match = {"matchLabels": {"kubernetes.io/metadata.name": shop.namespace}}
+        policy = {"apiVersion": "prewarm.dev/v1alpha1", "kind": "PrewarmPolicy", "metadata": {"name": shop.namespace}}
+
+        async def say(**fields: object) -> None:
+            spec = {"namespaceSelector": match, **fields}
+            await shop.kubectl("apply", "-f", "-", manifest=json.dumps({**policy, "spec": spec}))
+
+        async def volumes(image: str) -> list[bool]:
+            """Of each pod that holds the image: whether it mounts it."""
+            return ["initContainers" not in pod["spec"] for pod in await pods(shop) if image in json.dumps(pod["spec"])]
+
+        await say(pullerForm="Volume")
+        try:
+            await shop.cache("open", shop.entry(APP), hold="1h")
+            await shop.cache("decided", shop.entry(NEXT), hold="1h", pullerForm="Container")
+            await shop.wait("open", "VolumeForm", 40)
+            for name in ("open", "decided"):
+                await shop.wait(name, "Ready", 40)
+            assert (await volumes(APP), await volumes(NEXT)) == ([True], [False])
+            assert "VolumeForm" not in await shop.conditions("decided")
+            # Changed under a cache that lives: what is there stays, and what comes has the new form.
+            await say()
+            await shop.cache("open", shop.entry(APP, SIDECAR), hold="1h")
+            await shop.wait("open", ".status.succeeded=2", 40)
+            await shop.wait("open", "Ready", 40)
+            assert (await volumes(APP), await volumes(SIDECAR)) == ([True], [False])
+            assert "VolumeForm" not in await shop.conditions("open")
+            assert shop.pulls(APP) == shop.pulls(SIDECAR) == shop.once(node)
+        finally:
+            await shop.kubectl("delete", "prewarmpolicies.prewarm.dev", shop.namespace)
+
+
 @pytest.mark.parametrize("form", ["Container", "Volume"])
 async def test_image_that_holds_no_program_is_pulled(lane: Lane, form: str) -> None:
     """As of `FROM scratch` and distroless: another pod's container that needs a shell of it does not start."""

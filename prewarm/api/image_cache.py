@@ -272,7 +272,8 @@ class ImageCacheSpec(ApiModel):
     leaves them to the kubelet, Purge removes them where the operator has switched that on."""
     puller_form: PullerFormName | None = None
     """Container runs a static binary in the image. Volume mounts the image as a volume, for images whose container
-    must not be started, where the node can. Default: as the policy says, else Container."""
+    must not be started, where the node can. Default: as the PrewarmPolicy of the namespace says, else as the
+    controller is set."""
     priority_class_name: Annotated[
         str,
         AfterValidator(_priority_class),

@@ -24,7 +24,7 @@ from prewarm.api.fields import (
 )
 from prewarm.api.metadata import decode_metadata
 from prewarm.api.selectors import Selector, SelectorFields, label_selector, selector_manifest
-from prewarm.model.image_caches import Canaries, Limits, Policy, PolicyMode
+from prewarm.model.image_caches import Canaries, Limits, Policy, PolicyMode, PullerForm
 from prewarm.model.intents import Json, Manifest
 from prewarm.model.quantities import whole
 from prewarm.model.steering import Steer
@@ -211,6 +211,11 @@ class PolicySpec(ApiModel):
     """Canaries that are Deployments of their own. Nodes are warmed with a canary's images for the Deployments that it
     is on trial for, once it has proved healthy: as many of its pods are ready as rollout.minUpdatedReadyPods asks for,
     all of them if it says nothing."""
+    puller_form: PullerForm | None = None
+    """How the ImageCaches of each matching namespace pull that say nothing of it themselves, whatever the mode.
+    Container runs a static binary in the image; Volume mounts the image, where the node can. Of several policies that
+    say it and whose namespaceSelector matches, the first by name counts; where none matches, the policy `default`.
+    Absent: as the controller is set (PREWARM_PULLER_FORM)."""
     limits: LimitsFields | None = None
     """What the ImageCaches of each matching namespace may have, whatever the mode. Of several policies with limits
     whose namespaceSelector matches, the first by name counts; where none matches, those of the policy `default`."""
@@ -251,6 +256,7 @@ def decode_policy(raw: Mapping[str, object]) -> Policy:
         steer=spec.placement.steer,
         hold_seconds=seconds_of(spec.hold),
         canaries=_canaries(spec.canary),
+        puller_form=spec.puller_form,
         limits=_limits(spec.limits),
         resource_version=metadata.resource_version,
     )
@@ -317,6 +323,8 @@ def policy_manifest(policy: Policy) -> Manifest:
     if policy.canaries is not None:
         selector = selector_manifest(policy.canaries.selector)
         spec["canary"] = {"selector": selector, "sharedLabel": policy.canaries.shared_label}
+    if policy.puller_form is not None:
+        spec["pullerForm"] = policy.puller_form.value
     if policy.limits is not None:
         spec["limits"] = _limits_manifest(policy.limits)
     return {

@@ -21,7 +21,7 @@ _SHOWN_NODES = 100
 _BAR = 30
 """Characters of the progress bar."""
 _FORMS = {
-    None: "as the controller is set (Container, unless told otherwise)",
+    None: "as the policy or the controller is set (Container, unless told otherwise)",
     PullerForm.CONTAINER: "Container: a static binary runs in each image",
     PullerForm.VOLUME: "Volume: each image is mounted",
 }
@@ -118,7 +118,7 @@ def _used_form(cache: ImageCache) -> PullerForm | None:
         return None
     note = next((condition for condition in cache.status.conditions if condition.type == "VolumeForm"), None)
     if note is None:
-        # Without the condition nothing is to be mounted: neither the cache nor the controller's setting asks for it.
+        # Without the condition nothing is to be mounted: the cache does not ask for it, nor a policy or the setting.
         return None if cache.puller_form is PullerForm.VOLUME else PullerForm.CONTAINER
     if note.status:
         return PullerForm.VOLUME
@@ -132,7 +132,7 @@ def _form(cache: ImageCache) -> str:
         seen = cache.status.observed_generation and asked is not PullerForm.CONTAINER
         return "Volume where the node can, else Container" if seen or asked is PullerForm.VOLUME else _FORMS[asked]
     if asked is None:
-        return f"{_FORMS[used]}; as the controller is set"
+        return f"{_FORMS[used]}; as the policy or the controller is set"
     return _FORMS[used] if used is asked else f"{_FORMS[used]}; {asked.value} is asked for, and no node can"
 
 

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     puller_service_account: str = Field(default="", max_length=253)
     """ServiceAccount of puller pods where the ImageCache names none; "" takes the namespace's own `default`."""
     puller_form: PullerForm = PullerForm.CONTAINER
-    """How puller pods pull where the ImageCache says nothing."""
+    """How puller pods pull where neither the ImageCache nor a PrewarmPolicy says it."""
     pull_policy: CachePullPolicy = CachePullPolicy.IF_NOT_PRESENT
     """imagePullPolicy where the ImageCache says nothing: Always has every node ask the registry at every refresh."""
     attempt_timeout_seconds: int = Field(default=600, ge=10, le=86_400)

@@ -174,6 +174,7 @@ class ImageCache(Struct, frozen=True):
     """Hold what was on a node already, too."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     puller_form: PullerForm | None = None
+    """None: as a policy says, else as the controller is set."""
     priority_class: str = ""
     refresh_request: str | None = None
     """Value of the annotation prewarm.dev/refresh; None without it."""
@@ -251,5 +252,7 @@ class Policy(Struct, frozen=True):
     """Deployments that are canaries of its workloads; None: none are."""
     limits: Limits | None = None
     """For each namespace that it concerns; None: it sets none."""
+    puller_form: PullerForm | None = None
+    """For the ImageCaches that ask for none, in each namespace that it concerns; None: it does not say."""
     resource_version: str = ""
     error: str = ""

@@ -6,33 +6,17 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prewarm.api.names import DEFAULT_POLICY
 from prewarm.history import History
-from prewarm.model.image_caches import Allowance, ImageCache, Limits, Policy
+from prewarm.model.image_caches import Allowance, ImageCache, Limits
 from prewarm.model.images import canonical, parse_reference
 from prewarm.model.nodes import Node
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.puller.order import precedence
+from prewarm.puller.policies import limits_for
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.targets import Targets
 
 _Element = TypeVar("_Element")
-
-
-def limits_for(namespace: str, snapshot: ClusterSnapshot) -> Limits | None:
-    """Limits of a namespace: of the first policy by name that has some and selects it, else of `default`."""
-    found = snapshot.namespaces.get(namespace)
-    labels = found.labels if found is not None else {}
-    for name in sorted(snapshot.policies):
-        policy = snapshot.policies[name]
-        if policy.limits is not None and _selects(policy, labels):
-            return policy.limits
-    default = snapshot.policies.get(DEFAULT_POLICY)
-    return default.limits if default is not None else None
-
-
-def _selects(policy: Policy, labels: Mapping[str, str]) -> bool:
-    return policy.namespace_selector is not None and policy.namespace_selector.matches(labels)
 
 
 def refusal(allowance: Allowance | None, node: Node | None, node_name: str, image: str) -> WithheldReason | None:

@@ -184,6 +184,7 @@ policies = st.builds(
     gate_seconds=st.none() | st.integers(0, 3600).map(float),
     canaries=st.none() | st.builds(Canaries, selectors, st.sampled_from(("app", "example.com/app"))),
     hold_seconds=durations,
+    puller_form=st.none() | st.sampled_from(PullerForm),
 )
 
 

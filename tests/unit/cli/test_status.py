@@ -97,7 +97,7 @@ def test_one_cache_shows_its_failures_in_the_kubelets_words() -> None:
     assert "Ready: no (PullsFailed) 1 of 2 there, since 5m" in printed
     assert "on 2 nodes: n1, n2" in printed
     assert "progress: [###############...............] 1 of 2" in printed
-    assert "puller: Container: a static binary runs in each image; as the controller is set" in printed
+    assert "puller: Container: a static binary runs in each image; as the policy or the controller is set" in printed
 
 
 def test_one_cache_shows_when_it_is_looked_after() -> None:
@@ -167,8 +167,13 @@ def test_an_image_is_held_until_the_record_says(until: float, shown_for: str, to
 @pytest.mark.parametrize(
     ("asked", "note", "says", "used"),
     [
-        (None, None, "Container: a static binary runs in each image; as the controller is set", "Container"),
-        (None, (True, "Mounted"), "Volume: each image is mounted; as the controller is set", "Volume"),
+        (
+            None,
+            None,
+            "Container: a static binary runs in each image; as the policy or the controller is set",
+            "Container",
+        ),
+        (None, (True, "Mounted"), "Volume: each image is mounted; as the policy or the controller is set", "Volume"),
         (None, (False, "NotEverywhere"), "Volume where the node can, else Container", None),
         (PullerForm.CONTAINER, None, "Container: a static binary runs in each image", "Container"),
         (PullerForm.VOLUME, (True, "Mounted"), "Volume: each image is mounted", "Volume"),
@@ -193,7 +198,7 @@ def test_the_form_in_use_is_told_where_another_is_asked_for(
 
 def test_a_cache_that_nobody_looked_at_tells_what_is_asked_for() -> None:
     unseen = replace(CACHE, status=ImageCacheStatus())
-    assert "puller: as the controller is set" in shown(ONE, unseen)
+    assert "puller: as the policy or the controller is set" in shown(ONE, unseen)
     assert told(ONE, unseen)["pullerFormUsed"] is None
 
 

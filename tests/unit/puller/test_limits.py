@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 
 from prewarm.history import History
@@ -10,7 +9,7 @@ from prewarm.history.state import Measured
 from prewarm.model.image_caches import ImageCache, ImageCacheStatus, ImageList, Limits, Policy
 from prewarm.model.selectors import LabelSelector
 from prewarm.model.workloads import Namespace
-from prewarm.puller.limits import LimitsMemory, limits_for
+from prewarm.puller.limits import LimitsMemory
 from tests.support.clusters import cluster, node
 from tests.support.pulling import MB, World, registries
 
@@ -37,37 +36,6 @@ def counts(found: World, name: str = "warm", namespace: str = "shop") -> tuple[i
     """Succeeded, skipped, and reasons."""
     status = found.caches[namespace, name].status
     return status.succeeded, status.skipped, dict(status.reasons)
-
-
-def policy(name: str, images: int | None, selector: LabelSelector | None = None) -> Policy:
-    limits = None if images is None else Limits(images=images)
-    return Policy(name, namespace_selector=selector, limits=limits)
-
-
-@pytest.mark.parametrize(
-    ("policies", "images"),
-    [
-        ([], None),
-        ([policy("default", 1)], 1),
-        ([policy("default", 1), policy("b", 2, TENANT)], 2),
-        ([policy("b", 2, TENANT), policy("a", 3, TENANT)], 3),
-        ([policy("a", None, TENANT), policy("b", 2, TENANT)], 2),
-        ([policy("a", 2, LabelSelector((("tenant", "b"),)))], None),
-        ([policy("a", 2)], None),
-        ([policy("a", 2, LabelSelector())], 2),
-    ],
-    ids=["none", "default", "selected before default", "by name", "without limits", "others", "unselected", "all"],
-)
-def test_the_first_policy_with_limits_that_selects_the_namespace_counts(
-    policies: list[Policy], images: int | None
-) -> None:
-    snapshot = cluster(policies=policies, namespaces=[Namespace("shop", {"tenant": "a"})])
-    limits = limits_for("shop", snapshot)
-    assert (limits.images if limits is not None else None) == images
-
-
-def test_a_namespace_that_is_not_known_yet_has_the_default_limits() -> None:
-    assert limits_for("new", cluster(policies=[policy("default", 1), policy("a", 2, TENANT)])) == Limits(images=1)
 
 
 def test_images_beyond_the_limit_are_skipped_across_caches_the_older_cache_first() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from prewarm.api.steer_label import label_key, our_labels
+from prewarm.cli.advice import ADVICE
 from prewarm.demand import Coverage, coverage
 from prewarm.history import History
 from prewarm.model.images import canonical
@@ -21,27 +22,6 @@ from prewarm.model.workloads import Workload, WorkloadKey
 SHOWN_STARTS = 50
 """Container starts that are listed, the latest ones."""
 _SHOWN_NODES = 8
-
-_ADVICE = {
-    SkipReason.UNPREDICTABLE.value: "steer its pods (placement.steer: Prefer in its policy; with the annotation "
-    "prewarm.dev/gate all pods of a rollout), announce the image before the change (prewarm warm), or accept that they "
-    "start cold",
-    SkipReason.STEERED_ELSEWHERE.value: "the pod was created before it could be steered, or its own preferences and "
-    "the room on the warm nodes decided otherwise",
-    SkipReason.UNLIKELY.value: "the scheduler chose a node that hardly any replay did",
-    SkipReason.BEYOND_COVERAGE.value: "raise the policy's placement.coverage",
-    SkipReason.BEYOND_WASTE.value: "it was not known well enough that pods would come there: steer them "
-    "(placement.steer: Prefer in the policy), or raise its placement.maxWaste",
-    SkipReason.BEYOND_OVERPROVISION.value: "raise the policy's placement.maxOverprovision",
-    SkipReason.TOO_LATE.value: "pods that are created with the change itself start cold: announce the image before "
-    "(prewarm warm, or the annotation prewarm.dev/next-images)",
-    SkipReason.UNSETTLED.value: "pods were just being scheduled: announce the image before the change",
-    SkipReason.AWAITING_READY_PODS.value: "the policy's rollout.minUpdatedReadyPods held the image back",
-    SkipReason.CANARY_UNPROVEN.value: "the canary had not proved healthy yet: a pause after its first step leaves time "
-    "to pull",
-    SkipReason.PULLED_BY_KRUISE.value: "OpenKruise pre-downloads the revision itself",
-    SkipReason.UNOBSERVED.value: "OpenKruise had not seen the change yet",
-}
 
 
 class StartExplained(Struct, frozen=True):
@@ -134,7 +114,7 @@ def why(start: ContainerStart, snapshot: ClusterSnapshot, history: History) -> s
         case Outcome.MISS_FAILED:
             return f"our pull of the image there had failed: {_failure(start, snapshot)}{_waited(start)}"
         case Outcome.MISS_UNPREDICTABLE:
-            return f"where the pods land could not be known{_waited(start)}: {_ADVICE[SkipReason.UNPREDICTABLE.value]}"
+            return f"where the pods land could not be known{_waited(start)}: {ADVICE[SkipReason.UNPREDICTABLE.value]}"
         case Outcome.MISS_SKIPPED | Outcome.MISS_UNPREDICTED:
             return f"{_not_planned(start, history)}{_waited(start)}"
         case Outcome.UNKNOWN:
@@ -161,11 +141,11 @@ def _not_planned(start: ContainerStart, history: History) -> str:
         return "no plan named the image: the pods came with the change itself, or the workload was not covered yet"
     reason = dict(plan.skipped).get(start.node)
     if reason is not None:
-        advice = _ADVICE.get(reason)
+        advice = ADVICE.get(reason)
         return f"{start.node} was left out: {reason}" + (f" ({advice})" if advice else "")
     if start.node in plan.nodes:
         if start.created_at < plan.since:
-            return f"the pod was created before the plan ({_clock(plan.since)}) could help it: {_ADVICE['TooLate']}"
+            return f"the pod was created before the plan ({_clock(plan.since)}) could help it: {ADVICE['TooLate']}"
         return f"{start.node} was planned, but its pull had not begun when the pod came"
     others = ", ".join(plan.nodes[:_SHOWN_NODES]) + (", ..." if len(plan.nodes) > _SHOWN_NODES else "")
     return f"{start.node} was not among the {len(plan.nodes)} nodes planned ({others or 'none'})"

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime
 
 from prewarm.api.image_cache import image_cache_manifest
+from prewarm.cli import plan_batches
+from prewarm.cli.advice import ADVICE
 from prewarm.delivery.planned_cache import planned_cache
 from prewarm.model.images import PullPolicy
 from prewarm.model.intents import Json
 from prewarm.model.nodes import pull_identity
-from prewarm.model.plans import DemandPlan, Plan, Skip
+from prewarm.model.plans import DemandPlan, Plan, Skip, SkipReason
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import STATE_WORDS, Steering, SteerState
 from prewarm.presence import Warmth, warmth
@@ -57,6 +59,12 @@ def needed_at(entry: DemandPlan) -> str | None:
     return datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def advice(entry: DemandPlan) -> str | None:
+    """What can be done where nobody can know where the pods land; None where it is known well enough."""
+    reason = SkipReason.UNPREDICTABLE
+    return ADVICE[reason.value] if any(skip.reason is reason for skip in entry.skips) else None
+
+
 def labelled_nodes(to: Steering, snapshot: ClusterSnapshot) -> list[str]:
     """Nodes that carry the label of what is steered."""
     return [name for name, node in sorted(snapshot.nodes.items()) if to.label and node.labels.get(to.label) == to.value]
@@ -82,9 +90,11 @@ def _demand(entry: DemandPlan, known: Warmth, snapshot: ClusterSnapshot) -> Json
         "images": list(demand.images),
         "pods": demand.pods,
         "neededAt": needed_at(entry),
+        **plan_batches.data(demand, snapshot.taken_at),
         "predictability": round(candidates.predictability, 4),
         "drawn": entry.drawn,
         "unplaced": candidates.unplaced,
+        **({} if (told := advice(entry)) is None else {"advice": told}),
         **steering,
         "newNodes": [
             {

@@ -3,8 +3,10 @@
 from collections import Counter
 from datetime import UTC, datetime
 
+from prewarm.cli import plan_batches
 from prewarm.cli.output import console, table
-from prewarm.cli.plan_report import is_present, labelled_nodes
+from prewarm.cli.plan_report import advice, is_present, labelled_nodes
+from prewarm.demand import far_ahead
 from prewarm.model.plans import DemandPlan, NewNodes, Plan
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import STATE_WORDS, Steering, SteerState
@@ -13,8 +15,6 @@ from prewarm.presence import Warmth, warmth
 _SHOWN_NODES = 40
 """Rows of a demand's table: more belong into --output json."""
 _SHOWN_LABELLED = 12
-_FAR_SECONDS = 1800.0
-"""Pods of an announcement are put one hour ahead or more: nobody knows when they come."""
 
 
 def print_plan(plan: Plan, snapshot: ClusterSnapshot) -> None:
@@ -55,10 +55,25 @@ def _print_demand(entry: DemandPlan, snapshot: ClusterSnapshot, known: Warmth) -
         out.print(f"  {_new_nodes(group)}", markup=False)
     if entry.steering is not None:
         out.print(f"  {_steering(entry.steering, snapshot)}", markup=False)
+    if told := advice(entry):
+        out.print(f"  cannot be predicted: {told}", markup=False, soft_wrap=True)
+    _print_batches(entry, snapshot)
     _print_nodes(entry, known)
     reasons = [(reason.value, str(number)) for reason, number in candidates.rejected]
     if reasons:
         out.print(table("Rejected nodes", ("REASON", ">NODES"), reasons))
+
+
+def _print_batches(entry: DemandPlan, snapshot: ClusterSnapshot) -> None:
+    rows, more = plan_batches.rows(entry.demand, snapshot.taken_at)
+    if not rows:
+        return
+    out = console()
+    which = any(row[-1] for row in rows)
+    columns = ("BATCH", "COMES", ">PODS", "WHICH")
+    out.print(table("", columns if which else columns[:-1], rows if which else [row[:-1] for row in rows]))
+    if more:
+        out.print(f"  {more}", markup=False)
 
 
 def _new_nodes(group: NewNodes) -> str:
@@ -109,6 +124,6 @@ def _when(entry: DemandPlan, snapshot: ClusterSnapshot) -> str:
     ahead = min(times) - snapshot.taken_at
     if ahead <= 1:
         return "the first ones now"
-    if ahead > _FAR_SECONDS:
+    if min(times) >= far_ahead(snapshot.taken_at):
         return "nobody knows when"
     return f"the first ones at {datetime.fromtimestamp(min(times), UTC):%H:%M:%S} UTC"

@@ -138,4 +138,5 @@ def _batches(
 
 
 def _batch(at: float, pods: Sequence[Pod]) -> Batch:
-    return Batch(at, len(pods), nodes=tuple(pod.node_name for pod in pods))
+    nodes, names = tuple(pod.node_name for pod in pods), tuple(pod.name for pod in pods)
+    return Batch(at, len(pods), nodes=nodes, names=names)

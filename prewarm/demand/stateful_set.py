@@ -180,5 +180,6 @@ def _merged(batches: list[Batch]) -> tuple[Batch, ...]:
     head, tail = batches[: MAX_BATCHES - 1], batches[MAX_BATCHES - 1 :]
     if not tail or any(batch.claims for batch in tail):
         return tuple(batches)
-    last = Batch(tail[0].needed_at, sum(b.pods for b in tail), sum(b.leaving for b in tail))
+    names = tuple(name for batch in tail for name in batch.names)
+    last = Batch(tail[0].needed_at, sum(b.pods for b in tail), sum(b.leaving for b in tail), names=names)
     return (*head, last)

@@ -24,11 +24,11 @@ class PodVolumes:
         """The batch of some pods, by name; one for each pod if bound volumes of their own restrict them."""
         claims = [self.claims(pod) for pod in pods]
         if not any(map(self._are_bound, claims)):
-            return [Batch(needed_at, len(pods), leaving)]
+            return [Batch(needed_at, len(pods), leaving, names=tuple(pods))]
         nodes = [self.only_node(own) for own in claims]
         return [
-            Batch(needed_at, 1, int(index < leaving), (node,) if node else (), own)
-            for index, (node, own) in enumerate(zip(nodes, claims, strict=True))
+            Batch(needed_at, 1, int(index < leaving), (node,) if node else (), own, names=(pod,))
+            for index, (pod, node, own) in enumerate(zip(pods, nodes, claims, strict=True))
         ]
 
     def claims(self, pod: str) -> tuple[str, ...]:

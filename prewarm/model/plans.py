@@ -44,6 +44,8 @@ class Batch(Struct, frozen=True):
     at_once: int | None = None
     """How many old pods are told to go as soon as these were asked for, before the new ones' nodes can be known; None:
     not told apart."""
+    names: tuple[str, ...] = ()
+    """The pods' names, where they are known before the pods come: ordinals, and pods that are updated in place."""
 
 
 class Demand(Struct, frozen=True):

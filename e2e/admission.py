@@ -8,6 +8,7 @@ from e2e.lane import eventually
 
 ENFORCE_RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 _API = "admissionregistration.k8s.io/v1"
+WEBHOOK = "ValidatingWebhookConfiguration"
 Kind = Literal["MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"]
 
 SIDECAR = """[
@@ -59,6 +60,37 @@ async def forbid(shop: Shop, message: str) -> None:
     spec: dict[str, object] = {"validations": [{"expression": "false", "message": message}]}
     before = await _probe(shop)
     await shop.kubectl("create", "-f", "-", manifest=_policy(shop, "ValidatingAdmissionPolicy", shop.namespace, spec))
+    await _in_force(shop, before)
+
+
+async def break_webhook(shop: Shop) -> None:
+    """Have the API server ask a service that does not exist about every pod of the test's namespace."""
+    where = {"matchLabels": {"kubernetes.io/metadata.name": shop.namespace}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    webhook = {
+        "name": "pods.example.com",
+        "clientConfig": {"service": {"namespace": shop.namespace, "name": "gone"}},
+        "namespaceSelector": where,
+        "rules": [rule],
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    found = {
+        "apiVersion": _API,
+        "kind": WEBHOOK,
+        "metadata": {"name": shop.namespace},
+        "webhooks": [webhook],
+    }
+    before = await _probe(shop)
+    await shop.kubectl("create", "-f", "-", manifest=json.dumps(found))
+    await _in_force(shop, before)
+
+
+async def mend_webhook(shop: Shop) -> None:
+    """Take it away; returns once pods are created again."""
+    before = await _probe(shop)
+    await shop.kubectl("delete", WEBHOOK, shop.namespace)
     await _in_force(shop, before)
 
 

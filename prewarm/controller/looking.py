@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from http import HTTPStatus
 
 from msgspec.structs import replace
 
@@ -69,6 +70,8 @@ class Looks:
         elif result.outcome in {WriteOutcome.REFUSED, WriteOutcome.NAMESPACE_ENDS}:
             memory.refused(intent.namespace, intent.name, result.message, ordered_at)
         elif result.outcome is WriteOutcome.FAILED:
-            memory.lost(intent.namespace, intent.name, self._clocks.wall())
+            # Of what the server could not do it tells why; a request that it did not take up (409, 429) is only late.
+            words = (result.message or result.reason) if result.code >= HTTPStatus.INTERNAL_SERVER_ERROR else ""
+            memory.lost(intent.namespace, intent.name, self._clocks.wall(), words)
         else:
             memory.arrived(intent.namespace, intent.name, self._clocks.wall())

@@ -11,7 +11,7 @@ from prewarm.model.images import canonical, registry_of
 from prewarm.model.nodes import Node
 from prewarm.model.pods import ContainerPhase, Pod, PodPhase
 from prewarm.model.quantities import int_or_percent
-from prewarm.model.snapshot import ClusterSnapshot
+from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.presence import Warmth
 from prewarm.puller.forms import form_on
 from prewarm.puller.order import precedence
@@ -65,8 +65,24 @@ class Admission:
         headroom: Headroom | None = None,
         under_way: int = 0,
         first_pulls: int = 0,
+        resting: Mapping[ObjectKey, float] = {},
     ) -> None:
-        """`under_way`: creates that wait for the server's answer. `first_pulls`: places left to those who have none."""
+        """Prepare to order.
+
+        Args:
+            snapshot: the cluster.
+            settings: budgets and the shape of pods.
+            history: estimates of pull times.
+            known: warmth of the same snapshot.
+            work: pulls under way on it; what is ordered is added.
+            pairs: judges on it.
+            refusals: pods that the API server did not take.
+            headroom: what quotas have left.
+            under_way: creates that wait for the server's answer.
+            first_pulls: places left to those who have no pull under way.
+            resting: pods whose creation had no good answer, and until when they are not asked for again.
+        """
+        self._resting = resting
         self._snapshot = snapshot
         self._settings = settings
         self._history = history
@@ -213,6 +229,11 @@ class Admission:
         if order.key in self._work.pods:
             # The pod of this very attempt still stands, its evidence already void: it is removed first.
             self._withhold(WithheldReason.NODE_BUSY)
+            return
+        rests_until = self._resting.get(order.key, 0.0)
+        if rests_until > now:
+            self._withhold(WithheldReason.NO_ANSWER)
+            self._look_again(rests_until)
             return
         self._work.add(order)
         self._headroom.take(order)

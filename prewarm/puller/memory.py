@@ -34,6 +34,8 @@ ORDER_SECONDS = 15.0
 REPEAT_SECONDS = 10.0
 """After that long without effect, any other write is repeated."""
 _REFUSAL_SECONDS = 7200.0
+_SEEN_SECONDS = 1.0
+"""By then a pod that was made in spite of the server's error has shown, if there is one."""
 _LOOK_AGAIN_SECONDS = 1.0
 """For so long a record that was written is not made out anew while nothing on its node changed."""
 
@@ -112,6 +114,7 @@ class PullerMemory:
         self._read_last: _Read | None = None
         self._standings: dict[str, Standing] = {}
         self._restless: frozenset[str] = frozenset()
+        self._given_up: frozenset[tuple[str, str]] = frozenset()
         self._wanted = Wanted({})
         self._read_for = self._wanted
         self._lists: dict[ObjectKey, tuple[ImageList, ...]] = {}
@@ -123,8 +126,11 @@ class PullerMemory:
         self._unanswered.answered((namespace, name))
         order = self._orders.pop((namespace, name), None)
         if order is not None:
-            before = self._refusals.get(order.key)
-            self._refusals[order.key] = Refusal(order, message, at, before.times + 1 if before is not None else 1)
+            self._refuse(order, message, at)
+
+    def _refuse(self, order: Order, message: str, at: float) -> None:
+        before = self._refusals.get(order.key)
+        self._refusals[order.key] = Refusal(order, message, at, before.times + 1 if before is not None else 1)
 
     def unsent(self, namespace: str, name: str) -> None:
         """Tell that a create was not sent, for no fault of its own: it is ordered again."""
@@ -132,15 +138,27 @@ class PullerMemory:
         self._under_way.discard((namespace, name))
         self._orders.pop((namespace, name), None)
 
-    def lost(self, namespace: str, name: str, at: float) -> None:
-        """Tell that a create has no answer (no connection, 5xx): the pod may exist, or else is ordered again soon."""
+    def lost(self, namespace: str, name: str, at: float, words: str = "") -> None:
+        """Tell that a create has no answer, or an error of the server (5xx) in these words: the pod may exist.
+
+        Else it is ordered again soon. Errors that last, or follow on a refusal, are a refusal: a webhook that is down
+        answers so for days. Should the pod exist after all, seeing it ends that.
+        """
         key = (namespace, name)
-        until = self._unanswered.lost(key, at)
-        self.purge.lost(namespace, name, until)
+        loss = self._unanswered.lost(key, at)
+        refused = bool(words) and (loss.lasts or key in self._refusals)
+        if refused:
+            self.purge.refused(namespace, name, words, at)
+        else:
+            self.purge.lost(namespace, name, loss.until)
         self._under_way.discard(key)
         order = self._orders.get(key)
-        if order is not None:
-            self._orders[key] = replace(order, ordered_at=until - ORDER_SECONDS)
+        if order is None:
+            return
+        counts_until = min(loss.counts_until, at + _SEEN_SECONDS) if refused else loss.counts_until
+        self._orders[key] = replace(order, ordered_at=counts_until - ORDER_SECONDS)
+        if refused:
+            self._refuse(order, words, at)
 
     def sent(self, namespace: str, name: str) -> bool:
         """Tell that a create waits for its answer: until `refused`, `lost` or `arrived` it counts, however long.
@@ -169,6 +187,8 @@ class PullerMemory:
         now = snapshot.taken_at
         caches = {cache.uid for cache in snapshot.image_caches.values()}
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
+        # An error may have come though the pod was made.
+        taken.extend(refusal.order for key, refusal in self._refusals.items() if key in snapshot.puller_pods)
         self.hearsay.forget_others(snapshot)
         self.hearsay.seen(taken)
         self._unanswered.forget_old(now)
@@ -213,6 +233,11 @@ class PullerMemory:
     def under_way(self) -> int:
         """How many of them wait for the server's answer."""
         return len(self._under_way)
+
+    @property
+    def resting(self) -> Mapping[ObjectKey, float]:
+        """Pods whose creation had no good answer more than once, and until when they leave their places to others."""
+        return {key: loss.until for key, loss in self._unanswered.losses.items()}
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
@@ -337,13 +362,17 @@ class PullerMemory:
             courses: by uid, where every cache stands in its life.
         """
         restless, self._restless = {*restless, *self._restless}, frozenset(restless)
+        # What is given up, or no longer, concerns all nodes of its cache, those without a refusal of their own, too.
+        turned = {uid for uid, _ in pairs.given_up ^ self._given_up}
+        self._given_up = pairs.given_up
         standings: dict[str, Standing] = {}
         for key in sorted(snapshot.image_caches):
             cache = snapshot.image_caches[key]
             known = self._standings.get(cache.uid)
             course = courses[cache.uid]
             before = known.course if known is not None else None
-            if known is None or before is None or not known.speaks_of(cache) or _begins_again(before, course):
+            others = cache.uid in turned and course.finished_at is None
+            if known is None or before is None or others or not known.speaks_of(cache) or _begins_again(before, course):
                 standing = Standing(cache)
                 standing.course = course
                 if course.finished_at is None:

@@ -119,6 +119,11 @@ class Pairs:
         }
         self._failures: dict[str, Mapping[tuple[str, str], FailedPull]] = {}
 
+    @property
+    def given_up(self) -> frozenset[tuple[str, str]]:
+        """Uid of a cache and image which nobody tries any more, on any node: the API server refused too often."""
+        return frozenset(self._refused_for_good)
+
     def on_node(self, cache: ImageCache, images: tuple[str, ...], name: str) -> tuple[Pair, ...]:
         """The pairs of a cache on one node, in the order of the images that it asks for there.
 

@@ -59,6 +59,8 @@ class WithheldReason(StrEnum):
     """The registry lately gave no answer, and other nodes try it first."""
     REFUSED = "Refused"
     """The API server refused another pod of this cache lately."""
+    NO_ANSWER = "NoAnswer"
+    """The creation of its pod got no answer more than once: others have its place for some seconds."""
     PURGED = "Purged"
     """The cache was purged by annotation: nothing is pulled before a refresh by annotation, or another spec."""
     QUOTA_HEADROOM = "QuotaHeadroom"

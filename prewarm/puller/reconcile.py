@@ -81,7 +81,17 @@ def reconcile(
     kept = retention.kept | holds.kept
     purge = Purge(snapshot, settings.purge, memory.purge, standings, work, kept)
     admission = Admission(
-        snapshot, settings, history, known, work, pairs, memory.refusals, headroom, memory.under_way, first_pulls
+        snapshot,
+        settings,
+        history,
+        known,
+        work,
+        pairs,
+        memory.refusals,
+        headroom,
+        memory.under_way,
+        first_pulls,
+        memory.resting,
     )
     admitted = admission.admit(standing for standing in standings if standing.cache.uid not in purge.resting)
     intents = list(_ordered(admitted, memory, work, headroom, settings))

@@ -69,6 +69,8 @@ class World:
 
     Attributes:
         refusal: why the API server takes no pod; "" takes all.
+        errors: by namespace, the words of the server's error (500) on every create; "" for no answer at all.
+        made_anyhow: whether pods are made in spite of those errors.
         lost: numbers of creates, counted from 0, that get lost on the way without anybody noticing.
         gap: seconds between two looks of the puller at least.
     """
@@ -91,6 +93,8 @@ class World:
     written: list[Intent] = field(default_factory=list)
     most_at_once: int = 0
     refusal: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
+    made_anyhow: bool = False
     lost: frozenset[int] = frozenset()
     gap: float = 0.0
     creates: int = 0
@@ -203,13 +207,8 @@ class World:
             case Create(resource=resource, namespace=namespace, name=name, manifest=manifest):
                 assert resource == PODS
                 self.creates += 1
-                if self.creates - 1 in self.lost:
-                    return
-                if self.refusal:
-                    self.memory.refused(namespace, name, self.refusal, self.now)
-                elif (namespace, name) not in self.pods:
-                    self.created.append(name)
-                    self.add_pod(manifest)
+                if self.creates - 1 not in self.lost:
+                    self._create(namespace, name, manifest)
             case Delete(resource=resource, namespace=namespace, name=name, uid=uid):
                 if resource == NODE_IMAGES:
                     self.records.pop(name, None)
@@ -230,6 +229,17 @@ class World:
             case RemoveAnnotation(namespace=namespace, name=name, annotation=annotation):
                 field = {ANNOTATION_REFRESH: "refresh_request", ANNOTATION_PURGE: "purge_request"}[annotation]
                 self.caches[namespace, name] = replace(self.caches[namespace, name], **{field: None})
+
+    def _create(self, namespace: str, name: str, manifest: Mapping[str, object]) -> None:
+        there = (namespace, name) in self.pods
+        fails = namespace in self.errors and not there
+        if fails:
+            self.memory.lost(namespace, name, self.now, self.errors[namespace])
+        if self.refusal:
+            self.memory.refused(namespace, name, self.refusal, self.now)
+        elif not there and (not fails or self.made_anyhow):
+            self.created.append(name)
+            self.add_pod(manifest)
 
     def _observe(self, output: Output) -> None:
         match output:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from prewarm.cluster.writer import WriteOutcome, WriteResult
 from prewarm.controller import looking
@@ -84,3 +85,27 @@ async def test_places_kept_for_first_pulls_are_given_away_soon() -> None:
     assert kept.wake_at <= NOW + looking.AGAIN_SECONDS
     given = await found.look(snapshot(), History())
     assert sum(isinstance(intent, Create) for intent in given.intents) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "told"),
+    [
+        (500, "failed calling webhook", ["failed calling webhook"]),
+        (503, "", ["ServiceUnavailable"]),
+        (429, "too many requests", []),
+        (0, "no answer: connection refused", []),
+    ],
+)
+async def test_lasting_errors_of_the_server_are_a_refusal_in_its_words(
+    code: int, message: str, told: list[str]
+) -> None:
+    now = NOW
+    found = Looks(PullerSettings(), PullerMemory(), Clocks(lambda: now, lambda: 0.0))
+    reason = "ServiceUnavailable" if code == 503 else ""
+    for now in (NOW, NOW + 1, NOW + 5):
+        decision = await found.look(replace(snapshot(), taken_at=now), History())
+        assert refusals(found) == []
+        for create in decision.intents:
+            if isinstance(create, Create):
+                found.heed(WriteResult(create, WriteOutcome.FAILED, code, reason, message), now)
+    assert refusals(found) == told * 2

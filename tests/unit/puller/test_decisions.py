@@ -296,29 +296,39 @@ def test_lost_create_is_repeated_under_the_same_name() -> None:
     assert names(1020.0) == [first]
 
 
-def test_a_create_whose_answer_was_lost_counts_until_it_is_asked_for_again() -> None:
-    found = cluster([node("n1"), node("n2")], image_caches=[cache(A)])
+def test_a_create_whose_answer_was_lost_counts_and_is_asked_for_again_less_and_less_often() -> None:
+    found = cluster([node("n1")], image_caches=[cache(A)])
     memory = PullerMemory()
 
-    def look(at: float) -> tuple[list[str], float | None]:
+    def look(at: float) -> tuple[list[str], float, int]:
         decision = reconcile(replace(found, taken_at=at), PullerSettings(cluster_pulls=1), History(), memory)
-        return [intent.name for intent in decision.intents if isinstance(intent, Create)], decision.wake_at
+        assert decision.wake_at is not None
+        names = [intent.name for intent in decision.intents if isinstance(intent, Create)]
+        return names, decision.wake_at, decision.in_flight
 
-    ((first,), _) = look(1000.0)
-    pauses = []
+    ((first,), _, _) = look(1000.0)
+    pauses, places = [], []
     at = 1000.0
     for _ in range(8):
         assert memory.sent("shop", first)
         memory.lost("shop", first, at)
-        names, wake_at = look(at)
-        assert names == []
-        assert wake_at is not None
-        assert look(wake_at)[0] == [first]
-        pauses.append(wake_at - at)
-        at = wake_at
+        again, held = at, 0.0
+        while True:
+            names, wake_at, in_flight = look(again)
+            if names:
+                break
+            held += (wake_at - again) * in_flight
+            again = wake_at
+        assert names == [first]
+        pauses.append(again - at)
+        places.append(held)
+        at = again
     assert pauses == sorted(pauses)
     assert pauses[0] < 1
     assert pauses[-2:] == [10.0, 10.0]
+    # At first nobody else gets its place; later others have it half of the time.
+    assert places[:2] == pauses[:2]
+    assert places[2:] == [pause / 2 for pause in pauses[2:]]
     memory.arrived("shop", first, at)
     memory.lost("shop", first, at)
     assert look(at)[1] == at + pauses[0]

@@ -88,11 +88,11 @@ def _seconds(demand: Demand, snapshot: ClusterSnapshot, replays: int) -> float:
     return time.perf_counter() - started
 
 
-async def measure(cases: Sequence[Case], console: Console) -> list[tuple[Case, Score]]:
-    """Let the real scheduler place every case three times."""
+async def measure(cases: Sequence[Case], runs: int, console: Console) -> list[tuple[Case, Score]]:
+    """Let the real scheduler place every case so many times."""
     async with ControlPlane.start() as plane:
         return [
-            (one, score(await run_trial(plane, one)))
+            (one, score(await run_trial(plane, one, runs=runs)))
             for one in track(cases, "placing", console=console, transient=True)
         ]
 
@@ -166,6 +166,9 @@ def main(
     first: Annotated[int, typer.Option(min=1, help="Begin with this one: for a run in slices.")] = 1,
     last: Annotated[int | None, typer.Option(min=1, help="End with this one.")] = None,
     seed: Annotated[int, typer.Option(help="Of the clusters.")] = 1,
+    runs: Annotated[
+        int, typer.Option(min=2, help="Of the scheduler; each is compared with the others, which are the ceiling.")
+    ] = 6,
     times_only: Annotated[bool, typer.Option("--times-only", help="Without a control plane.")] = False,
 ) -> None:
     """Measure predictions: their time, and their coverage beside the real scheduler's choices."""
@@ -173,7 +176,7 @@ def main(
     reached = report_times(console)
     if not times_only:
         sizes = nodes or (_LARGE_SIZES if large else _SIZES)
-        found = asyncio.run(measure(cases_from_seed(seed, cases, sizes)[first - 1 : last], console))
+        found = asyncio.run(measure(cases_from_seed(seed, cases, sizes)[first - 1 : last], runs, console))
         reached = report_coverage(found, console) and reached
     if not reached:
         raise typer.Exit(1)

@@ -17,7 +17,8 @@ class Score:
 
     predicted: tuple[float, ...]
     ceiling: tuple[float, ...]
-    """By the scheduler's other runs from the same start, most used nodes first."""
+    """By the scheduler's other runs from the same start, most used nodes first. Few runs tell less than can be known:
+    they name few nodes, and rank none beyond these."""
     random: tuple[float, ...]
     old_nodes: float
     predictability: float

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -11,6 +12,8 @@ from e2e.cluster.selection import Cluster
 from e2e.manifests import PROJECT
 
 FILES = PROJECT / "charts/prewarm/files/gate"
+HELD = "prewarm.dev/gate-held"
+ASKED = {"prewarm.dev/gate": "5m"}
 _SECONDS = 30.0
 
 
@@ -30,6 +33,40 @@ def install(cluster: Cluster, namespace: str) -> None:
         }
         for manifest in (policy, binding):
             cluster.kubectl("apply", "-f", "-", manifest=json.dumps(manifest))
+
+
+def write_lease(cluster: Cluster, namespace: str, gated: str = "") -> None:
+    """Play a controller that is alive for an hour, and opens nothing: what is held stays so, to be looked at.
+
+    `gated` lists the workloads that policies gate.
+    """
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "prewarm", "namespace": namespace, "annotations": {"prewarm.dev/gated": gated}},
+        "spec": {
+            "holderIdentity": "test",
+            "leaseDurationSeconds": 3600,
+            "renewTime": datetime.now(UTC).isoformat(timespec="microseconds"),
+        },
+    }
+    cluster.kubectl("apply", "-f", "-", manifest=json.dumps(lease))
+
+
+def without_hold(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a change made of a workload but for what the gate writes, and for what every change counts up."""
+    copy: dict[str, Any] = json.loads(json.dumps(found))
+    metadata, spec = copy["metadata"], copy["spec"]
+    for name in (HELD, *ASKED):
+        metadata.get("annotations", {}).pop(name, None)
+    for name in ("managedFields", "resourceVersion", "generation", "annotations"):
+        if not metadata.get(name) or name != "annotations":
+            metadata.pop(name, None)
+    copy.pop("status", None)
+    spec.pop("paused", None)
+    rolling = spec.get("updateStrategy", {}).get("rollingUpdate", {})
+    rolling.pop("partition", None)
+    return copy
 
 
 def remove(cluster: Cluster, namespace: str) -> None:
@@ -72,7 +109,7 @@ def _await(cluster: Cluster, namespace: str, manifest: Mapping[str, object], *, 
     options = ("apply", "--dry-run=server", "-n", namespace, "-f", "-", "-o", "json")
     while time.monotonic() < until:
         found = json.loads(cluster.kubectl(*options, manifest=json.dumps(manifest)))
-        if ("prewarm.dev/gate-held" in found["metadata"].get("annotations", {})) == held:
+        if (HELD in found["metadata"].get("annotations", {})) == held:
             return
         time.sleep(0.2)
     raise TimeoutError(f"a change of {manifest.get('kind')} in {namespace} is {'not ' if held else ''}held")

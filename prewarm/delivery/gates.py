@@ -43,7 +43,7 @@ class GateReason(StrEnum):
     NOT_COVERED = "NotCovered"
     """Nobody prewarms the workload (any more)."""
     DAMAGED = "Damaged"
-    """The marker of the hold cannot be read."""
+    """The marker of the hold cannot be read, or is another object's."""
     RESUMED = "Resumed"
     """A person let it go; only the marker was left."""
 
@@ -173,6 +173,8 @@ def _verdict(
         return GateReason.RESUMED, "the rollout was resumed by hand"
     if gate.hold.since is None:
         return GateReason.DAMAGED, f"the annotation {ANNOTATION_GATE_HELD} cannot be read"
+    if not gate.hold.is_of(gate.workload):
+        return GateReason.DAMAGED, f"the annotation {ANNOTATION_GATE_HELD} was copied from another object"
     if gate.is_over(snapshot.taken_at):
         return GateReason.TIMEOUT, f"held for {gate.longest:.0f} s, the longest that is allowed"
     policy = covering_policy(snapshot, gate.workload)

@@ -9,7 +9,8 @@ from prewarm.api.names import ANNOTATION_GATE_HELD
 from prewarm.model.workloads import UpdateStrategy, Workload
 
 _MARKER = re.compile(
-    r"(?P<since>[0-9T:.+\-]{19,32}Z?)(?: partition=(?P<partition>[0-9]{1,9}))?(?: for=(?P<seconds>[0-9]{1,6}))?",
+    r"(?P<since>[0-9T:.+\-]{19,32}Z?)(?: generation=(?P<generation>[0-9]{1,18}))?"
+    r"(?: partition=(?P<partition>[0-9]{1,9}))?(?: set=(?P<put>[0-9]{1,10}))?(?: for=(?P<seconds>[0-9]{1,6}))?",
     re.ASCII,
 )
 
@@ -21,6 +22,8 @@ class Hold(Struct, frozen=True):
     """The annotation's value."""
     since: float | None
     """Unix seconds; None if it cannot be read."""
+    generation: int = 0
+    """metadata.generation of the change that is held; 0 if the marker does not say."""
     partition: int = 0
     """Of a StatefulSet: what the partition was before."""
     seconds: float | None = None
@@ -28,26 +31,41 @@ class Hold(Struct, frozen=True):
     in_force: bool = True
     """Whether the rollout is held still, or somebody let it go and left the marker."""
 
+    def is_of(self, workload: Workload) -> bool:
+        """Whether the change that is held was made to this object.
+
+        Generations only grow: one that is still to come was counted on another object, whose manifest was copied.
+        """
+        return self.generation <= workload.generation
+
 
 def hold(workload: Workload) -> Hold | None:
     """The hold on a workload's rollout, None if there is none.
 
-    The marker is a time, for a StatefulSet ` partition=N`, and where a policy asked for it ` for=SECONDS`.
+    The marker is a time, ` generation=N`, for a StatefulSet ` partition=N set=N` (what the partition was, and what it
+    is held by), and where a policy asked for it ` for=SECONDS`. Whoever sets another partition has let the rollout go.
     """
     marker = workload.annotations.get(ANNOTATION_GATE_HELD)
     if marker is None or workload.key.kind not in {"Deployment", "StatefulSet"}:
         return None
+    found = _MARKER.fullmatch(marker)
     if workload.key.kind == "Deployment":
         in_force = workload.paused
     else:
         in_force = workload.strategy is UpdateStrategy.ROLLING_UPDATE and workload.partition > 0
-    found = _MARKER.fullmatch(marker)
-    if found is None:
-        return Hold(marker, None, in_force=in_force)
+        if found is not None and found["put"] is not None:
+            in_force = in_force and workload.partition == int(found["put"])
     try:
-        since = datetime.fromisoformat(found["since"])
+        since = datetime.fromisoformat(found["since"]) if found is not None else None
     except ValueError:
+        since = None
+    if found is None or since is None:
         return Hold(marker, None, in_force=in_force)
-    partition = int(found["partition"] or 0)
-    seconds = None if found["seconds"] is None else float(found["seconds"])
-    return Hold(marker, since.timestamp() if since.tzinfo is not None else None, partition, seconds, in_force)
+    return Hold(
+        marker,
+        since.timestamp() if since.tzinfo is not None else None,
+        generation=int(found["generation"] or 0),
+        partition=int(found["partition"] or 0),
+        seconds=None if found["seconds"] is None else float(found["seconds"]),
+        in_force=in_force,
+    )

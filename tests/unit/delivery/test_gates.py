@@ -172,6 +172,21 @@ def test_the_deadline_wakes_the_controller() -> None:
     assert decide_gates(snapshot(held()), None).wake_at == NOW - 10 + 600
 
 
+def test_a_marker_that_came_with_another_objects_manifest_opens() -> None:
+    """A backup that is restored, or a copy under a new name, has the pause of a rollout that nobody looks after."""
+    assert reason(snapshot(held(f"{SINCE} generation=3", generation=1))) is GateReason.DAMAGED
+
+
+@pytest.mark.parametrize("generation", [3, 4, 99])
+def test_a_change_during_the_hold_is_judged_by_its_own_images(generation: int) -> None:
+    """Scaled, or changed again: the marker stays that of the first change, and the cache is that of the last."""
+    workload = held(f"{SINCE} generation=3", generation=generation)
+    other = cache(replace(workload, template_hash="v1"), Ready=True, Progressing=False)
+    own = cache(workload, Ready=True, Progressing=False)
+    assert reason(snapshot(workload, other)) is None
+    assert reason(snapshot(workload, own)) is GateReason.WARM
+
+
 @pytest.mark.parametrize(
     "marker", ["", "yesterday", "2026-09-21", "2026-09-21T14:13:10", "x" * 99_999, SINCE + " partition=x"]
 )
@@ -224,6 +239,25 @@ def test_a_stateful_set_gets_its_partition_back() -> None:
     (opened,) = decide_gates(found, None).opened
     (*_, last) = list(opening(opened.patch))  # type: ignore[arg-type]
     assert last == {"op": "replace", "path": "/spec/updateStrategy/rollingUpdate/partition", "value": 2}
+
+
+@pytest.mark.parametrize("partition", [0, 1, 5])
+def test_a_partition_that_a_person_sets_stays(partition: int) -> None:
+    """As a resumed Deployment stays resumed."""
+    key = WorkloadKey("StatefulSet", "shop", "web")
+    marker = f"{SINCE} generation=3 partition=0 set=4 for=60"
+    workload = held(marker, key=key, generation=4, paused=False, partition=partition)
+    (opened,) = decide_gates(snapshot(workload), None).opened
+    assert opened.reason is GateReason.RESUMED
+    assert "rollingUpdate/partition" not in str(opening(opened.patch))
+
+
+def test_a_stateful_set_held_by_the_partition_in_its_marker_stays_held() -> None:
+    key = WorkloadKey("StatefulSet", "shop", "web")
+    marker = f"{SINCE} generation=3 partition=0 set=4 for=60"
+    found = snapshot(held(marker, key=key, generation=3, paused=False, partition=4))
+    assert reason(found) is None
+    assert decide_gates(found, None).wake_at == NOW - 10 + 60
 
 
 def test_other_kinds_are_never_held() -> None:

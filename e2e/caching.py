@@ -314,7 +314,12 @@ class Shop:
 
 @asynccontextmanager
 async def running_lane(
-    cluster: Cluster, folder: Path, settings: Mapping[str, str] | None = None, *, crowd: bool = False
+    cluster: Cluster,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    crowd: bool = False,
+    kubeconfig: Path | None = None,
 ) -> AsyncIterator[Lane]:
     """A controller, with further settings if given, and an emulator on a cluster that has our definitions.
 
@@ -324,6 +329,7 @@ async def running_lane(
         settings: of the controller.
         crowd: whether there will be a thousand nodes, on a cluster of the lane's own: kubelets write no Events, and of
             a pod's status only what tells of its pulls; nodes are left to the cluster's end.
+        kubeconfig: of the controller, if it is not to be the administrator.
     """
     await asyncio.to_thread(install_definitions, cluster)
     system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
@@ -339,7 +345,7 @@ async def running_lane(
         every_status=not crowd,
     )
     environment = {"PREWARM_LEASE_DURATION_SECONDS": "2", **(settings or {})}
-    controller = ControllerProcess(cluster.kubeconfig, folder / "controller.log", environment)
+    controller = ControllerProcess(kubeconfig or cluster.kubeconfig, folder / "controller.log", environment)
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator(connection, options))
         client = await stack.enter_async_context(Client(connection))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from e2e.cluster.selection import Cluster, Lane
 from e2e.manifests import get
-from e2e.release import CONTROLLER, as_user, attempt, installed, refusal
+from e2e.release import CONTROLLER, as_user, attempt, installed, refusal, upgrade
 from prewarm.api.image_cache import image_cache_manifest
 from prewarm.model.image_caches import ImageCache, ImageList, PullerForm
 from prewarm.model.pods import Toleration
@@ -212,3 +213,73 @@ def test_policies_type_check(cluster: Cluster) -> None:
         status = get(cluster, "validatingadmissionpolicy", name).get("status", {})
         assert isinstance(status, dict)
         assert not status.get("typeChecking", {}).get("expressionWarnings"), name
+
+
+PROXY: dict[str, Any] = {
+    "name": "mesh-proxy",
+    "image": "registry.test/mesh/proxy:v1",
+    "command": ["/proxy"],
+    "args": ["run"],
+}
+NAMED: dict[str, tuple[dict[str, Any], str]] = {
+    "by tag": ({}, ""),
+    "by digest": ({"image": f"registry.test/mesh/proxy@sha256:{'0' * 64}"}, ""),
+    "ports, probes and hooks": (
+        {
+            "ports": [{"containerPort": 15090}],
+            "readinessProbe": {"httpGet": {"path": "/ready", "port": 15021}},
+            "lifecycle": {"preStop": {"exec": {"command": ["/proxy", "drain"]}}},
+        },
+        "",
+    ),
+    "another name": ({"name": "proxy"}, "no containers but prewarm's"),
+    "another image": ({"image": "registry.test/other:v1"}, "no containers but prewarm's"),
+    "an image below it": ({"image": "registry.test/mesh/proxy/evil:v1"}, "no containers but prewarm's"),
+    "an image beside it": ({"image": "registry.test/mesh/proxy-evil:v1"}, "no containers but prewarm's"),
+    "root": ({"securityContext": {"runAsUser": 0}}, "ordinary user"),
+    "capability": ({"securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}}, "drops all"),
+    "privileged": ({"securityContext": {"privileged": True, "allowPrivilegeEscalation": True}}, "neither privileged"),
+    "environment of a secret": ({"envFrom": [{"secretRef": {"name": "a"}}]}, "no environment from Secrets"),
+    "port of the node": ({"ports": [{"containerPort": 80, "hostPort": 80}]}, "no port of its node"),
+    "probe of another host": (
+        {"livenessProbe": {"httpGet": {"host": "10.0.0.1", "port": 80}}},
+        "hooks and probes of its own pod only",
+    ),
+    "hook to another host": (
+        {"lifecycle": {"postStart": {"httpGet": {"host": "10.0.0.1", "port": 80}}}},
+        "hooks and probes of its own pod only",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def named(release: None, cluster: Cluster, helm: Path) -> None:
+    """The chart told of the proxy, until the module ends: in force once it lets it in."""
+    option = "admissionPolicies.addedContainers[0]"
+    image = PROXY["image"].partition(":")[0]
+    upgrade(cluster, helm, f"--set={option}.name=mesh-proxy,{option}.image={image}")
+    until = time.monotonic() + 30
+    while refusal(cluster, CONTROLLER, "default", with_proxy("default")):
+        assert time.monotonic() < until, "the API server does not take up the changed policy"
+
+
+def with_proxy(namespace: str, **changes: Any) -> dict[str, Any]:
+    pod = puller(namespace)
+    security = {**target(pod)["securityContext"], **changes.pop("securityContext", {})}
+    spec(pod)["containers"].append({**PROXY, "securityContext": security, **changes})
+    return pod
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize("shape", NAMED)
+def test_containers_that_the_operator_named_may_be_added_with_no_more_privileges(
+    cluster: Cluster, namespace: str, shape: str
+) -> None:
+    changes, words = NAMED[shape]
+    said = refusal(cluster, CONTROLLER, namespace, with_proxy(namespace, **copy.deepcopy(changes)))
+    assert words in said if words else said == ""
+
+
+@pytest.mark.usefixtures("named")
+def test_policy_that_names_containers_type_checks(cluster: Cluster) -> None:
+    test_policies_type_check(cluster)

@@ -127,7 +127,7 @@ class PlacementFields(ApiModel):
 _BYTES = "write bytes as a quantity, such as 500Gi or 2T"
 _BYTES_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,3})?([kMGTPE]|[KMGTPE]i)?$"
 _REGISTRY = "write a registry or a repository below it, such as docker.io or registry.example:5000/team"
-_REGISTRY_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
+REGISTRY_PATTERN = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$"
 
 
 def _bytes(value: str) -> str:
@@ -137,7 +137,7 @@ def _bytes(value: str) -> str:
 
 
 def _registry(value: str) -> str:
-    if re.fullmatch(_REGISTRY_PATTERN, value, re.ASCII) is None:
+    if re.fullmatch(REGISTRY_PATTERN, value, re.ASCII) is None:
         raise ValueError(_REGISTRY)
     return value
 
@@ -166,7 +166,7 @@ class LimitsFields(ApiModel):
                 AfterValidator(_registry),
                 Field(
                     max_length=255,
-                    json_schema_extra=rules(cel(f"self.matches('{cel_text(_REGISTRY_PATTERN)}')", _REGISTRY)),
+                    json_schema_extra=rules(cel(f"self.matches('{cel_text(REGISTRY_PATTERN)}')", _REGISTRY)),
                 ),
             ]
         ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from prewarm.api.fields import NAME_PATTERN
+from prewarm.api.policy import REGISTRY_PATTERN
 from prewarm.cli.errors import usage
 from prewarm.cli.yaml_text import to_yaml
 from prewarm.puller import guards
@@ -32,6 +33,13 @@ def admission_policies(
     namespace: Annotated[str, typer.Option(help="Namespace of the controller.")] = guards.NAMESPACE,
     service_account: Annotated[str, typer.Option(help="ServiceAccount of the controller.")] = guards.RELEASE,
     purging: Annotated[bool, typer.Option("--purging", help="Removing images is switched on.")] = False,
+    added_container: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=REPOSITORY",
+            help="Container that an injector adds to every pod, which puller pods may have; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Print the ValidatingAdmissionPolicies that bind authors of ImageCaches, and the controller itself.
 
@@ -40,9 +48,17 @@ def admission_policies(
     for value, option in ((namespace, "--namespace"), (service_account, "--service-account")):
         if re.fullmatch(NAME_PATTERN, value) is None:
             raise usage(f"{option} {value!r}: write the name of an object")
-    made = guards.guards(namespace, service_account, purging=purging)
+    added = [_added(text) for text in added_container or ()]
+    made = guards.guards(namespace, service_account, purging=purging, added=added)
     manifests = [write(guard) for guard in made for write in (guards.policy_manifest, guards.binding_manifest)]
     typer.echo("---\n".join(to_yaml(manifest) for manifest in manifests), nl=False)
+
+
+def _added(text: str) -> guards.AddedContainer:
+    name, _, image = text.partition("=")
+    if re.fullmatch(NAME_PATTERN, name) is None or re.fullmatch(REGISTRY_PATTERN, image, re.ASCII) is None:
+        raise usage(f"--added-container {text!r}: write name=repository, as mesh-proxy=registry.example/mesh/proxy")
+    return guards.AddedContainer(name, image)
 
 
 def _files(folder: str) -> list[Path]:

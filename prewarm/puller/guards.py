@@ -22,6 +22,8 @@ PLAN_VERB: Final = "plan"
 """On imagecaches.prewarm.dev, in the whole cluster: may mark ImageCaches as planned. No request has this verb."""
 PURGING: Final = "purging"
 """Variable that is `true` where removing images is switched on."""
+ADDED: Final = "added"
+"""Variable that lists the containers that others may add to puller pods."""
 
 _AUTHORS_CREATE_PODS = (
     "an ImageCache has pods created in its namespace, so its author must be allowed to create pods there"
@@ -29,6 +31,14 @@ _AUTHORS_CREATE_PODS = (
 _MAY_PLAN = f"authorizer.group('{names.GROUP}').resource('imagecaches').check('{PLAN_VERB}').allowed()"
 _SPEC_IS_NEW = "request.operation == 'CREATE' || object.spec != oldObject.spec"
 _API = "admissionregistration.k8s.io/v1"
+
+
+class AddedContainer(Struct, frozen=True):
+    """A container that something else adds to every pod and that a puller pod may have, such as a mesh's proxy."""
+
+    name: str
+    image: str
+    """Its repository, as its image is written: a name alone would let a stolen token run any image under it."""
 
 
 class Validation(Struct, frozen=True):
@@ -55,10 +65,16 @@ class Guard(Struct, frozen=True):
     """Objects that have not this label, with the value "true", before or after, pass unseen."""
 
 
-def guards(namespace: str = NAMESPACE, service_account: str = RELEASE, *, purging: bool = False) -> tuple[Guard, ...]:
+def guards(
+    namespace: str = NAMESPACE,
+    service_account: str = RELEASE,
+    *,
+    purging: bool = False,
+    added: Sequence[AddedContainer] = (),
+) -> tuple[Guard, ...]:
     """All of them, for a controller that runs as this ServiceAccount."""
     user = f"system:serviceaccount:{namespace}:{service_account}"
-    return (_authors(), _pullers(user, namespace, purging=purging), _own_caches(user), _false_pullers())
+    return (_authors(), _pullers(user, namespace, added, purging=purging), _own_caches(user), _false_pullers())
 
 
 def policy_manifest(guard: Guard, release: str = RELEASE) -> Manifest:
@@ -187,13 +203,23 @@ def _one_of(commands: Sequence[Sequence[str]]) -> str:
     return "[" + ", ".join("[" + ", ".join(f"'{word}'" for word in command) + "]" for command in commands) + "]"
 
 
-def _pullers(user: str, namespace: str, *, purging: bool) -> Guard:
+def _containers_text(added: Sequence[AddedContainer]) -> str:
+    """A CEL list of maps; the chart writes the same text."""
+    return "[" + ", ".join(f"{{'name': '{c.name}', 'image': '{c.image}'}}" for c in added) + "]"
+
+
+def _pullers(user: str, namespace: str, added: Sequence[AddedContainer], *, purging: bool) -> Guard:
     """Our own ServiceAccount creates pullers and deletes pullers, nothing else: stolen, its token gives no more.
 
-    Whoever adds something to every pod (a mesh's injector, a policy) has to leave out pods with our label. Where
-    removing images is switched off, pods that are still there for it may go.
+    Whoever adds something to every pod (a mesh's injector, a policy) has to leave out pods with our label, or its
+    containers have to be named: they may have commands, ports and probes of their own then, and no more privileges
+    than ours. Where removing images is switched off, pods that are still there for it may go.
     """
     wanted = f"(variables.{PURGING} || request.operation == 'DELETE')"
+    is_added = (
+        "c.name == a.name && (c.?image.orValue('') == a.image || c.?image.orValue('').startsWith(a.image + ':') || "
+        "c.?image.orValue('').startsWith(a.image + '@'))"
+    )
     return Guard(
         "pullers",
         "",
@@ -208,6 +234,8 @@ def _pullers(user: str, namespace: str, *, purging: bool) -> Guard:
                 f"{wanted} && request.namespace == '{namespace}' && {_is_labelled(names.LABEL_PURGER)}",
             ),
             ("containers", "variables.pod.spec.?initContainers.orValue([]) + variables.pod.spec.containers"),
+            (ADDED, _containers_text(added)),
+            ("own", f"variables.containers.filter(c, !variables.{ADDED}.exists(a, {is_added}))"),
             ("volumes", "variables.pod.spec.?volumes.orValue([])"),
         ),
         (
@@ -217,11 +245,14 @@ def _pullers(user: str, namespace: str, *, purging: bool) -> Guard:
             ),
             *(
                 Validation(_or_deletion(f"({validation.expression})"), validation.message)
-                for validation in (*_host_shape(), *_container_shape(), *_puller_shape(), *_purger_shape())
+                for validation in (*_host_shape(), *_puller_shape(), *_container_shape(), *_purger_shape())
             ),
         ),
         user,
     )
+
+
+_HANDLERS = ("lifecycle.?postStart", "lifecycle.?preStop", "livenessProbe", "readinessProbe", "startupProbe")
 
 
 def _host_shape() -> tuple[Validation, ...]:
@@ -281,12 +312,28 @@ def _container_shape() -> tuple[Validation, ...]:
         ),
         Validation(
             _every(
-                "variables.containers",
+                "variables.own",
                 "c",
                 "!has(c.lifecycle) && !has(c.livenessProbe) && !has(c.readinessProbe) && !has(c.startupProbe) && "
-                "size(c.?volumeDevices.orValue([])) == 0 && size(c.?ports.orValue([])) == 0",
+                "size(c.?ports.orValue([])) == 0",
             ),
-            "a container of prewarm has no hooks, probes, ports or devices",
+            "a container of prewarm has no hooks, probes or ports",
+        ),
+        Validation(
+            _every(
+                "variables.containers",
+                "c",
+                "size(c.?volumeDevices.orValue([])) == 0 && "
+                "c.?ports.orValue([]).all(p, p.?hostPort.orValue(0) == 0) && "
+                # The kubelet would ask in the node's name.
+                + " && ".join(
+                    f"c.?{handler}.?{action}.?host.orValue('') == ''"
+                    for handler in _HANDLERS
+                    for action in ("httpGet", "tcpSocket")
+                ),
+            ),
+            "a container in a pod of prewarm has no devices, no port of its node, and hooks and probes of its own pod "
+            "only",
         ),
     )
 
@@ -297,6 +344,18 @@ def _puller_shape() -> tuple[Validation, ...]:
     owner = f"o.apiVersion.startsWith('{names.GROUP}/') && o.kind == 'ImageCache' && o.?controller.orValue(false)"
     own_names = f"^({HELPER_CONTAINER}|{SENTINEL_CONTAINER}|{PULL_CONTAINER_PREFIX}[0-9]+)$"
     rules = (
+        # First, as only the first refusal is told: what was added has other faults, too.
+        Validation(
+            _every(
+                "variables.own",
+                "c",
+                f"c.name.matches('{own_names}') && c.?command.orValue([]) in {commands} && "
+                "size(c.?args.orValue([])) == 0",
+            ),
+            "a puller pod has no containers but prewarm's, with prewarm's commands: leave pods with the label "
+            f"{names.LABEL_PULLER} out of what adds containers, or name these in admissionPolicies.addedContainers of "
+            "the chart",
+        ),
         Validation(
             "size(variables.pod.metadata.?ownerReferences.orValue([])) == 1 && "
             + _every("variables.pod.metadata.ownerReferences", "o", owner),
@@ -321,16 +380,6 @@ def _puller_shape() -> tuple[Validation, ...]:
                 "c.?securityContext.?seccompProfile.?type.orValue('RuntimeDefault') == 'RuntimeDefault'",
             ),
             "a puller pod runs as an ordinary user under the runtime's seccomp profile",
-        ),
-        Validation(
-            _every(
-                "variables.containers",
-                "c",
-                f"c.name.matches('{own_names}') && c.?command.orValue([]) in {commands} && "
-                "size(c.?args.orValue([])) == 0",
-            ),
-            "a puller pod has no containers but prewarm's, with prewarm's commands: leave pods with the label "
-            f"{names.LABEL_PULLER} out of what adds containers",
         ),
     )
     return tuple(Validation(f"variables.purger || ({rule.expression})", rule.message) for rule in rules)

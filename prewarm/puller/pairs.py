@@ -103,7 +103,9 @@ class Pairs:
             doubts = Doubts()
             doubts.changed(snapshot.nodes)
         self._doubts = doubts
-        refusals = tuple(refusals)
+        self.refusals = tuple(refusal for refusal in refusals if self._counts(refusal, work))
+        """Those that count: a request to refresh, or a time of the schedule, has the server asked anew."""
+        refusals = self.refusals
         self._refused_for_good = {
             (refusal.order.cache_uid, canonical(image)): refusal
             for refusal in refusals
@@ -118,6 +120,10 @@ class Pairs:
             for image in refusal.order.images
         }
         self._failures: dict[str, Mapping[tuple[str, str], FailedPull]] = {}
+
+    def _counts(self, refusal: Refusal, work: Work) -> bool:
+        cache = work.caches.get(refusal.order.cache_uid)
+        return cache is None or refusal.at >= self._course_of(cache).refresh.anew_at
 
     @property
     def given_up(self) -> frozenset[tuple[str, str]]:
@@ -232,7 +238,7 @@ class Pairs:
         refusal: Refusal | None = None
         if self._refusals:
             refusal = self._refusals.get((cache.uid, node.name, key[1])) or self._refused_for_good.get(key)
-        if refusal is not None and refusal.at >= refresh.anew_at and not active:
+        if refusal is not None and not active:
             due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
             return Pair(
                 node.name,

@@ -87,7 +87,7 @@ def reconcile(
         known,
         work,
         pairs,
-        memory.refusals,
+        pairs.refusals,
         headroom,
         memory.under_way,
         first_pulls,

@@ -43,3 +43,20 @@ def test_admission_policies_come_with_their_bindings_and_names(capsys: pytest.Ca
 def test_names_in_admission_policies_cannot_end_their_expressions(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["admission-policies", "--namespace", "a' || true || '"]) == 2
     assert "--namespace" in capsys.readouterr().err
+
+
+def test_containers_that_an_injector_adds_are_named_in_the_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["admission-policies", "--added-container", "mesh-proxy=registry.test/mesh"]) == 0
+    (pullers,) = (
+        policy
+        for policy in documents(capsys.readouterr().out)
+        if policy["kind"] == "ValidatingAdmissionPolicy" and policy["metadata"]["name"] == "prewarm-pullers"  # type: ignore[index]
+    )
+    named = {"name": "added", "expression": "[{'name': 'mesh-proxy', 'image': 'registry.test/mesh'}]"}
+    assert named in pullers["spec"]["variables"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("text", ["mesh-proxy", "mesh-proxy=", "=a", "a=b:v1@", "a=b' || true || '", "a'=b"])
+def test_what_names_no_container_is_not_put_into_a_policy(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert execute(["admission-policies", "--added-container", text]) == 2
+    assert "write name=repository" in capsys.readouterr().err

@@ -174,6 +174,21 @@ def test_refused_pods_are_reported_and_tried_again() -> None:
     assert found.pulls_of(APP) == dict.fromkeys(found.nodes, 1)
 
 
+def test_request_to_refresh_has_the_server_asked_anew_at_once() -> None:
+    """Whoever has mended what refused the pods does not wait for the next attempt."""
+    found = world(3)
+    found.refusal = 'pods "x" is forbidden: a policy of the mesh'
+    found.add_cache(cache(APP, attempt_limit=1))
+    found.run(5)
+    assert dict(found.caches["shop", "warm"].status.reasons)["Refused"] >= 1
+    found.refusal = ""
+    warm = found.caches["shop", "warm"]
+    found.caches[warm.key] = replace(warm, refresh_request="now")
+    found.run(60)
+    assert found.condition("warm") == (True, "Warm")
+    assert found.pulls_of(APP) == dict.fromkeys(found.nodes, 1)
+
+
 def test_real_pod_that_waits_for_its_image_goes_first() -> None:
     found = world(1)
     found.add_pod(ordinary_pod("n0", APP))

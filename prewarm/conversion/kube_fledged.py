@@ -28,6 +28,11 @@ KIND = "ImageCache"
 
 _REFRESH = "refresh-imagecache"
 _PURGE = "purge-imagecache"
+_STAYS = (
+    "there an image that is taken out leaves the nodes, with us it stays: deletionPolicy: Purge, where removing is "
+    "switched on, has it leave, and deleting the ImageCache removes all of its images then"
+)
+"""Not converted: kube-fledged removes nothing when an ImageCache is deleted, and Purge would."""
 
 
 class NamedImage(ForeignModel):
@@ -79,6 +84,8 @@ def from_kube_fledged(spec: FledgedSpec, annotations: Mapping[str, object]) -> t
     ]
     if not lists:
         remarks.append(Remark("spec.cacheSpec", "empty: the ImageCache asks for no image"))
+    if any(entry.images for entry in lists):
+        remarks.append(Remark("spec.cacheSpec", _STAYS))
     refresh, purge = _request(annotations, _REFRESH), _request(annotations, _PURGE)
     if refresh is not None and purge is not None:
         # As kube-fledged does where both stand.

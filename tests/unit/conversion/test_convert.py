@@ -9,7 +9,7 @@ import pytest
 
 from prewarm.api.image_cache import decode_image_cache
 from prewarm.conversion import ConversionError, Converted, Document, convert, documents
-from prewarm.model.image_caches import ImageCache
+from prewarm.model.image_caches import DeletionPolicy, ImageCache
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import Toleration
 from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
@@ -66,7 +66,7 @@ def test_kube_fledgeds_sample() -> None:
     ]
     assert [entry.node_selector for entry in found.lists] == [(), (("tier", "backend"),)]
     assert found.pull_secrets == ("myregistrykey",)
-    assert converted.remarks == ()
+    assert set(remarks(converted)) == {"spec.cacheSpec"}
 
 
 def test_the_walk_throughs_object_after_its_first_list_was_emptied() -> None:
@@ -74,7 +74,7 @@ def test_the_walk_throughs_object_after_its_first_list_was_emptied() -> None:
     found = cache(converted)
     assert [entry.images for entry in found.lists] == [(), ("liruilong/hikvision-sdk-config-ftp:latest",)]
     assert found.lists[1].node_selector == (("kubernetes.io/hostname", "vms105.liruilongs.github.io"),)
-    assert set(remarks(converted)) == {"spec.cacheSpec[0].images[0]"}
+    assert set(remarks(converted)) == {"spec.cacheSpec[0].images[0]", "spec.cacheSpec"}
     assert set(converted.manifest) == {"apiVersion", "kind", "metadata", "spec"}
     assert converted.manifest["metadata"] == {"name": "imagecache1", "namespace": "kube-fledged"}
 
@@ -120,7 +120,7 @@ def test_images_of_v1alpha3_are_objects() -> None:
     images = [{"name": IMAGE, "forceFullCache": True}, {"name": "b:1", "forceFullCache": False}]
     converted = made("kubefledged.io/v1alpha3", "ImageCache", {"cacheSpec": [{"images": images}]})
     assert cache(converted).lists[0].images == (IMAGE, "b:1")
-    assert set(remarks(converted)) == {"spec.cacheSpec[0].images[0].forceFullCache"}
+    assert set(remarks(converted)) == {"spec.cacheSpec[0].images[0].forceFullCache", "spec.cacheSpec"}
 
 
 def test_both_projects_reach_tainted_nodes_and_so_does_the_result() -> None:
@@ -160,7 +160,15 @@ def test_a_list_whose_images_are_all_commented_out_is_empty() -> None:
 def test_an_image_that_stands_twice_is_kept_once() -> None:
     converted = fledged({"cacheSpec": [{"images": [IMAGE, IMAGE]}, {"images": [IMAGE]}]})
     assert [entry.images for entry in cache(converted).lists] == [(IMAGE,), (IMAGE,)]
-    assert set(remarks(converted)) == {"spec.cacheSpec[0].images[1]"}
+    assert set(remarks(converted)) == {"spec.cacheSpec[0].images[1]", "spec.cacheSpec"}
+
+
+def test_images_that_are_taken_out_stay_where_they_left_and_that_is_told() -> None:
+    converted = fledged({"cacheSpec": [{"images": [IMAGE]}]})
+    assert cache(converted).deletion_policy is DeletionPolicy.RETAIN
+    why = remarks(converted)["spec.cacheSpec"]
+    assert "an image that is taken out leaves the nodes, with us it stays" in why
+    assert "deletionPolicy: Purge" in why
 
 
 def test_a_list_that_is_longer_than_ours_may_be_is_split() -> None:

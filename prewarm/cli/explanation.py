@@ -138,7 +138,10 @@ def _not_planned(start: ContainerStart, history: History) -> str:
     """What the plan in force at the time said of the node."""
     plan = _plan_of(start, history.plans_in_force)
     if plan is None:
-        return "no plan named the image: the pods came with the change itself, or the workload was not covered yet"
+        return (
+            "no plan named the image: the workload was not covered yet, or the pod came with the change itself "
+            f"({ADVICE['TooLate']})"
+        )
     reason = dict(plan.skipped).get(start.node)
     if reason is not None:
         advice = ADVICE.get(reason)

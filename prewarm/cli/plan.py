@@ -52,14 +52,17 @@ def plan(
     found = known.snapshot
 
     from prewarm.cli.plan_report import report
-    from prewarm.demand import what_if
+    from prewarm.demand import covering_policy, what_if
     from prewarm.planning import plan as make_plan
 
     if key is not None:
         try:
-            found = what_if(found, key, replicas=replicas, images=images)
+            changed = what_if(found, key, replicas=replicas, images=images)
         except ValueError as error:
             raise usage(str(error)) from None
+        # Without a question, what a covered workload has coming is told as it is: its rollout under way has times.
+        as_it_is = replicas is None and not images and covering_policy(found, found.workloads[key]) is not None
+        found = found if as_it_is else changed
     made = make_plan(found, known.history, only=None if key is None else [key], unsteerable=known.unsteerable)
     if output is OutputFormat.TABLE:
         from prewarm.cli.plan_table import print_plan

@@ -105,6 +105,7 @@ def test_data_has_times_gaps_and_names() -> None:
 def stateful_set(*, nodes: int = 3, replicas: int = 3) -> object:
     """A StatefulSet with a changed template, none of its pods replaced yet; nodes have room for many of them."""
     labels: dict[str, object] = {"app": "db"}
+
     def spec(tag: str) -> dict[str, object]:
         return {"containers": [{"name": "db", "image": f"registry.test/db:{tag}"}]}
 
@@ -173,6 +174,19 @@ def test_a_stateful_sets_plan_names_its_ordinals_in_order(tmp_path: Path, capsys
     assert all(batch["afterSeconds"] > 0 for batch in entry["batches"][1:])
     printed = ask(tmp_path, capsys, content)
     assert printed.index("db-2") < printed.index("db-1") < printed.index("db-0")
+
+
+def test_a_rollout_under_way_keeps_its_times_when_it_is_asked_for_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--workload", "statefulset/shop/db", "--output", "json")
+    (entry,) = json.loads(ask(tmp_path, capsys, stateful_set(), *asked))["demands"]
+    assert entry["trigger"] == "Rollout"
+    assert all(batch["neededAt"] for batch in entry["batches"])
+    (entry,) = json.loads(ask(tmp_path, capsys, stateful_set(), *asked, "--set-image", "db=registry.test/db:v3"))[
+        "demands"
+    ]
+    assert entry["trigger"] == "WhatIf"
 
 
 def test_what_cannot_be_predicted_comes_with_its_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,8 +64,10 @@ def without_hold(found: Mapping[str, Any]) -> dict[str, Any]:
             metadata.pop(name, None)
     copy.pop("status", None)
     spec.pop("paused", None)
-    rolling = spec.get("updateStrategy", {}).get("rollingUpdate", {})
-    rolling.pop("partition", None)
+    strategy = spec.get("updateStrategy", {})
+    if set(strategy.get("rollingUpdate", {})) <= {"partition"}:
+        strategy.pop("rollingUpdate", None)
+    strategy.get("rollingUpdate", {}).pop("partition", None)
     return copy
 
 

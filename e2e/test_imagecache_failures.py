@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from e2e import admission
 from e2e.caching import APP, KIND, NEXT, PRIVATE, SIDECAR, WRONG, Lane, Shop, running_lane
 from e2e.cluster.selection import Cluster
+from e2e.lane import eventually
 from prewarm.simulation.registry import synthetic_image
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -82,15 +83,21 @@ async def test_refused_pods_in_the_servers_words_and_retried_once_it_agrees(lane
         await shop.cache("limits", shop.entry(SIDECAR), serviceAccountName="nobody")
         await shop.wait("limits", ".status.failed=2", 20)
         assert 'serviceaccount "nobody" not found' in (await failures(shop, "limits"))[SIDECAR][1]
+        # An edit takes effect at once: what the LimitRanges say comes in place of the words about another pod.
         await shop.cache("limits", shop.entry(SIDECAR))
+        await shop.wait("limits", ".status.observedGeneration=2", 20)
+
+        async def told_of_limits() -> bool:
+            found = (await failures(shop, "limits")).get(SIDECAR, ("", ""))
+            return found[0] == "Refused" and "minimum memory usage per Container is 100Mi" in found[1]
+
+        began = time.monotonic()
+        await eventually(told_of_limits, 20)
+        assert time.monotonic() - began < 8
         await shop.wait("limits", ".status.failed=2", 20)
-        await shop.kubectl(
-            "wait",
-            f"{KIND}/limits",
-            "--for=jsonpath={.status.reasons[0].reason}=Refused",
-            "--timeout=20s",
-        )
-        assert (await shop.conditions("limits"))["Degraded"].status == "True"
+        degraded = (await shop.conditions("limits"))["Degraded"]
+        assert (degraded.status, degraded.observed_generation) == ("True", 2)
+        assert await shop.reasons("limits") == {"Refused": 2}
 
 
 async def test_container_that_pod_security_refuses_is_named(lane: Lane) -> None:

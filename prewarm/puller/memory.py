@@ -98,6 +98,8 @@ class PullerMemory:
         self._under_way: set[ObjectKey] = set()
         self._unanswered = Unanswered()
         self._refusals: dict[ObjectKey, Refusal] = {}
+        self._generations: dict[str, int] = {}
+        """Of every ImageCache, by uid, at the last look."""
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
         self.failed_at: dict[str, float] = {}
         self.refreshes = Refreshes()
@@ -185,7 +187,10 @@ class PullerMemory:
         Refusals are taken for new, so that what is refused is not tried at once.
         """
         now = snapshot.taken_at
-        caches = {cache.uid for cache in snapshot.image_caches.values()}
+        caches = {cache.uid: cache.generation for cache in snapshot.image_caches.values()}
+        # Another spec makes other pods, which the server may take.
+        edited = {uid for uid, generation in caches.items() if self._generations.get(uid, generation) != generation}
+        self._generations = caches
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
         # An error may have come though the pod was made.
         taken.extend(refusal.order for key, refusal in self._refusals.items() if key in snapshot.puller_pods)
@@ -211,7 +216,7 @@ class PullerMemory:
         self._refusals = {
             key: refusal if refusal.at <= now else replace(refusal, at=now)
             for key, refusal in self._refusals.items()
-            if refusal.at + _REFUSAL_SECONDS > now and refusal.order.cache_uid in caches
+            if refusal.at + _REFUSAL_SECONDS > now and refusal.order.cache_uid in caches.keys() - edited
         }
         if self.failed_at:
             uids = {pod.uid for pod in snapshot.puller_pods.values()}

@@ -126,3 +126,17 @@ def test_no_answer_at_all_is_no_failure_and_starves_nobody() -> None:
     found.run(40)
     assert found.condition("first") == (True, "Warm")
     assert found.pulls_of(IMAGE) == dict.fromkeys(found.nodes, 1)
+
+
+def test_an_edit_makes_other_pods_which_are_asked_for_at_once() -> None:
+    found = world()
+    found.refusal = 'serviceaccount "nobody" not found'
+    found.add_cache(cache("shop", "first", IMAGE, service_account="nobody"))
+    found.run(60)
+    assert failures(found, "first") == {(IMAGE, "Refused", found.refusal)}
+    found.refusal = ""
+    edited = found.caches["shop", "first"]
+    found.add_cache(replace(edited, service_account="", generation=2))
+    found.run(1)
+    assert failures(found, "first") == set()
+    assert found.created

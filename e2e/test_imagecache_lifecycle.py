@@ -161,18 +161,19 @@ async def test_deadline_fails_the_rest_in_time(lane: Lane) -> None:
         assert (await shop.status("late"))["failed"] == 2
 
 
-async def test_kruise_trap_dead_nodes_hold_up_neither_a_run_nor_its_slots(lane: Lane) -> None:
-    """There two silent nodes, first in order, took both places for ten minutes."""
+async def test_cordoned_nodes_hold_up_neither_a_run_nor_its_slots(lane: Lane) -> None:
+    """First in order, and silent; of nodes that die with a pod on them tells test_dead_nodes.py."""
     async with lane.shop(nodes=3) as shop:
-        dead = [await shop.add_silent_node(f"silent{n}", conditions=[]) for n in range(2)]
-        for node in dead:
+        cordoned = [await shop.add_silent_node(f"silent{n}", conditions=[]) for n in range(2)]
+        for node in cordoned:
             await shop.lane.kubectl("cordon", node)
-        names = [*dead, *(node for node in shop.nodes if node not in dead)]
+        names = [*cordoned, *(node for node in shop.nodes if node not in cordoned)]
         await shop.cache("warm", shop.entry(APP, nodeNames=names), completion={"type": "Once"}, parallelism=2)
         await shop.wait("warm", ".status.succeeded=3", 20)
         await shop.wait("warm", "Finished", 60)
         status = await shop.status("warm")
         assert (status["succeeded"], status["skipped"]) == (3, 2)
+        assert await shop.reasons("warm") == {"Cordoned": 2}
 
 
 async def test_suspend_resume_parallelism_and_order(lane: Lane) -> None:

@@ -21,6 +21,7 @@ from prewarm.cluster.connection import Connection
 from prewarm.simulation.registry import Registries
 
 POOL = {"prewarm.dev/test": "warm"}
+SELECTOR = "prewarm.dev/test=warm"
 REPOSITORY = "registry.test/warm"
 NODES, REPLICAS = 12, 6
 
@@ -160,9 +161,16 @@ async def test_plain_images_on_chosen_nodes(lane: Lane) -> None:
 
 
 async def test_what_cannot_be_warm_says_so_in_the_exit_code(lane: Lane) -> None:
-    options = ("-n", lane.namespace, "--node", "no-such-node", "--wait", "--timeout")
-    late = await lane.prewarm("warm", "--image", f"{REPOSITORY}:other", *options, "3s")
-    assert late.code in {1, 3}, (late.out, late.err)
+    options = ("-n", lane.namespace, "--wait", "--timeout")
+    absent = await lane.prewarm("warm", "--image", f"{REPOSITORY}:other", "--node", "no-such-node", *options, "60s")
+    assert absent.code == 1, (absent.out, absent.err)
+    assert "0 of 1 image and node pairs are there (0 %), 1 skipped" in absent.err
+    assert len(absent.err.strip().splitlines()) == 1
+    # Two seconds of pulling.
+    late = await lane.prewarm("warm", "--image", f"{REPOSITORY}:late", "--node-selector", SELECTOR, *options, "1s")
+    assert late.code == 3, (late.out, late.err)
+    assert "not warm after 1 s" in late.err
+    assert "pulling goes on" in late.err
     assert len(late.err.strip().splitlines()) == 1
     refused = await lane.prewarm("warm", "deployment/nowhere/shop", "--wait")
     assert refused.code == 2

@@ -111,7 +111,8 @@ def settings_reference() -> str:
     return _page(
         "Settings",
         "prewarm/controller/settings.py",
-        "The controller reads environment variables. In the chart, `settings.clusterPulls` is PREWARM_CLUSTER_PULLS, "
+        "The controller reads environment variables; at its start it names those with the prefix that are no setting. "
+        "In the chart, `settings.clusterPulls` is PREWARM_CLUSTER_PULLS, "
         "and so on. Durations are in seconds. A value out of bounds ends the start with one line that names it.",
         _table(("variable", "default", "values", "meaning"), rows),
     )

@@ -35,7 +35,7 @@ from prewarm.controller.logs import configure_logging
 from prewarm.controller.loop import Loop
 from prewarm.controller.metrics import Metrics, watch_reflectors
 from prewarm.controller.persistence import Persistence
-from prewarm.controller.settings import Settings
+from prewarm.controller.settings import Settings, unknown_variables
 from prewarm.controller.steersman import unsteerable
 from prewarm.controller.term import Services
 
@@ -58,6 +58,8 @@ def run(settings: Settings) -> None:
         OSError: if the HTTP port is taken.
     """
     configure_logging(settings)
+    for line in unknown_variables(os.environ):
+        log.warning(line)
     # Creation times of counters double the series and nobody asks for them.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     build_models()

@@ -1,5 +1,8 @@
 """What an operator can set, from environment variables with the prefix PREWARM_."""
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +16,10 @@ from prewarm.model.images import MAX_REFERENCE_LENGTH
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+
+_NOT_OURS = frozenset({"PREWARM_REMOVE"})
+"""Read by another command of the same image."""
+_OF_A_SERVICE = re.compile(r"PREWARM_(?:\w+_)?(?:SERVICE_HOST|(?:SERVICE_)?PORT(?:_\w+)?)", re.ASCII).fullmatch
 
 
 class LogFormat(StrEnum):
@@ -120,3 +127,21 @@ class Settings(BaseSettings):
         if self.purge and not self.purge_image:
             raise ValueError("PREWARM_PURGE needs PREWARM_PURGE_IMAGE, the controller's own image")
         return self
+
+
+def unknown_variables(names: Iterable[str]) -> tuple[str, ...]:
+    """A line for each environment variable that looks like a setting and is none, with the nearest one that is.
+
+    Kubernetes' own variables for a Service named prewarm are left out: PREWARM_SERVICE_HOST, PREWARM_PORT_8080_TCP.
+    """
+    prefix = str(Settings.model_config.get("env_prefix", ""))
+    known = {name.upper() for name in Settings.model_fields}
+    lines = []
+    for name in sorted(names):
+        wanted = name.upper().removeprefix(prefix)
+        if not name.upper().startswith(prefix) or wanted in known or name in _NOT_OURS or _OF_A_SERVICE(name):
+            continue
+        nearest = get_close_matches(wanted, sorted(known), n=1)
+        hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
+        lines.append(f"{name} is no setting and changes nothing{hint}")
+    return tuple(lines)

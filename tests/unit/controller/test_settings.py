@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from prewarm.controller.settings import Settings
+from prewarm.controller.settings import Settings, unknown_variables
 
 
 def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +25,27 @@ def test_a_wrong_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, va
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_setting() -> None:
+    assert unknown_variables(["PATH", "PREWARM_NODE_PULLS", "PREWARM_CLUSTER_PULL", "PREWARM_ZZZ"]) == (
+        "PREWARM_CLUSTER_PULL is no setting and changes nothing; did you mean PREWARM_CLUSTER_PULLS?",
+        "PREWARM_ZZZ is no setting and changes nothing",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PREWARM_SERVICE_HOST",
+        "PREWARM_SERVICE_PORT_METRICS",
+        "PREWARM_PORT",
+        "PREWARM_PORT_8080_TCP_ADDR",
+        "PREWARM_METRICS_SERVICE_HOST",
+        "PREWARM_METRICS_PORT_8080_TCP",
+        "PREWARM_REMOVE",
+        "prewarm_http_port",
+    ],
+)
+def test_variables_of_a_service_of_that_name_and_of_other_commands_are_no_settings(name: str) -> None:
+    assert unknown_variables([name]) == ()

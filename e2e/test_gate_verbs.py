@@ -64,7 +64,7 @@ def marker(workload: Mapping[str, Any]) -> str | None:
     """What the hold says, None if there is none; all of it is there, or nothing."""
     spec = workload["spec"]
     partition = spec.get("updateStrategy", {}).get("rollingUpdate", {}).get("partition", 0)
-    told = workload["metadata"]["annotations"].get(HELD)
+    told: str | None = workload["metadata"]["annotations"].get(HELD)
     assert (spec.get("paused", False) or partition > 0) == (told is not None)
     return told
 

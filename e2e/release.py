@@ -22,23 +22,24 @@ _SECONDS = 30.0
 def installed(cluster: Cluster, helm: Path, *options: str, hooks: bool = True) -> Iterator[None]:
     """The chart, with its policies in force, for the length of the block; definitions of other installers go first.
 
-    No instance runs: the control plane has no kubelet. Nor do hooks: where the chart has some, leave them out.
+    No instance runs: the control plane has no kubelet. Nor do hooks: where the chart has some, leave them out, or play
+    the kubelet (`e2e.hooks`). The block may uninstall it.
     """
     forget(cluster)
     cluster.kubectl("create", "namespace", RELEASE_NAMESPACE)
-    _helm(cluster, helm, "install", RELEASE, CHART, "--set", "replicas=0", *options)
+    run_helm(cluster, helm, "install", RELEASE, CHART, "--set", "replicas=0", *options)
     try:
         cluster.kubectl("wait", "--for=condition=Established", "crd/imagecaches.prewarm.dev", "--timeout=60s")
         wait_for_policies(cluster)
         yield
     finally:
-        _helm(cluster, helm, "uninstall", RELEASE, *(() if hooks else ("--no-hooks",)))
+        run_helm(cluster, helm, "uninstall", RELEASE, "--ignore-not-found", *(() if hooks else ("--no-hooks",)))
         forget(cluster)
 
 
 def upgrade(cluster: Cluster, helm: Path, *options: str) -> None:
     """The chart of `installed` with other options."""
-    _helm(cluster, helm, "upgrade", RELEASE, CHART, "--set", "replicas=0", *options)
+    run_helm(cluster, helm, "upgrade", RELEASE, CHART, "--set", "replicas=0", *options)
 
 
 def forget(cluster: Cluster) -> None:
@@ -89,8 +90,14 @@ def attempt(cluster: Cluster, *arguments: str, manifest: str | None = None) -> s
     return ""
 
 
-def _helm(cluster: Cluster, helm: Path, *arguments: str) -> None:
+def run_helm(cluster: Cluster, helm: Path, *arguments: str) -> str:
+    """What helm prints, in the release's namespace.
+
+    Raises:
+        RuntimeError: if it fails; the message is its own.
+    """
     connection = ("--kubeconfig", str(cluster.kubeconfig), "--kube-context", cluster.context, "-n", RELEASE_NAMESPACE)
     done = subprocess.run([helm, *arguments, *connection], capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise RuntimeError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

@@ -135,9 +135,19 @@ Generated from charts/prewarm by `python -m e2e.plain_yaml`: change the chart an
 What the chart grants to the controller's ServiceAccount with its default values, rule by rule. `list` and `watch` are
 what its reflectors do; `create` and `patch` together are server-side apply.
 """
+_END_OF_GATES = (
+    "the same, for the hook that ends the gate when prewarm is uninstalled or `gate.enabled` switched off, and after a "
+    "rollback to a release without it; it lasts as long as the hook"
+)
 _SWITCHED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("prewarm-gates", "deployments.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
     ("prewarm-gates", "statefulsets.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
+    ("prewarm-gates-end", "deployments.apps"): ("gate.enabled", _END_OF_GATES),
+    ("prewarm-gates-end", "statefulsets.apps"): ("gate.enabled", _END_OF_GATES),
+    ("prewarm-gates-end", "mutatingadmissionpolicybindings.admissionregistration.k8s.io"): (
+        "gate.enabled",
+        "the same hook: those named `prewarm-gate-deployments` and `prewarm-gate-statefulsets`",
+    ),
     ("prewarm-steer", "nodes"): ("steer.enabled", "labels under `steer.prewarm.dev/`, and nothing else"),
     ("prewarm-steer-expiry", "nodes"): (
         "steer.enabled",

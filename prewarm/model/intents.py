@@ -56,6 +56,13 @@ IMAGE_CACHES = Resource("prewarm.dev", "v1alpha1", "imagecaches", "ImageCache")
 NODE_IMAGES = Resource("prewarm.dev", "v1alpha1", "nodeimages", "NodeImage", namespaced=False)
 POLICIES = Resource("prewarm.dev", "v1alpha1", "prewarmpolicies", "PrewarmPolicy", namespaced=False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+MUTATING_POLICY_BINDINGS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "mutatingadmissionpolicybindings",
+    "MutatingAdmissionPolicyBinding",
+    namespaced=False,
+)
 
 
 class Apply(Struct, frozen=True, tag=True):

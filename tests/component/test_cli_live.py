@@ -16,7 +16,16 @@ import yaml
 
 from prewarm.cli.app import execute
 from prewarm.cli.errors import ExitCode
-from prewarm.model.intents import CONFIG_MAPS, DEPLOYMENTS, IMAGE_CACHES, NODE_IMAGES, NODES, PODS, POLICIES
+from prewarm.model.intents import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    IMAGE_CACHES,
+    MUTATING_POLICY_BINDINGS,
+    NODE_IMAGES,
+    NODES,
+    PODS,
+    POLICIES,
+)
 from tests.support.fake_api_server import FakeApiServer, Refuse
 
 IMAGE = "registry.test/base:v1"
@@ -342,3 +351,65 @@ async def test_plan_says_whether_the_controller_steers(
     assert len(demand["steering"].get("nodes", [])) == (2 if entries else 0)
     assert await shell.run("plan") == 0
     assert ("steered to 2 nodes" in capsys.readouterr().out) is entries
+
+
+def held(name: str) -> dict[str, Any]:
+    """A Deployment that the gate holds."""
+    metadata = {"name": name, "namespace": "shop", "annotations": {"prewarm.dev/gate-held": "2026-01-31T12:00:00Z"}}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": IMAGE}]}}
+    selector = {"matchLabels": {"app": name}}
+    return {"metadata": metadata, "spec": {"paused": True, "selector": selector, "template": template}}
+
+
+def still_held(server: FakeApiServer) -> set[str]:
+    return {key[1] for key, value in server.objects(DEPLOYMENTS).items() if value["spec"].get("paused")}
+
+
+async def test_a_gate_whose_workload_changes_under_the_patch_is_opened_all_the_same(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.server.put(DEPLOYMENTS, held("web"))
+    shell.server.fail_next("patch", DEPLOYMENTS, Refuse(422, "Invalid", "a test of the patch failed"))
+    assert await shell.run("open-gates") == 0
+    assert capsys.readouterr().out == "1 gate opened\n"
+    assert still_held(shell.server) == set()
+
+
+@pytest.mark.parametrize("options", [(), ("--until-quiet",)])
+async def test_a_gate_that_may_not_be_opened_is_named_and_keeps_no_other_shut(
+    shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("prewarm.cli.open_gates.QUIET_SECONDS", 0.0)
+    for name in ("web", "other"):
+        shell.server.put(DEPLOYMENTS, held(name))
+    shell.server.fail_next("patch", DEPLOYMENTS, Refuse(403, "Forbidden", "you may not patch deployments"))
+    assert await shell.run("open-gates", *options) == ExitCode.FAILED
+    told = capsys.readouterr()
+    assert told.out == "1 gate opened\n"
+    assert "stays held: you may not patch deployments" in told.err
+    assert len(still_held(shell.server)) == 1
+
+
+async def test_what_is_held_while_the_policy_ends_is_opened_too(
+    shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prewarm.cli.open_gates.QUIET_SECONDS", 2.0)
+    shell.server.put(MUTATING_POLICY_BINDINGS, {"metadata": {"name": "gate"}})
+    shell.server.put(DEPLOYMENTS, held("web"))
+    running = asyncio.create_task(shell.run("open-gates", "--unbind", "gate", "--unbind", "gone", "--until-quiet"))
+    await shell.server.until(lambda: shell.server.count("patch", DEPLOYMENTS) == 1)
+    assert not shell.server.objects(MUTATING_POLICY_BINDINGS)
+    shell.server.put(DEPLOYMENTS, held("late"))
+    assert await running == 0
+    assert capsys.readouterr().out == "2 gates opened\n"
+    assert still_held(shell.server) == set()
+
+
+async def test_a_policy_that_goes_on_holding_is_told_after_opening_what_is_held(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.server.put(DEPLOYMENTS, held("web"))
+    shell.server.fail_next("delete", MUTATING_POLICY_BINDINGS, Refuse(403, "Forbidden", "you may not delete"))
+    assert await shell.run("open-gates", "--unbind", "gate") == ExitCode.FAILED
+    assert "binding gate stays: you may not delete" in capsys.readouterr().err
+    assert still_held(shell.server) == set()

@@ -36,6 +36,7 @@ SHOP = "deployment/shop/web"
         (["status", "one"], "node/NAME"),
         (["status", "a/b", "--namespace", "c"], "not both"),
         (["policies", "nope"], "there are: conservative"),
+        (["open-gates", "--expired", "--until-quiet"], "leaves the others held"),
         (["bogus"], "bogus"),
         (["plan", "--bogus"], "--bogus"),
     ],

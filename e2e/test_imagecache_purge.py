@@ -129,6 +129,32 @@ async def test_purge_by_annotation_acts_once_and_rests_until_a_refresh(lane: Lan
         await nothing_left(lane)
 
 
+async def test_refresh_and_purge_asked_for_together_purge(lane: Lane) -> None:
+    """As kube-fledged has it where both stand; each acts once, and a later refresh brings the images back."""
+    async with lane.shop(nodes=2) as shop:
+        await shop.cache("warm", shop.entry(APP))
+        await shop.wait("warm", "Ready")
+        await shop.kubectl("annotate", f"{KIND}/warm", "prewarm.dev/refresh=both", "prewarm.dev/purge=both")
+        await shop.wait("warm", ".status.refreshHandled=both", 30)
+        await shop.wait("warm", ".status.purgeHandled=both", 30)
+        await purged(shop, "warm", "Removed")
+        await gone(shop, APP)
+
+        async def rests() -> bool:
+            return await shop.reasons("warm") == {"Purged": 2}
+
+        await eventually(rests, 60)
+        await nothing_left(lane)
+        assert shop.pulls(APP) == shop.once(*shop.nodes)
+        await shop.kubectl("annotate", f"{KIND}/warm", "prewarm.dev/refresh=back", "--overwrite")
+
+        async def back() -> bool:
+            return holders(shop, APP) == shop.nodes
+
+        await eventually(back, 60)
+        await shop.wait("warm", "Ready")
+
+
 async def test_what_happens_while_the_controller_is_down_is_acted_on(lane: Lane) -> None:
     async with lane.shop(nodes=2) as shop:
         await shop.cache("deleted", shop.entry(APP), deletionPolicy="Purge")
@@ -155,5 +181,9 @@ async def test_where_it_is_off_a_purge_says_so_at_once(cluster: Cluster, tmp_pat
             assert ("Warning", "PurgeSwitchedOff") in await shop.told("warm", "PurgeSwitchedOff")
             assert holders(shop, APP) == shop.nodes
             assert (await shop.conditions("warm"))["Ready"].status == "True"
+            # A policy that could not be carried out is told before it is needed.
+            await shop.cache("policy", shop.entry(NEXT), deletionPolicy="Purge")
+            await purged(shop, "policy", "SwitchedOff")
+            assert ("Warning", "PurgeSwitchedOff") in await shop.told("policy", "PurgeSwitchedOff")
     finally:
         await lane.controller.start()

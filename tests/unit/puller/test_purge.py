@@ -251,6 +251,26 @@ def test_where_it_is_switched_off_a_purge_says_so_at_once_and_nothing_changes(va
     assert found.caches["shop", "warm"].purge_request == (value or None)
 
 
+def test_where_it_is_switched_off_a_policy_that_purges_says_so_at_once() -> None:
+    """While the cache is there: once it is deleted, nobody can be told any more, and its images stay."""
+    found = World(registries(SIZES), settings=PullerSettings(purge=replace(PURGE, enabled=False)))
+    found.add_nodes(2)
+    found.add_cache(cache(WEB))
+    found.run(0.5)
+    assert purged(found) == (False, "SwitchedOff")
+    assert "removing images is switched off (setting purge)" in message(found)
+    found.settle(60)
+    found.run(60)
+    told = [(event.warning, event.reason) for event in found.events]
+    assert told.count((True, "PurgeSwitchedOff")) == 1
+    assert found.condition("warm") == (True, "Warm")
+    delete(found)
+    found.run(60)
+    assert stored(found, WEB) == ["n0", "n1"]
+    assert pods_left(found) == []
+    assert found.remembered == ()
+
+
 def test_no_more_nodes_at_once_than_are_set() -> None:
     found = World(registries(SIZES), settings=PullerSettings(purge=replace(PURGE, nodes_at_once=2)))
     found.add_nodes(7)

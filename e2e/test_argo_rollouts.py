@@ -15,6 +15,10 @@ from e2e.manifests import install_definitions
 
 PLAN = LanePlan(nodes=10, prefix="canaries", image_bytes=100_000_000)
 REPLICAS = 10
+PREVIEWS = 2
+PULLED_BEFORE_ABORT = 2
+"""Pulls that may have ended by the time the abort is seen, where one goes on at a time and takes a second or more."""
+CACHES = "imagecaches.prewarm.dev"
 ANNOTATIONS = {"prewarm.dev/enabled": "true"}
 CANARY = {"canary": {"steps": [{"setWeight": 20}, {"pause": {}}]}}
 ONE_PER_NODE = {
@@ -61,6 +65,27 @@ async def started(lane: Lane, strategy: Mapping[str, object], **spec: object) ->
     await reach(lane, "Healthy", updated=REPLICAS)
 
 
+async def aborted(lane: Lane) -> None:
+    """Abort; nothing is planned then and no puller pod is left, now or once the Rollout has come to rest."""
+
+    async def withdrawn() -> bool:
+        return not await lane.names(CACHES) and not await lane.names("pods", "-l", "prewarm.dev/puller=true")
+
+    await set_status(lane, abort=True)
+    await eventually(withdrawn)
+    await reach(lane, "Degraded")
+    assert await withdrawn()
+
+
+async def blue_green(lane: Lane) -> dict[str, object]:
+    """The strategy, with the Services that it names, which only people promote."""
+    service = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "shop"}, "ports": [{"port": 80}]}}
+    for name in ("active", "preview"):
+        await lane.apply({**service, "metadata": {"name": name}})
+    fields = {"activeService": "active", "previewService": "preview", "previewReplicaCount": PREVIEWS}
+    return {"blueGreen": {**fields, "autoPromotionEnabled": False}}
+
+
 async def test_a_promoted_canarys_later_pods_find_their_image(lane: Lane) -> None:
     controller = await lane.controller()
     await started(lane, CANARY)
@@ -82,24 +107,40 @@ async def test_a_promoted_canarys_later_pods_find_their_image(lane: Lane) -> Non
 
 
 async def test_an_aborted_canarys_plan_is_withdrawn(lane: Lane) -> None:
-    controller = await lane.controller(PREWARM_PULLS_AT_ONCE="1")
+    """One pull at a time, so that most are still to come when the abort is seen."""
+    controller = await lane.controller(PREWARM_CLUSTER_PULLS="1")
     await started(lane, CANARY)
     await outcomes(controller, REPLICAS)
     await change(lane, "v2")
 
-    async def planned() -> bool:
-        return bool(await lane.names("imagecaches.prewarm.dev"))
+    async def spreading() -> bool:
+        return sum(lane.downloads("v2").values()) > lane.cold_starts("v2")
 
-    await eventually(planned)
-    await set_status(lane, abort=True)
+    await eventually(spreading)
+    assert await lane.names(CACHES)
+    await aborted(lane)
+    canaries, under_way = 2, 1
+    assert sum(lane.downloads("v2").values()) <= canaries + PULLED_BEFORE_ABORT + under_way
 
-    async def withdrawn() -> bool:
-        return not await lane.names("imagecaches.prewarm.dev")
 
-    await eventually(withdrawn)
-    await reach(lane, "Degraded")
-    assert not await lane.names("imagecaches.prewarm.dev")
-    assert len(lane.downloads("v2")) < PLAN.nodes
+async def test_an_aborted_previews_plan_is_withdrawn(lane: Lane) -> None:
+    """The preview's own pods were cold, as many are pulled for as had begun, and nothing of the stable pods moves."""
+    controller = await lane.controller(PREWARM_CLUSTER_PULLS="1")
+    await started(lane, await blue_green(lane))
+    before = await outcomes(controller, REPLICAS)
+    await change(lane, "v2")
+
+    async def spreading() -> bool:
+        return sum(lane.downloads("v2").values()) > lane.cold_starts("v2")
+
+    await eventually(spreading)
+    assert await lane.names(CACHES)
+    await aborted(lane)
+    assert sum(lane.downloads("v2").values()) <= PREVIEWS + PULLED_BEFORE_ABORT + 1
+    after = await outcomes(controller, REPLICAS + PREVIEWS)
+    assert sum(after.values()) - sum(before.values()) == PREVIEWS, after
+    assert lane.cold_starts("v2") == PREVIEWS
+    assert set(lane.downloads("v1").values()) == {1}
 
 
 async def test_a_canary_that_does_not_become_ready_spreads_nowhere(lane: Lane) -> None:
@@ -120,18 +161,7 @@ async def test_a_canary_that_does_not_become_ready_spreads_nowhere(lane: Lane) -
 
 async def test_a_preview_is_proved_before_the_other_pods_nodes_are_warmed(lane: Lane) -> None:
     controller = await lane.controller()
-    service = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "shop"}, "ports": [{"port": 80}]}}
-    for name in ("active", "preview"):
-        await lane.apply({**service, "metadata": {"name": name}})
-    strategy = {
-        "blueGreen": {
-            "activeService": "active",
-            "previewService": "preview",
-            "previewReplicaCount": 2,
-            "autoPromotionEnabled": False,
-        }
-    }
-    await started(lane, strategy)
+    await started(lane, await blue_green(lane))
     before = await outcomes(controller, REPLICAS)
     await change(lane, "v2")
 
@@ -141,7 +171,8 @@ async def test_a_preview_is_proved_before_the_other_pods_nodes_are_warmed(lane: 
     await eventually(warm)
     await set_status(lane, pauseConditions=None)
     after = await outcomes(controller, 2 * REPLICAS)
-    assert after.get("hit_prewarmed", 0) - before.get("hit_prewarmed", 0) == REPLICAS - 2, after
+    assert after.get("hit_prewarmed", 0) - before.get("hit_prewarmed", 0) == REPLICAS - PREVIEWS, after
+    assert lane.cold_starts("v2") == PREVIEWS
 
 
 async def test_a_rollout_takes_its_template_from_a_deployment(lane: Lane) -> None:
@@ -169,3 +200,10 @@ async def test_a_rollout_takes_its_template_from_a_deployment(lane: Lane) -> Non
         return len(lane.downloads("v2")) == PLAN.nodes
 
     await eventually(warm)
+    canaries = 2
+    assert lane.cold_starts("v2") == canaries
+    await set_status(lane, pauseConditions=None)
+    await reach(lane, "Healthy", updated=REPLICAS)
+    after = await outcomes(controller, 2 * REPLICAS)
+    assert after.get("hit_prewarmed", 0) == REPLICAS - canaries, after
+    assert lane.cold_starts("v2") == canaries

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from e2e import kruise
 from e2e.cluster.selection import Cluster
-from e2e.kruise import KruisePlayer, Object
+from e2e.kruise import KruisePlayer, Object, Order
 from e2e.lane import (
+    REPOSITORY,
     Lane,
     LanePlan,
     claim_template,
@@ -77,21 +79,86 @@ async def test_a_clone_sets_pods_find_their_image_from_the_second_batch_on(lane:
     assert lane.downloads("v2") == dict.fromkeys(lane.emulator.fleet.nodes, 1)
 
 
-async def test_ordinals_below_the_partition_stay_cold(lane: Lane) -> None:
+def youngest_first(pods: Sequence[Object]) -> Sequence[Object]:
+    """As CloneSets go: the last to be ready, then the last to be created."""
+
+    def age(pod: Object) -> tuple[float, float, str]:
+        conditions = {found["type"]: found for found in pod["status"]["conditions"]}
+        ready = datetime.fromisoformat(conditions["Ready"]["lastTransitionTime"]).timestamp()
+        created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
+        return -ready, -created, str(pod["metadata"]["uid"])
+
+    return sorted(pods, key=age)
+
+
+def by_falling_node_name(pods: Sequence[Object]) -> Sequence[Object]:
+    return sorted(pods, key=lambda pod: str(pod["spec"]["nodeName"]), reverse=True)
+
+
+PARTITION = 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "order"),
+    [
+        pytest.param(
+            "StatefulSet",
+            {"type": "RollingUpdate", "rollingUpdate": {"podUpdatePolicy": policy, "partition": PARTITION}},
+            from_the_last,
+            id=f"StatefulSet-{policy}",
+        )
+        for policy in ("InPlaceIfPossible", "InPlaceOnly")
+    ]
+    + [
+        pytest.param(
+            "CloneSet",
+            {"type": "InPlaceIfPossible", "maxUnavailable": 1, "partition": PARTITION},
+            youngest_first,
+            id="CloneSet",
+        ),
+        pytest.param(
+            "DaemonSet",
+            {
+                "type": "RollingUpdate",
+                "rollingUpdate": {
+                    "rollingUpdateType": "InPlaceIfPossible",
+                    "maxUnavailable": 1,
+                    "partition": PARTITION,
+                },
+            },
+            by_falling_node_name,
+            id="DaemonSet",
+        ),
+    ],
+)
+async def test_pods_that_the_partition_keeps_stay_cold(
+    lane: Lane, kind: str, strategy: dict[str, object], order: Order
+) -> None:
+    """The first pod is touched with the change itself; every other one finds its image."""
     await asyncio.to_thread(kruise.install, lane.cluster)
     controller = await lane.controller()
-    replicas, partition = 6, 2
-    rolling = {"podUpdatePolicy": "InPlaceIfPossible", "partition": partition}
-    strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
-    player = KruisePlayer(lane, "StatefulSet", spec(replicas=replicas, updateStrategy=strategy))
-    await player.create([{"name": f"shop-{number}"} for number in range(replicas)])
-    await outcomes(controller, replicas)
+    replicas = 6
+    nodes = sorted(lane.emulator.fleet.nodes)[:replicas]
+    fields: dict[str, object] = {} if kind == "DaemonSet" else {"replicas": replicas}
+    player = KruisePlayer(lane, kind, spec(**fields, updateStrategy=strategy))
+    pinned = kind == "DaemonSet"
+    await player.create(
+        [{"name": f"shop-{number}", **({"nodeName": node} if pinned else {})} for number, node in enumerate(nodes)]
+    )
+    before = await outcomes(controller, replicas)
     await player.change("v2")
-    await player.update(from_the_last, keep=partition)
-    after = await outcomes(controller, 2 * replicas - partition)
+    await player.update(order, keep=PARTITION)
+    after = await outcomes(controller, 2 * replicas - PARTITION)
+    hits, late = (after.get(name, 0) - before.get(name, 0) for name in ("hit_prewarmed", "late"))
 
-    assert after.get("hit_prewarmed", 0) >= replicas - partition - 1, after
-    assert len(lane.downloads("v2")) == replicas - partition
+    assert hits >= replicas - PARTITION - 1, after
+    updated = [
+        str(pod["spec"]["nodeName"])
+        for pod in await player.pods()
+        if pod["spec"]["containers"][0]["image"] == f"{REPOSITORY}:v2"
+    ]
+    assert lane.downloads("v2") == dict.fromkeys(updated, 1)
+    assert lane.cold_starts("v2") == replicas - PARTITION - hits - late
 
 
 async def test_recreated_pods_with_volumes_are_warmed_for_on_their_nodes(lane: Lane) -> None:
@@ -159,19 +226,27 @@ async def test_an_advanced_daemon_set_is_warm_on_every_node_before_its_pod_is_to
     await player.create([{"name": f"shop-{node}", "nodeName": node} for node in nodes])
     await outcomes(controller, len(nodes))
     await player.change("v2")
-    await player.update(lambda pods: sorted(pods, key=lambda pod: str(pod["spec"]["nodeName"]), reverse=True))
+    await player.update(by_falling_node_name)
     after = await outcomes(controller, 2 * len(nodes))
 
     assert after.get("hit_prewarmed", 0) >= len(nodes) - 1, after
     assert lane.downloads("v2") == dict.fromkeys(nodes, 1)
 
 
-async def test_nothing_is_pulled_twice_where_openkruise_pre_downloads(lane: Lane) -> None:
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    [
+        ("CloneSet", {"type": "InPlaceIfPossible", "maxUnavailable": 1, "paused": True}),
+        ("StatefulSet", {"rollingUpdate": {"podUpdatePolicy": "InPlaceIfPossible", "paused": True}}),
+    ],
+)
+async def test_nothing_is_pulled_twice_where_openkruise_pre_downloads(
+    lane: Lane, kind: str, strategy: dict[str, object]
+) -> None:
     await asyncio.to_thread(kruise.install, lane.cluster)
     controller = await lane.controller()
     replicas = 4
-    strategy = {"type": "InPlaceIfPossible", "maxUnavailable": 1, "paused": True}
-    player = KruisePlayer(lane, "CloneSet", spec(replicas=replicas, updateStrategy=strategy))
+    player = KruisePlayer(lane, kind, spec(replicas=replicas, updateStrategy=strategy))
     await player.create([{"name": f"shop-{number}"} for number in range(replicas)])
     await outcomes(controller, replicas)
     await player.change("v2", pre_downloads=True)

@@ -34,7 +34,11 @@ def plan(
     ] = None,
     workload: Annotated[
         str | None,
-        typer.Option(metavar="KIND/NAMESPACE/NAME", help="Plan this workload alone; it counts as opted in."),
+        typer.Option(
+            metavar="KIND/NAMESPACE/NAME",
+            help="Plan this workload alone; it counts as opted in. If it is, and nothing is to be changed, it is planned "
+            "as the controller does.",
+        ),
     ] = None,
     replicas: Annotated[int | None, typer.Option(help="As if the workload had this many replicas.")] = None,
     set_image: SetImage = None,

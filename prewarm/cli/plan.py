@@ -36,8 +36,8 @@ def plan(
         str | None,
         typer.Option(
             metavar="KIND/NAMESPACE/NAME",
-            help="Plan this workload alone; it counts as opted in. If it is, and nothing is to be changed, it is planned "
-            "as the controller does.",
+            help="Plan this workload alone; it counts as opted in. If it is, and nothing is to be changed, "
+            "it is planned as the controller does.",
         ),
     ] = None,
     replicas: Annotated[int | None, typer.Option(help="As if the workload had this many replicas.")] = None,

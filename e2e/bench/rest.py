@@ -1,19 +1,22 @@
 """What it costs when nothing happens: 200 ImageCaches on 1,000 nodes, all warm.
 
-The nodes report the images from the start, so nothing is pulled. KWOK goes on with the nodes' heartbeats.
+The nodes report the images from the start, so nothing is pulled. KWOK goes on with the nodes' leases; their statuses
+are written as kubelets do while nothing changes: every five minutes, with new heartbeat times.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
+from itertools import cycle
 from typing import Annotated
 
 import typer
 from msgspec import Struct
 from rich.console import Console
 
-from e2e.bench.populace import at_once
+from e2e.bench.populace import at_once, timestamp
 from e2e.bench.pulling import NAMESPACE, OPTIONS, image_cache
 from e2e.bench.server_metrics import WRITES, sample
 from e2e.cluster.control_plane import ControlPlane
@@ -34,8 +37,12 @@ OURS = frozenset(
     {"imagecaches", "imagecaches/status", "nodeimages", "nodeimages/status", "pods", "events", "configmaps"}
 )
 """What the controller writes, its lease aside."""
+_CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 WARM_SECONDS = 120.0
 QUIET_SECONDS = 15.0
+QUIET_WITHIN_SECONDS = 300.0
+REPORT_SECONDS = 300.0
+"""nodeStatusReportFrequency of a kubelet: so often it writes a status in which nothing else changed."""
 GOAL_CPU = 0.01
 
 
@@ -59,6 +66,7 @@ async def measure(nodes: int, caches: int, seconds: float, console: Console) -> 
                 await client.create(NAMESPACES, "", {"metadata": {"name": name}})
             await asyncio.to_thread(install_definitions, cluster_of(plane))
             profiles = NodePlan(count=nodes).profiles()
+            names = [profile.name for profile in profiles]
             await at_once(partial(client.create, NODES, "", _node(profile)) for profile in profiles)
             await at_once(partial(client.create, IMAGE_CACHES, NAMESPACE, _cache(number)) for number in range(caches))
         controller = ControllerProcess(plane.kubeconfig, plane.logs / "prewarm.log", {"PREWARM_LOG_LEVEL": "warning"})
@@ -66,11 +74,12 @@ async def measure(nodes: int, caches: int, seconds: float, console: Console) -> 
             with console.status("waiting until all caches are warm and nothing is written any more"):
                 await controller.start()
                 await _until_warm(client, caches)
-                await _until_quiet(plane)
+                await _until_quiet(plane, console)
             before, used = await sample(plane), controller.usage()
             began = time.monotonic()
             with console.status(f"at rest for {seconds:.0f} s"):
-                await asyncio.sleep(seconds)
+                async with _reporting(client, names):
+                    await asyncio.sleep(seconds)
             took = time.monotonic() - began
             usage = controller.usage()
             requests = (await sample(plane)).since(before).requests
@@ -79,6 +88,29 @@ async def measure(nodes: int, caches: int, seconds: float, console: Console) -> 
     share = (usage.cpu_seconds - used.cpu_seconds) / took
     beats = sum(n for (verb, resource), n in requests.items() if verb in WRITES and resource.startswith("nodes"))
     return Result(took, share, usage, _written(requests), beats)
+
+
+@asynccontextmanager
+async def _reporting(client: KubeletClient, names: Sequence[str]) -> AsyncIterator[None]:
+    """Nodes write their status, one after the other, each every REPORT_SECONDS."""
+
+    async def report() -> None:
+        due = time.monotonic()
+        for name in cycle(names):
+            now = timestamp()
+            beats = [{"type": kind, "lastHeartbeatTime": now} for kind in _CONDITIONS]
+            await client.strategic_patch(NODES, "", name, {"status": {"conditions": [*beats]}}, "status")
+            due += REPORT_SECONDS / len(names)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    task = asyncio.create_task(report(), name="node statuses")
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _written(requests: Mapping[tuple[str, str], int]) -> dict[str, int]:
@@ -99,13 +131,15 @@ async def _until_warm(client: KubeletClient, caches: int) -> None:
             await asyncio.sleep(1.0)
 
 
-async def _until_quiet(plane: ControlPlane) -> None:
-    async with asyncio.timeout(WARM_SECONDS):
+async def _until_quiet(plane: ControlPlane, console: Console) -> None:
+    async with asyncio.timeout(QUIET_WITHIN_SECONDS):
         while True:
             before = await sample(plane)
             await asyncio.sleep(QUIET_SECONDS)
-            if not _written((await sample(plane)).since(before).requests):
+            found = _written((await sample(plane)).since(before).requests)
+            if not found:
                 return
+            console.log(f"still writing: {found}")
 
 
 def _images(start: int, count: int) -> list[str]:

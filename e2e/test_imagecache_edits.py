@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -47,6 +48,60 @@ async def test_kube_fledged_trap_everything_may_change_placement_included(lane: 
         assert len(lane.pods.ordered(shop.namespace)) == 4
         await shop.kubectl("delete", f"{KIND}/warm", "--timeout=10s")
         await lane.pods.until(lambda: not lane.pods.left(shop.namespace))
+
+
+@pytest.mark.timeout(240)
+async def test_how_a_living_cache_pulls_may_change_and_what_is_there_stays(lane: Lane) -> None:
+    async with lane.shop(nodes=1) as shop:
+        (node,) = shop.nodes
+
+        async def change(**fields: object) -> None:
+            await shop.kubectl("patch", f"{KIND}/warm", "--type=merge", "-p", json.dumps({"spec": fields}))
+
+        async def pod_of(image: str) -> dict[str, Any]:
+            """Spec of the one pod that pulled an image, which its hold keeps."""
+            found = json.loads(await shop.kubectl("get", "pods", "-o", "json"))["items"]
+            (spec,) = (pod["spec"] for pod in found if image in json.dumps(pod["spec"]))
+            assert isinstance(spec, dict)
+            return spec
+
+        await shop.cache("warm", shop.entry(APP), hold="1h")
+        await shop.wait("warm", "Ready")
+        await change(pullerForm="Volume", attempts={"timeoutSeconds": 33}, cacheSpec=[shop.entry(APP, NEXT)])
+        await shop.wait("warm", ".status.succeeded=2")
+        await shop.wait("warm", "Ready")
+        mounting = await pod_of(NEXT)
+        assert [volume["image"]["reference"] for volume in mounting["volumes"]] == [NEXT]
+        assert mounting["activeDeadlineSeconds"] == 33
+        assert "initContainers" in await pod_of(APP)
+        images = [shop.entry(APP, NEXT, SIDECAR)]
+        await change(pullerForm="Container", imagePullPolicy="Always", attempts=None, cacheSpec=images)
+        await shop.wait("warm", ".status.succeeded=3")
+        await shop.wait("warm", "Ready")
+        running = await pod_of(SIDECAR)
+        assert [c["imagePullPolicy"] for c in running["containers"] if c["image"] == SIDECAR] == ["Always"]
+        assert running["activeDeadlineSeconds"] == 600
+        for image in (APP, NEXT, SIDECAR):
+            assert shop.pulls(image) == shop.once(node), image
+        # Times of its own: every minute, what may have moved is asked for again, which Always says of everything.
+        await change(schedule={"cron": "* * * * *"})
+        await lane.pods.until(lambda: len(lane.pods.ordered(shop.namespace, APP)) == 2, 90)
+        await change(schedule=None, imagePullPolicy=None)
+        await shop.wait("warm", "Ready")
+        # To an end, and back: a node that joins in between is taken up then.
+        await change(completion={"type": "Once"})
+        await shop.wait("warm", "Ready")
+        (late,) = await shop.add_nodes(1, "late")
+        await shop.kubectl("wait", f"node/{late}", "--for=condition=Ready", "--timeout=30s")
+        # Another cache shows that the node is known by now.
+        await shop.cache("other", shop.entry(SIDECAR, nodeNames=[late]))
+        await shop.wait("other", "Ready")
+        assert (await shop.status("warm"))["desired"] == 3
+        assert not lane.pods.ordered(shop.namespace, NEXT, late)
+        await change(completion=None)
+        await shop.wait("warm", ".status.succeeded=6")
+        await shop.wait("warm", "Ready")
+        assert shop.pulls(NEXT) == shop.once(node, late)
 
 
 async def test_kube_fledged_trap_edit_during_a_pull_takes_effect_at_once(lane: Lane) -> None:

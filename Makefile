@@ -12,7 +12,7 @@ ARGS ?=
 WORKERS ?= 2
 E2E_WORKERS ?= 3
 # What takes long, or needs programs of other projects: part of the automation's run, not of every `make test`.
-LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_preemption.py e2e/test_new_nodes.py \
+LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_scheduler_tables.py e2e/test_preemption.py e2e/test_new_nodes.py \
 	e2e/test_volumes.py e2e/test_volume_filters.py e2e/test_kruise.py e2e/test_argo_rollouts.py \
 	e2e/test_rollback_kinds.py e2e/test_flagger.py e2e/test_flux.py e2e/test_plain_canary.py \
 	e2e/test_imagecache_lifecycle.py e2e/test_imagecache_timeouts.py e2e/test_imagecache_refreshes.py \
@@ -20,7 +20,8 @@ LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_preemption.py e2
 	e2e/test_bad_input.py e2e/test_jobs.py e2e/test_fewer_rights.py e2e/test_policy_hold.py \
 	e2e/test_ready_pods_first.py e2e/test_rollback.py e2e/test_rollouts.py e2e/test_deployment_rollouts.py \
 	e2e/test_steer.py e2e/test_drawing.py e2e/test_dashboard.py e2e/test_imagecache_nodes.py e2e/test_imagecache_failures.py \
-	e2e/test_imagecache_many_failures.py e2e/test_server_errors.py e2e/test_dead_nodes.py
+	e2e/test_imagecache_many_failures.py e2e/test_gate_conditions.py e2e/test_gate_verbs.py \
+	e2e/test_gate_rollback.py e2e/test_server_errors.py e2e/test_dead_nodes.py
 
 .PHONY: help
 help: ## Show what there is

@@ -9,7 +9,7 @@ from e2e.lane import REPOSITORY, Lane, eventually, pod_template
 
 REPLICAS = 6
 GATED = {"prewarm.dev/enabled": "true", "prewarm.dev/gate": "5m"}
-HELD = "prewarm.dev/gate-held"
+HELD = gate.HELD
 NAME = "shop"
 
 

@@ -4,25 +4,23 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from e2e import gate
 from e2e.cluster.selection import Cluster
-from e2e.gate import ASKED, HELD
-from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
+from e2e.gated import GATED, HELD, REPLICAS, annotations, change, gated, opened, reasons, spec_of, workload
+from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, running
 from e2e.manifests import install_definitions
 
 pytestmark = pytest.mark.timeout(180)
 PLAN = LanePlan(nodes=6, prefix="gate-rollback", image_bytes=100_000_000)
-REPLICAS = 6
 SYSTEM = f"prewarm-gate-rollback-{os.getpid()}"
 """Namespace of the lease."""
-KINDS = ("deployment", "statefulset")
+KINDS = ("Deployment", "StatefulSet")
 
 
 @pytest.fixture(scope="module")
@@ -37,42 +35,6 @@ async def lane(cluster: Cluster, policies: None, namespace: str, tmp_path: Path)
     await asyncio.to_thread(install_definitions, cluster)
     async with running(cluster, namespace, tmp_path, PLAN) as found:
         yield found
-
-
-def workload(kind: str, tag: str) -> dict[str, object]:
-    spec: dict[str, object] = {
-        "replicas": REPLICAS,
-        "selector": {"matchLabels": {"app": "shop"}},
-        "template": pod_template(tag, PLAN, name="shop", startup_seconds=0.5),
-    }
-    if kind == "statefulset":
-        spec |= {"serviceName": "shop", "podManagementPolicy": "Parallel"}
-    metadata = {"name": "shop", "annotations": {"prewarm.dev/enabled": "true", **ASKED}}
-    word = {"deployment": "Deployment", "statefulset": "StatefulSet"}[kind]
-    return {"apiVersion": "apps/v1", "kind": word, "metadata": metadata, "spec": spec}
-
-
-async def gated(lane: Lane, kind: str) -> None:
-    """A workload of v1, rolled out, whose next change would be held."""
-    await lane.apply(workload(kind, "v1"))
-    await lane.rolled_out(f"{kind}/shop")
-    await asyncio.to_thread(gate.await_enforced, lane.cluster, lane.namespace, workload(kind, "v0"))
-
-
-async def change(lane: Lane, kind: str, tag: str) -> None:
-    await lane.kubectl("set", "image", f"{kind}/shop", f"app={REPOSITORY}:{tag}")
-
-
-async def until_open(lane: Lane, kind: str) -> Mapping[str, Any]:
-    """The workload once no hold is left on it."""
-    seen: dict[str, Any] = {}
-
-    async def is_open() -> bool:
-        seen.update(await lane.get(kind, "shop"))
-        return HELD not in seen["metadata"]["annotations"]
-
-    await eventually(is_open, 90)
-    return seen
 
 
 async def on_all_nodes(lane: Lane, tag: str) -> None:
@@ -96,7 +58,7 @@ async def watched(lane: Lane, kind: str) -> AsyncIterator[list[tuple[float, str]
     cluster = lane.cluster
     process = await asyncio.create_subprocess_exec(
         *(str(cluster.kubectl_binary), "--kubeconfig", str(cluster.kubeconfig), "--context", cluster.context),
-        *("--namespace", lane.namespace, "get", kind, "shop", "--watch", "-o", f"jsonpath={path}"),
+        *("--namespace", lane.namespace, "get", kind.lower(), "shop", "--watch", "-o", f"jsonpath={path}"),
         stdout=asyncio.subprocess.PIPE,
     )
 
@@ -114,51 +76,41 @@ async def watched(lane: Lane, kind: str) -> AsyncIterator[list[tuple[float, str]
         await following
 
 
-async def reasons(lane: Lane, count: int) -> list[str]:
-    """Why gates were opened, in the order of the Events, once there are so many: they come after the gate is open."""
-    words: list[str] = []
-
-    async def told() -> bool:
-        found: Mapping[str, Any] = await lane.get("events", "--field-selector", "reason=PrewarmGateOpened")
-        events = sorted(found["items"], key=lambda event: str(event["metadata"]["creationTimestamp"]))
-        words[:] = [str(event["message"]).partition(":")[0] for event in events]
-        return len(words) >= count
-
-    await eventually(told)
-    return words
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_rollback_to_images_that_are_there_waits_for_no_pull(lane: Lane, kind: str) -> None:
     controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, kind)
     await on_all_nodes(lane, "v1")
     await change(lane, kind, "v2")
-    await until_open(lane, kind)
-    await lane.rolled_out(f"{kind}/shop")
+    await opened(lane, kind)
+    await lane.rolled_out(f"{kind.lower()}/shop")
     await outcomes(controller, 2 * REPLICAS)
-    assert await reasons(lane, 1) == ["Warm"]
+    assert await reasons(lane) == ["Warm"]
     downloads, pulls = lane.downloads("v1"), pulls_by_us(lane, "v1")
     assert set(downloads) == set(lane.emulator.fleet.nodes)
 
     async with watched(lane, kind) as seen:
         await eventually(lambda: _is(bool(seen)))
         await change(lane, kind, "v1")
-        await until_open(lane, kind)
+        await opened(lane, kind)
         await eventually(lambda: _is(any(marker for _, marker in seen) and not seen[-1][1]))
-    held = next(at for at, marker in seen if marker)
-    opened = next(at for at, marker in seen if not marker and at > held)
-    print(f"held for {opened - held:.3f} s by a watch")
-    await lane.rolled_out(f"{kind}/shop")
+    held_at = next(at for at, marker in seen if marker)
+    opened_at = next(at for at, marker in seen if not marker and at > held_at)
+    print(f"held for {opened_at - held_at:.3f} s by a watch")
+    await lane.rolled_out(f"{kind.lower()}/shop")
 
-    assert sorted(await reasons(lane, 2)) == ["NothingToPull", "Warm"]
+    await eventually(lambda: _both(lane))
     assert lane.downloads("v1") == downloads
     assert pulls_by_us(lane, "v1") == pulls
-    assert opened - held < 1.0
+    assert opened_at - held_at < 1.0
 
 
 async def _is(so: bool) -> bool:
     return so
+
+
+async def _both(lane: Lane) -> bool:
+    return sorted(await reasons(lane)) == ["NothingToPull", "Warm"]
 
 
 def pulls_by_us(lane: Lane, tag: str) -> int:
@@ -171,36 +123,32 @@ async def test_a_second_change_during_the_hold_is_the_one_that_starts_warm(lane:
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, kind)
     await change(lane, kind, "v2")
-    first: Mapping[str, Any] = await lane.get(kind, "shop")
-    marker = first["metadata"]["annotations"][HELD]
+    marker = (await annotations(lane, kind))[HELD]
     await change(lane, kind, "v3")
-    second: Mapping[str, Any] = await lane.get(kind, "shop")
-    assert second["metadata"]["annotations"].get(HELD) == marker
-    await until_open(lane, kind)
-    await lane.rolled_out(f"{kind}/shop")
+    assert (await annotations(lane, kind)).get(HELD) == marker
+    await opened(lane, kind)
+    await lane.rolled_out(f"{kind.lower()}/shop")
     assert (lane.cold_starts("v3"), lane.cold_starts("v2")) == (0, 0)
-    assert await reasons(lane, 1) == ["Warm"]
+    assert await reasons(lane) == ["Warm"]
 
 
 async def test_a_partition_that_a_person_sets_during_the_hold_stays(lane: Lane) -> None:
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
-    await gated(lane, "statefulset")
-    await change(lane, "statefulset", "v2")
+    await gated(lane, "StatefulSet")
+    await change(lane, "StatefulSet", "v2")
     canary = {"spec": {"updateStrategy": {"rollingUpdate": {"partition": REPLICAS - 1}}}}
     await lane.kubectl("patch", "statefulset", "shop", "-p", json.dumps(canary))
-    found = await until_open(lane, "statefulset")
-    assert found["spec"]["updateStrategy"]["rollingUpdate"]["partition"] == REPLICAS - 1
-    assert await reasons(lane, 1) == ["Resumed"]
+    await opened(lane, "StatefulSet")
+    assert (await spec_of(lane, "StatefulSet"))["updateStrategy"]["rollingUpdate"]["partition"] == REPLICAS - 1
+    assert await reasons(lane) == ["Resumed"]
 
 
 async def test_the_copy_of_a_held_workload_is_not_left_paused(lane: Lane) -> None:
     """As a backup that is restored: nobody else would resume it."""
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
-    copy: dict[str, Any] = workload("deployment", "v1")
-    copy["metadata"]["annotations"][HELD] = "2100-01-01T00:00:00Z generation=2"
-    copy["spec"]["paused"] = True
-    await lane.apply(copy)
-    found = await until_open(lane, "deployment")
-    assert "paused" not in found["spec"]
+    marker = "2100-01-01T00:00:00Z generation=2"
+    await lane.apply(workload(lane, "Deployment", "v1", {**GATED, HELD: marker}, paused=True))
+    await opened(lane, "Deployment")
+    assert "paused" not in await spec_of(lane, "Deployment")
     await lane.rolled_out("deployment/shop")
-    assert await reasons(lane, 1) == ["Damaged"]
+    assert await reasons(lane) == ["Damaged"]

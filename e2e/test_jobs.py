@@ -79,7 +79,9 @@ async def test_a_run_of_a_cron_job_finds_its_image_where_its_pods_fit(lane: Lane
 
 
 async def test_pods_that_follow_in_a_running_job_find_their_image(lane: Lane) -> None:
-    """One pod at a time: the ended one's node is left to the next, and the scheduler may as well take another."""
+    """One pod at a time. The first comes with the Job itself, before anything can be pulled, so its miss is certain;
+    the second may take a node that cannot be told from others, as nobody knows when the first one ends.
+    """
     controller = await lane.controller()
     await lane.apply(job(**job_spec(runs=3, parallelism=1, completions=3)))
     counted = await outcomes(controller, 3)
@@ -87,7 +89,7 @@ async def test_pods_that_follow_in_a_running_job_find_their_image(lane: Lane) ->
     warm = counted.get("hit_prewarmed", 0) + counted.get("hit_present", 0)
     assert warm >= 1, counted
     assert counted.get("miss_unpredicted", 0) >= 1, counted
-    assert lane.cold_starts("v1") <= 3 - warm
+    assert lane.cold_starts("v1") == 3 - warm - counted.get("late", 0)
 
 
 async def test_a_suspended_job_announces_its_pods(lane: Lane) -> None:

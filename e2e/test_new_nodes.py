@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from e2e.cluster.selection import Cluster
+from e2e.controller import judged_starts
 from e2e.emulator.nodes import NodePlan
-from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, pod_template, running
+from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
 from e2e.manifests import install_definitions
+from prewarm.model.outcomes import Outcome
 from prewarm.model.pods import Taint
 
 PLAN = LanePlan(nodes=3, prefix="joining", image_bytes=100_000_000, varied=False)
@@ -46,7 +49,7 @@ def deployment() -> dict[str, object]:
 async def test_a_node_that_joins_is_warm_before_the_pods_that_wait_for_it_come(lane: Lane) -> None:
     ((label, group),) = GROUP.items()
     await lane.kubectl("label", "nodes", "--selector", f"prewarm.dev/test={PLAN.prefix}", f"{label}={group}")
-    await lane.controller()
+    controller = await lane.controller()
     await lane.apply(deployment())
     await lane.rolled_out("deployment/shop")
     await lane.kubectl("set", "image", "deployment/shop", f"app={REPOSITORY}:v2")
@@ -77,3 +80,8 @@ async def test_a_node_that_joins_is_warm_before_the_pods_that_wait_for_it_come(l
     assert profile.name in used, "no pod of the rollout came to the new node"
     pulls = [pull for pull in lane.emulator.pulls if pull.node == profile.name and pull.image == f"{REPOSITORY}:v2"]
     assert [pull.pod for pull in pulls if pull.downloaded_bytes and "-pull-" not in pull.pod] == []
+    await outcomes(controller, 2 * PLAN.nodes)
+    found: Any = await lane.get("pods", "--selector", "app=shop")
+    there = {pod["metadata"]["uid"] for pod in found["items"] if pod["spec"]["nodeName"] == profile.name}
+    judged = {uid: outcome for (uid, _), outcome in judged_starts(controller.log).items()}
+    assert {uid: judged.get(uid) for uid in there} == dict.fromkeys(there, Outcome.HIT_PREWARMED)

@@ -1,23 +1,23 @@
 """The gate on a real control plane: with it, every pod of a rollout starts warm; and it always opens."""
 
 import asyncio
+import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from e2e import gate
+from e2e import gate, hooks
 from e2e.cluster.selection import Cluster
-from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, pod_template, running
+from e2e.gated import GATED, HELD, REPLICAS, annotations, change, gated, opened, reasons, spec_of, workload
+from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, outcomes, running
 from e2e.manifests import install_definitions
 
 PLAN = LanePlan(nodes=12, prefix="gate", image_bytes=100_000_000)
-REPLICAS = 6
-GATED = {"prewarm.dev/enabled": "true", "prewarm.dev/gate": "5m"}
-HELD = "prewarm.dev/gate-held"
 WRONG = f"{REPOSITORY}:missing-v9"
 """The registry does not have it."""
 SYSTEM = f"prewarm-gate-{os.getpid()}"
@@ -38,58 +38,6 @@ async def lane(cluster: Cluster, policies: None, namespace: str, tmp_path: Path)
         yield found
 
 
-def workload(kind: str, tag: str, annotations: Mapping[str, str] = GATED) -> dict[str, object]:
-    spec: dict[str, object] = {
-        "replicas": REPLICAS,
-        "selector": {"matchLabels": {"app": "shop"}},
-        "template": pod_template(tag, PLAN, name="shop", startup_seconds=1),
-    }
-    if kind == "StatefulSet":
-        spec |= {"serviceName": "shop", "podManagementPolicy": "Parallel"}
-    metadata = {"name": "shop", "annotations": dict(annotations)}
-    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
-
-
-async def gated(lane: Lane, kind: str, annotations: Mapping[str, str] = GATED) -> None:
-    """A workload of v1, rolled out, whose next change would be held."""
-    await lane.apply(workload(kind, "v1", annotations))
-    await lane.rolled_out(f"{kind.lower()}/shop")
-    probe = workload(kind, "v0", annotations)
-    await asyncio.to_thread(gate.await_enforced, lane.cluster, lane.namespace, probe)
-
-
-async def change(lane: Lane, kind: str, tag: str) -> None:
-    await lane.kubectl("set", "image", f"{kind.lower()}/shop", f"app={REPOSITORY}:{tag}")
-
-
-async def annotations(lane: Lane, kind: str) -> Mapping[str, str]:
-    metadata = (await lane.get(kind.lower(), "shop"))["metadata"]
-    assert isinstance(metadata, Mapping)
-    found = metadata.get("annotations", {})
-    assert isinstance(found, Mapping)
-    return found
-
-
-async def reasons(lane: Lane) -> list[str]:
-    """Why gates were opened, in the words of the Events, once there is one: they come after the gate is open."""
-    path = r'{range .items[?(@.reason=="PrewarmGateOpened")]}{.message}{"\n"}{end}'
-    lines: list[str] = []
-
-    async def told() -> bool:
-        lines[:] = (await lane.kubectl("get", "events", "-o", f"jsonpath={path}")).splitlines()
-        return bool(lines)
-
-    await eventually(told)
-    return [line.partition(":")[0] for line in lines]
-
-
-async def opened(lane: Lane, kind: str) -> None:
-    async def is_open() -> bool:
-        return HELD not in await annotations(lane, kind)
-
-    await eventually(is_open, 90)
-
-
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 async def test_every_pod_of_a_held_rollout_starts_warm(lane: Lane, kind: str) -> None:
     controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
@@ -106,8 +54,7 @@ async def test_every_pod_of_a_held_rollout_starts_warm(lane: Lane, kind: str) ->
     assert lane.cold_starts("v2") == 0
     events = await lane.kubectl("get", "events", "--field-selector", "reason=PrewarmGateOpened", "-o", "name")
     assert len(events.split()) == 1
-    spec = (await lane.get(kind.lower(), "shop"))["spec"]
-    assert isinstance(spec, Mapping)
+    spec = await spec_of(lane, kind)
     assert "paused" not in spec
     if kind == "StatefulSet":
         assert spec["updateStrategy"]["rollingUpdate"]["partition"] == 0
@@ -122,7 +69,7 @@ async def test_a_policy_gates_what_it_covers_and_an_annotation_goes_first(lane: 
     await lane.apply({"apiVersion": api, "kind": "PrewarmPolicy", "metadata": {"name": name}, "spec": spec})
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, kind, covered)
-    opted_out = workload(kind, "v0", {**covered, "prewarm.dev/gate": "false"})
+    opted_out = workload(lane, kind, "v0", {**covered, "prewarm.dev/gate": "false"})
     await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, opted_out)
     await change(lane, kind, "v2")
     marker = (await annotations(lane, kind))[HELD]
@@ -132,7 +79,7 @@ async def test_a_policy_gates_what_it_covers_and_an_annotation_goes_first(lane: 
     assert lane.cold_starts("v2") == 0
 
     await lane.kubectl("delete", "prewarmpolicies.prewarm.dev", name)
-    probe = workload(kind, "v0", covered)
+    probe = workload(lane, kind, "v0", covered)
     await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, probe)
 
 
@@ -140,18 +87,40 @@ async def test_without_a_controller_nothing_is_held(lane: Lane) -> None:
     controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
     await gated(lane, "Deployment")
     controller.kill()
-    await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, workload("Deployment", "v0"))
+    await asyncio.to_thread(gate.await_not_held, lane.cluster, lane.namespace, workload(lane, "Deployment", "v0"))
     await change(lane, "Deployment", "v2")
     assert HELD not in await annotations(lane, "Deployment")
     await lane.rolled_out("deployment/shop")
 
 
-async def test_pulls_that_fail_open_it(lane: Lane) -> None:
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+async def test_pulls_that_fail_open_it(lane: Lane, kind: str) -> None:
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
-    await gated(lane, "Deployment")
-    await lane.kubectl("set", "image", "deployment/shop", f"app={WRONG}")
-    await opened(lane, "Deployment")
+    await gated(lane, kind)
+    before = await spec_of(lane, kind)
+    await lane.kubectl("set", "image", f"{kind.lower()}/shop", f"app={WRONG}")
+    assert HELD in await annotations(lane, kind)
+    await opened(lane, kind)
     assert await reasons(lane) == ["Failed"]
+    after = await spec_of(lane, kind)
+    assert without_template(after) == without_template(before)
+
+
+async def test_a_partition_is_put_back_as_the_marker_has_it(lane: Lane) -> None:
+    await lane.controller(PREWARM_NAMESPACE=SYSTEM)
+    await gated(lane, "StatefulSet")
+    container = {"name": "app", "image": WRONG}
+    held = {
+        "metadata": {"annotations": {HELD: f"{datetime.now(UTC).isoformat(timespec='seconds')} partition=2"}},
+        "spec": {
+            "template": {"spec": {"containers": [container]}},
+            "updateStrategy": {"rollingUpdate": {"partition": REPLICAS}},
+        },
+    }
+    await lane.kubectl("patch", "statefulset", "shop", "-p", json.dumps(held))
+    await opened(lane, "StatefulSet")
+    assert await reasons(lane) == ["Failed"]
+    assert (await spec_of(lane, "StatefulSet"))["updateStrategy"]["rollingUpdate"] == {"partition": 2}
 
 
 async def test_a_rollback_to_what_is_there_is_let_go_at_once(lane: Lane) -> None:
@@ -168,16 +137,20 @@ async def test_a_rollback_to_what_is_there_is_let_go_at_once(lane: Lane) -> None
     assert sum(lane.downloads("v1").values()) <= pulled + REPLICAS
 
 
-async def test_what_a_person_resumes_stays_open(lane: Lane) -> None:
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+async def test_what_a_person_resumes_stays_open(lane: Lane, kind: str) -> None:
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)
-    await gated(lane, "Deployment")
-    await change(lane, "Deployment", "v2")
-    await lane.kubectl("rollout", "resume", "deployment/shop")
-    await lane.rolled_out("deployment/shop")
-    await opened(lane, "Deployment")
-    spec = (await lane.get("deployment", "shop"))["spec"]
-    assert isinstance(spec, Mapping)
-    assert "paused" not in spec
+    await gated(lane, kind)
+    before = await spec_of(lane, kind)
+    await change(lane, kind, "v2")
+    if kind == "Deployment":
+        await lane.kubectl("rollout", "resume", "deployment/shop")
+    else:
+        let_go = {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}}
+        await lane.kubectl("patch", "statefulset", "shop", "-p", json.dumps(let_go))
+    await lane.rolled_out(f"{kind.lower()}/shop")
+    await opened(lane, kind)
+    assert without_template(await spec_of(lane, kind)) == without_template(before)
 
 
 async def test_a_dead_controllers_gates_are_opened_by_the_command(lane: Lane) -> None:
@@ -200,13 +173,11 @@ async def test_a_dead_controllers_gates_are_opened_by_the_command(lane: Lane) ->
     await lane.rolled_out("statefulset/shop")
 
 
+def without_template(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "template"}
+
+
 async def open_gates(lane: Lane, *options: str) -> str:
-    """Run the command that the CronJob and the uninstall hook run."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "prewarm", "open-gates", *options, "--kubeconfig", str(lane.cluster.kubeconfig)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    return output.decode()
+    """Run the command that the CronJob runs, as an administrator."""
+    async with hooks.running(lane.cluster.kubeconfig, "open-gates", *options) as command:
+        return await command.printed()

@@ -164,6 +164,8 @@ class PodShape(Struct, frozen=True):
     containers: tuple[ContainerShape, ...] = ()
     requests: Resources = Resources()
     """What filters count: max(init phases, containers + sidecars) + overhead (scheduler's PodRequests)."""
+    overhead: Resources = Resources()
+    """What the RuntimeClass adds, part of `requests`; a template does not tell."""
     limits: Resources = Resources()
     """What quotas on limits count."""
     scoring_milli_cpu: int = 0

@@ -12,6 +12,7 @@ from prewarm.model.scheduling import with_priority
 from prewarm.model.selectors import LabelSelector, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Workload, WorkloadKey
+from prewarm.placement.overhead import with_overhead
 
 _HASH_LABELS = {"Deployment": "pod-template-hash", "Rollout": "rollouts-pod-template-hash"}
 """By kind whose pods are owned by ReplicaSets: the label that tells one ReplicaSet's pods from another's."""
@@ -48,7 +49,8 @@ class IncomingPod(Struct, frozen=True):
 def of_demand(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:
     """The pods of a demand, as the API server would complete them."""
     pod = _from_template(demand, snapshot)
-    return replace(pod, shape=with_priority(_with_label_keys(pod.shape, pod.labels), snapshot.priority_classes))
+    shape = with_overhead(_with_label_keys(pod.shape, pod.labels), pod.namespace, snapshot)
+    return replace(pod, shape=with_priority(shape, snapshot.priority_classes))
 
 
 def _from_template(demand: Demand, snapshot: ClusterSnapshot) -> IncomingPod:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from prewarm.model.pods import PodShape
+from prewarm.model.selectors import NodeSelectorTerm, Operator
 from prewarm.placement.arrays import Mask, Scores
 from prewarm.placement.cluster_arrays import ClusterArrays
 
@@ -17,6 +18,25 @@ def named(shape: PodShape, cluster: ClusterArrays) -> Mask:
     if not shape.node_name:
         return np.ones(cluster.count, dtype=np.bool_)
     return cluster.mask(lambda node: node.name == shape.node_name)
+
+
+def listed(shape: PodShape, cluster: ClusterArrays) -> Mask:
+    """The nodes that required terms name one by one, or all: no other filter is asked about the rest (PreFilter)."""
+    names = _listed_names(shape.affinity.required_node_terms or ())
+    if names is None:
+        return np.ones(cluster.count, dtype=np.bool_)
+    return cluster.mask(lambda node: node.name in names)
+
+
+def _listed_names(terms: Iterable[NodeSelectorTerm]) -> frozenset[str] | None:
+    """None if some term names no nodes, or there is none."""
+    found: list[frozenset[str]] = []
+    for term in terms:
+        fields = [frozenset(one.values) for one in term.match_fields if one.operator is Operator.IN]
+        if not fields:
+            return None
+        found.append(fields[0].intersection(*fields))
+    return frozenset().union(*found) if found else None
 
 
 def required(shape: PodShape, cluster: ClusterArrays) -> Mask:

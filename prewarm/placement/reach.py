@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from prewarm.model.plans import Demand, RejectReason
 from prewarm.model.snapshot import ClusterSnapshot
-from prewarm.placement import node_affinity, taints
 from prewarm.placement.arrays import Mask
 from prewarm.placement.cluster_arrays import ClusterArrays
 from prewarm.placement.competitors import competitors
 from prewarm.placement.incoming import IncomingPod, of_demand
 from prewarm.placement.meeting import admitted, looks_elsewhere
+from prewarm.placement.node_filters import node_filters
 from prewarm.placement.pod_affinity import PodAffinity
 from prewarm.placement.sampling import nodes_to_find
 
@@ -70,12 +70,7 @@ def rejected_elsewhere(pod: IncomingPod, cluster: ClusterArrays) -> Mapping[Reje
     left = np.ones(whole.count, dtype=np.bool_)
     left[cluster.columns] = False
     found: Counter[RejectReason] = Counter()
-    for reason, passes in (
-        (RejectReason.NODE_UNSCHEDULABLE, taints.schedulable(pod.shape, whole)),
-        (RejectReason.NODE_NAME, node_affinity.named(pod.shape, whole)),
-        (RejectReason.TAINT_TOLERATION, taints.tolerated(pod.shape, whole)),
-        (RejectReason.NODE_AFFINITY, node_affinity.required(pod.shape, whole)),
-    ):
+    for reason, passes in node_filters(pod.shape, whole):
         found[reason] += int(np.count_nonzero(left & ~passes))
         left &= passes
     return +found

@@ -13,6 +13,7 @@ from prewarm.placement.arrays import Ints, Mask, Scores, normalized
 from prewarm.placement.cluster_arrays import ClusterArrays, Usage
 from prewarm.placement.image_locality import ExpectedImage, ImageLocality
 from prewarm.placement.incoming import IncomingPod, PodView
+from prewarm.placement.node_filters import node_filters
 from prewarm.placement.pod_affinity import AffinityEffect, PodAffinity
 from prewarm.placement.ports import HostPorts
 from prewarm.placement.preemption import Gone, Preemption
@@ -62,12 +63,7 @@ class PodScheduler:
         self._leaving = leaving
         self._gone = Gone(rows) if gone is None else gone
         self._preemption: Preemption | None = None
-        self._static: list[tuple[RejectReason, Mask]] = [
-            (RejectReason.NODE_UNSCHEDULABLE, taints.schedulable(shape, cluster)),
-            (RejectReason.NODE_NAME, node_affinity.named(shape, cluster)),
-            (RejectReason.TAINT_TOLERATION, taints.tolerated(shape, cluster)),
-            (RejectReason.NODE_AFFINITY, node_affinity.required(shape, cluster)),
-        ]
+        self._static = node_filters(shape, cluster)
         self._volumes = reach(pod.namespace, shape.volume_claims, snapshot, cluster)
         self._eligible: Mask = np.logical_and.reduce([mask for _, mask in self._static])
         if self._volumes is not None:
@@ -78,7 +74,7 @@ class PodScheduler:
         self.resources = ResourceFit(shape, cluster, usage)
         self._images = ImageLocality(shape, cluster, rows, expected)
         self._image_score = self._images.score()
-        inclusion = NodeInclusion(affinity=self._static[3][1], taints=self._static[2][1])
+        inclusion = NodeInclusion(node_affinity.required(shape, cluster), taints.tolerated(shape, cluster))
         self._spread = TopologySpread(pod, snapshot, cluster, inclusion, rows)
         self._affinity = PodAffinity(pod, snapshot, cluster, rows)
         self._ports = HostPorts(pod, snapshot, cluster, rows) if shape.host_ports else None

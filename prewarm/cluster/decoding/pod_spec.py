@@ -35,6 +35,7 @@ _CACHED_SHAPES = 32768
 class WirePort(Struct, rename="camel", gc=False):
     """v1.ContainerPort."""
 
+    container_port: int = 0
     host_port: int = 0
     protocol: str = "TCP"
     host_ip: str = field(default="", name="hostIP")
@@ -149,7 +150,28 @@ def pod_template(wire: WireTemplate | None, report: Report) -> PodTemplate:
     if wire is None:
         return PodTemplate()
     labels = wire.metadata.labels if wire.metadata else None
-    return PodTemplate(shared_mapping(labels), _shape(wire.spec or WirePodSpec(), "", report))
+    spec = wire.spec or WirePodSpec()
+    _complete(spec)
+    return PodTemplate(shared_mapping(labels), _shape(spec, "", report))
+
+
+def _complete(spec: WirePodSpec) -> None:
+    """Fill in what the API server gives to pods but not to templates (SetDefaults_Pod). Changes `spec`.
+
+    Limits stand in for requests that are not named; on the host's network containers take their ports of it.
+    """
+    containers = [*(spec.init_containers or ()), *(spec.containers or ())]
+    for container in containers:
+        resources = container.resources
+        if resources is not None and resources.limits:
+            resources.requests = resources.limits | (resources.requests or {})
+        if spec.host_network:
+            for port in container.ports or ():
+                port.host_port = port.host_port or port.container_port
+    if spec.resources is not None and spec.resources.limits:
+        asked = {name for one in containers if one.resources for name in one.resources.requests or ()}
+        limits = {name: limit for name, limit in spec.resources.limits.items() if name not in asked}
+        spec.resources.requests = limits | (spec.resources.requests or {})
 
 
 def _shape(spec: WirePodSpec, pod_name: str, report: Report) -> PodShape:
@@ -190,6 +212,7 @@ def _build(spec: WirePodSpec, report: Report) -> PodShape:
     return PodShape(
         containers=_containers(spec, report),
         requests=as_resources(pod_requests(init, main, pod_level, overhead, {})),
+        overhead=as_resources(overhead),
         limits=as_resources(_limits(spec, report)),
         scoring_milli_cpu=scoring.get("cpu", 0),
         scoring_memory=scoring.get("memory", 0),

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from prewarm.cluster.decoding.kinds import Kinds
+from prewarm.cluster.decoding.pod_spec import WireTemplate, pod_template
 from prewarm.model.images import PullPolicy
 from prewarm.model.pods import ContainerKind, Pod, PodShape, Toleration
 from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
@@ -52,6 +53,46 @@ def sidecar(name: str, cpu: str) -> Object:
 )
 def test_requests_are_those_of_the_scheduler(spec: Object, milli_cpu: int) -> None:
     assert shape(spec).requests.milli_cpu == milli_cpu
+
+
+def test_overhead_is_part_of_the_requests() -> None:
+    found = shape({"containers": [container(cpu="1")], "overhead": {"cpu": "250m"}, "runtimeClassName": "heavy"})
+    assert (found.requests.milli_cpu, found.overhead.milli_cpu, found.runtime_class) == (1250, 250, "heavy")
+
+
+def template(spec: Object) -> PodShape:
+    wire = msgspec.convert({"spec": spec}, WireTemplate)
+    return pod_template(wire, pytest.fail).shape
+
+
+def limited(cpu: str, **fields: object) -> Object:
+    """A container with a limit, and requests only if they are given."""
+    return {"name": "c", "image": "registry.example/a:v1", "resources": {"limits": {"cpu": cpu}, **fields}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "milli_cpu"),
+    [
+        ({"containers": [limited("2")]}, 2000),
+        ({"containers": [limited("2", requests={"cpu": "1"})]}, 1000),
+        ({"containers": [limited("2", requests={"memory": "1Mi"})]}, 2000),
+        ({"containers": [container(cpu="1")], "initContainers": [limited("3")]}, 3000),
+        ({"containers": [container()], "resources": {"limits": {"cpu": "4"}}}, 4000),
+        ({"containers": [container(cpu="1")], "resources": {"limits": {"cpu": "4"}}}, 1000),
+        ({"containers": [limited("2")], "resources": {"limits": {"cpu": "4"}}}, 2000),
+        ({"containers": [container()], "resources": {"limits": {"cpu": "4"}, "requests": {"cpu": "3"}}}, 3000),
+    ],
+)
+def test_in_a_template_limits_stand_in_for_requests_as_in_the_pods_to_come(spec: Object, milli_cpu: int) -> None:
+    found = template(spec)
+    assert (found.requests.milli_cpu, found.scoring_milli_cpu) == (milli_cpu, milli_cpu)
+
+
+@pytest.mark.parametrize(("on_host", "ports"), [(True, (80, 8443)), (False, (8443,))])
+def test_a_template_on_the_hosts_network_takes_its_containers_ports(on_host: bool, ports: tuple[int, ...]) -> None:
+    listed = [{"containerPort": 80}, {"containerPort": 443, "hostPort": 8443}]
+    found = template({"containers": [container(ports=listed)], "hostNetwork": on_host})
+    assert tuple(port.port for port in found.host_ports) == ports
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,27 @@ def test_the_first_filter_in_the_schedulers_order_is_named() -> None:
         "b": RejectReason.TAINT_TOLERATION,
         "c": RejectReason.INSUFFICIENT_CPU,
     }
+
+
+def by_names(*fields: tuple[str, ...], **labels: str) -> NodeSelectorTerm:
+    requirements = tuple(Requirement("metadata.name", Operator.IN, names) for names in fields)
+    return NodeSelectorTerm(
+        tuple(Requirement(key, Operator.IN, (value,)) for key, value in labels.items()), requirements
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "first"),
+    [
+        pytest.param((by_names(("b",)),), RejectReason.NODE_AFFINITY, id="nodes are named"),
+        pytest.param((by_names(("a", "b"), ("b",)),), RejectReason.NODE_AFFINITY, id="by both requirements"),
+        pytest.param((by_names(("a",), pool="x"),), RejectReason.NODE_UNSCHEDULABLE, id="this one, too"),
+        pytest.param((by_names(("b",)), by_names(pool="x")), RejectReason.NODE_UNSCHEDULABLE, id="not in all terms"),
+        pytest.param((), RejectReason.NODE_UNSCHEDULABLE, id="no terms"),
+    ],
+)
+def test_where_nodes_are_named_no_other_filter_sees_the_rest(
+    terms: tuple[NodeSelectorTerm, ...], first: RejectReason
+) -> None:
+    snapshot = cluster([node("a", unschedulable=True), node("b")])
+    assert rejections(snapshot, PodShape(affinity=Affinity(required_node_terms=terms)))["a"] is first

@@ -12,7 +12,8 @@ ARGS ?=
 WORKERS ?= 2
 E2E_WORKERS ?= 3
 # What takes long, or needs programs of other projects: part of the automation's run, not of every `make test`.
-LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_scheduler_tables.py e2e/test_preemption.py e2e/test_new_nodes.py \
+LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_scheduler_tables.py \
+	e2e/test_scheduler_profiles.py e2e/test_preemption.py e2e/test_new_nodes.py \
 	e2e/test_volumes.py e2e/test_volume_filters.py e2e/test_kruise.py e2e/test_argo_rollouts.py \
 	e2e/test_rollback_kinds.py e2e/test_flagger.py e2e/test_flux.py e2e/test_plain_canary.py \
 	e2e/test_imagecache_lifecycle.py e2e/test_imagecache_timeouts.py e2e/test_imagecache_refreshes.py \

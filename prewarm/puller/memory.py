@@ -189,7 +189,7 @@ class PullerMemory:
         now = snapshot.taken_at
         caches = {cache.uid: cache.generation for cache in snapshot.image_caches.values()}
         # Another spec makes other pods, which the server may take.
-        edited = {uid for uid, generation in caches.items() if self._generations.get(uid, generation) != generation}
+        edited = {uid for uid, generation in caches.items() if generation > self._generations.get(uid, generation)}
         self._generations = caches
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
         # An error may have come though the pod was made.

@@ -123,20 +123,6 @@ async def test_a_partition_is_put_back_as_the_marker_has_it(lane: Lane) -> None:
     assert (await spec_of(lane, "StatefulSet"))["updateStrategy"]["rollingUpdate"] == {"partition": 2}
 
 
-async def test_a_rollback_to_what_is_there_is_let_go_at_once(lane: Lane) -> None:
-    controller = await lane.controller(PREWARM_NAMESPACE=SYSTEM)
-    await gated(lane, "Deployment")
-    await change(lane, "Deployment", "v2")
-    await opened(lane, "Deployment")
-    await lane.rolled_out("deployment/shop")
-    await outcomes(controller, 2 * REPLICAS)
-    pulled = sum(lane.downloads("v1").values())
-    await change(lane, "Deployment", "v1")
-    await opened(lane, "Deployment")
-    await lane.rolled_out("deployment/shop")
-    assert sum(lane.downloads("v1").values()) <= pulled + REPLICAS
-
-
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 async def test_what_a_person_resumes_stays_open(lane: Lane, kind: str) -> None:
     await lane.controller(PREWARM_NAMESPACE=SYSTEM)

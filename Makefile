@@ -22,7 +22,8 @@ LONG := e2e/survival e2e/runtime e2e/test_placement.py e2e/test_scheduler_tables
 	e2e/test_ready_pods_first.py e2e/test_rollback.py e2e/test_rollouts.py e2e/test_deployment_rollouts.py \
 	e2e/test_steer.py e2e/test_drawing.py e2e/test_dashboard.py e2e/test_imagecache_nodes.py e2e/test_imagecache_failures.py \
 	e2e/test_imagecache_many_failures.py e2e/test_gate_conditions.py e2e/test_gate_verbs.py e2e/test_gate_end.py \
-	e2e/test_gate_rollback.py e2e/test_gate_wedged.py e2e/test_server_errors.py e2e/test_dead_nodes.py
+	e2e/test_gate_rollback.py e2e/test_gate_wedged.py e2e/test_server_errors.py e2e/test_dead_nodes.py \
+	e2e/test_mesh.py e2e/test_imagecache_traps.py
 
 .PHONY: help
 help: ## Show what there is

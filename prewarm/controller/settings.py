@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-
 
 _NOT_OURS = frozenset({"PREWARM_REMOVE"})
 """Read by another command of the same image."""
-_OF_A_SERVICE = re.compile(r"PREWARM_(?:\w+_)?(?:SERVICE_HOST|(?:SERVICE_)?PORT(?:_\w+)?)", re.ASCII).fullmatch
+_SERVICE = re.compile(r"(PREWARM(?:_\w+)?)_SERVICE_HOST", re.ASCII)
 
 
 class LogFormat(StrEnum):
@@ -136,10 +136,13 @@ def unknown_variables(names: Iterable[str]) -> tuple[str, ...]:
     """
     prefix = str(Settings.model_config.get("env_prefix", ""))
     known = {name.upper() for name in Settings.model_fields}
+    ordered = sorted(names)
+    services = [found[1] for name in ordered if (found := _SERVICE.fullmatch(name))]
+    of_services = tuple(f"{service}_{part}" for service in services for part in ("SERVICE_", "PORT"))
     lines = []
-    for name in sorted(names):
+    for name in ordered:
         wanted = name.upper().removeprefix(prefix)
-        if not name.upper().startswith(prefix) or wanted in known or name in _NOT_OURS or _OF_A_SERVICE(name):
+        if not name.upper().startswith(prefix) or wanted in known or name in _NOT_OURS or name.startswith(of_services):
             continue
         nearest = get_close_matches(wanted, sorted(known), n=1)
         hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else ""

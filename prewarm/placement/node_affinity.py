@@ -28,6 +28,12 @@ def listed(shape: PodShape, cluster: ClusterArrays) -> Mask:
     return cluster.mask(lambda node: node.name in names)
 
 
+def asked(shape: PodShape, cluster: ClusterArrays) -> int | None:
+    """Of how many nodes of the whole cluster a share is scored, where required terms name them; None: of all."""
+    names = _listed_names(shape.affinity.required_node_terms or ())
+    return None if names is None else sum(node.name in names for node in cluster.whole.nodes)
+
+
 def _listed_names(terms: Iterable[NodeSelectorTerm]) -> frozenset[str] | None:
     """None if some term names no nodes, or there is none."""
     found: list[frozenset[str]] = []

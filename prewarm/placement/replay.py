@@ -15,6 +15,7 @@ from prewarm.placement.competitors import competitors
 from prewarm.placement.departures import Departures
 from prewarm.placement.image_locality import ExpectedImage
 from prewarm.placement.incoming import IncomingPod, PodView, of_demand
+from prewarm.placement.node_affinity import asked
 from prewarm.placement.pauses import between_steps
 from prewarm.placement.preemption import Gone
 from prewarm.placement.reach import rejected_elsewhere
@@ -143,7 +144,7 @@ class Replays:
         self._expected = expected
         self._rows: Ints = np.arange(copies * rows, dtype=np.int64)
         self._usage = Usage(snapshot, cluster, copies * rows)
-        self._sampling = NodeSampling(cluster, rows, orders, copies)
+        self._sampling = NodeSampling(cluster, rows, orders, copies, asked=asked(demand.template.shape, cluster))
         self._ties = np.tile(_ties(seed, rows, cluster.whole.count)[:, cluster.columns], (copies, 1))
         self._within: Mask | None = None
         self._likings = self._ties

@@ -25,9 +25,25 @@ def nodes_to_find(count: int) -> int:
 class NodeSampling:
     """Node order and start index of every replay."""
 
-    def __init__(self, cluster: ClusterArrays, rows: int, random: np.random.Generator, copies: int = 1) -> None:
-        """`rows` are drawn; they come `copies` times, one set after the other."""
-        self._limit = nodes_to_find(cluster.whole.count)
+    def __init__(
+        self,
+        cluster: ClusterArrays,
+        rows: int,
+        random: np.random.Generator,
+        copies: int = 1,
+        *,
+        asked: int | None = None,
+    ) -> None:
+        """`rows` are drawn; they come `copies` times, one set after the other.
+
+        Args:
+            cluster: the nodes that matter.
+            rows: replays.
+            random: draws orders and start indices.
+            copies: how often they come.
+            asked: how many of all nodes filters are asked about; None: all.
+        """
+        self._limit = nodes_to_find(cluster.whole.count if asked is None else asked)
         self._all = self._limit >= cluster.count
         self._count = cluster.count
         if self._all:

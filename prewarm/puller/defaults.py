@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from prewarm.model.image_caches import ImageCache, PullerForm
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.model.times import believed
-from prewarm.puller.policies import puller_form_for
+from prewarm.puller.policies import puller_forms
 from prewarm.puller.settings import PullerSettings
 
 
@@ -52,7 +52,8 @@ class Defaults:
         """The snapshot with completed caches."""
         completed: dict[ObjectKey, _Completed] = {}
         namespaces = {cache.namespace for cache in snapshot.image_caches.values()}
-        forms = {namespace: puller_form_for(namespace, snapshot) for namespace in namespaces}
+        form_of = puller_forms(snapshot)
+        forms = {namespace: form_of(namespace) for namespace in namespaces}
         for key, cache in snapshot.image_caches.items():
             known, form = self._completed.get(key), forms[cache.namespace]
             created_at = believed(cache.created_at, snapshot.taken_at)

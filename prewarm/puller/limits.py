@@ -12,7 +12,7 @@ from prewarm.model.images import canonical, parse_reference
 from prewarm.model.nodes import Node
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
 from prewarm.puller.order import precedence
-from prewarm.puller.policies import limits_for
+from prewarm.puller.policies import limits_by_namespace
 from prewarm.puller.reasons import WithheldReason
 from prewarm.puller.targets import Targets
 
@@ -178,8 +178,9 @@ class LimitsMemory:
         caches = dict(snapshot.image_caches)
         applied: dict[ObjectKey, _Applied] = {}
         shared: dict[str, _Shared] = {}
+        limits_of = limits_by_namespace(snapshot)
         for namespace in sorted(by_namespace):
-            limits = limits_for(namespace, snapshot)
+            limits = limits_of(namespace)
             if limits is None:
                 continue
             capped = sorted((_capped(cache, limits) for cache in by_namespace[namespace]), key=precedence)

@@ -10,24 +10,32 @@ from prewarm.model.snapshot import ClusterSnapshot
 _Value = TypeVar("_Value")
 
 
-def limits_for(namespace: str, snapshot: ClusterSnapshot) -> Limits | None:
+def limits_by_namespace(snapshot: ClusterSnapshot) -> Callable[[str], Limits | None]:
     """What the ImageCaches of a namespace may have together; None: no limits."""
-    return _said(namespace, snapshot, lambda policy: policy.limits)
+    return _said(snapshot, lambda policy: policy.limits)
 
 
-def puller_form_for(namespace: str, snapshot: ClusterSnapshot) -> PullerForm | None:
-    """The form of puller for ImageCaches that ask for none; None: as the controller is set."""
-    return _said(namespace, snapshot, lambda policy: policy.puller_form)
+def puller_forms(snapshot: ClusterSnapshot) -> Callable[[str], PullerForm | None]:
+    """The form of puller for ImageCaches of a namespace that ask for none; None: as the controller is set."""
+    return _said(snapshot, lambda policy: policy.puller_form)
 
 
-def _said(namespace: str, snapshot: ClusterSnapshot, field: Callable[[Policy], _Value | None]) -> _Value | None:
-    """From the first policy by name that says something and selects the namespace, else from `default`."""
-    found = snapshot.namespaces.get(namespace)
-    labels = found.labels if found is not None else {}
-    for name in sorted(snapshot.policies):
-        policy = snapshot.policies[name]
-        value = field(policy)
-        if value is not None and policy.namespace_selector is not None and policy.namespace_selector.matches(labels):
-            return value
-    default = snapshot.policies.get(DEFAULT_POLICY)
-    return field(default) if default is not None else None
+def _said(snapshot: ClusterSnapshot, field: Callable[[Policy], _Value | None]) -> Callable[[str], _Value | None]:
+    """From the first policy by name that says something and selects the namespace, else from `default`.
+
+    Policies are looked through once, not for each of thousands of namespaces.
+    """
+    said = ((policy, field(policy)) for _, policy in sorted(snapshot.policies.items()))
+    saying = [(policy.namespace_selector, value) for policy, value in said if value is not None]
+    last = snapshot.policies.get(DEFAULT_POLICY)
+    default = field(last) if last is not None else None
+
+    def of(namespace: str) -> _Value | None:
+        found = snapshot.namespaces.get(namespace)
+        labels = found.labels if found is not None else {}
+        for selector, value in saying:
+            if selector is not None and selector.matches(labels):
+                return value
+        return default
+
+    return of

@@ -35,17 +35,19 @@ def test_a_misspelt_variable_is_named_with_the_nearest_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    "names",
     [
-        "PREWARM_SERVICE_HOST",
-        "PREWARM_SERVICE_PORT_METRICS",
-        "PREWARM_PORT",
-        "PREWARM_PORT_8080_TCP_ADDR",
-        "PREWARM_METRICS_SERVICE_HOST",
-        "PREWARM_METRICS_PORT_8080_TCP",
-        "PREWARM_REMOVE",
-        "prewarm_http_port",
+        ["PREWARM_SERVICE_HOST", "PREWARM_SERVICE_PORT_METRICS", "PREWARM_PORT", "PREWARM_PORT_8080_TCP_ADDR"],
+        ["PREWARM_METRICS_SERVICE_HOST", "PREWARM_METRICS_PORT_8080_TCP"],
+        ["PREWARM_REMOVE"],
+        ["prewarm_http_port"],
     ],
 )
-def test_variables_of_a_service_of_that_name_and_of_other_commands_are_no_settings(name: str) -> None:
-    assert unknown_variables([name]) == ()
+def test_variables_of_a_service_of_that_name_and_of_other_commands_are_no_settings(names: list[str]) -> None:
+    assert unknown_variables(names) == ()
+
+
+def test_a_misspelt_port_is_no_services() -> None:
+    assert unknown_variables(["PREWARM_SERVICE_HOST", "PREWARM_HTPP_PORT"]) == (
+        "PREWARM_HTPP_PORT is no setting and changes nothing; did you mean PREWARM_HTTP_PORT?",
+    )

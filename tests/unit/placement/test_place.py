@@ -5,7 +5,7 @@ import pytest
 
 from prewarm.model.plans import Batch, RejectReason
 from prewarm.model.pods import Affinity, PodAffinityTerm, PodShape
-from prewarm.model.selectors import LabelSelector
+from prewarm.model.selectors import LabelSelector, NodeSelectorTerm, Operator, Requirement
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import ExpectedImage, place
 from prewarm.placement.cluster_arrays import cluster_arrays
@@ -22,6 +22,18 @@ def nodes(number: int, **more: int) -> ClusterSnapshot:
 )
 def test_sampling_ends_where_the_scheduler_ends(number: int, found: int) -> None:
     assert nodes_to_find(number) == found
+
+
+def test_of_nodes_named_one_by_one_a_share_of_these_is_scored() -> None:
+    """The scheduler counts those that its other filters are asked about (findNodesThatPassFilters): 144 of 300."""
+    names = tuple(f"node-{index:04d}" for index in range(1000))
+    snapshot = cluster([node(name, cpu=64_000 if name == names[0] else 8_000) for name in names])
+    listed = NodeSelectorTerm(match_fields=(Requirement("metadata.name", Operator.IN, names[:300]),))
+    shape = msgspec.structs.replace(requests(500), affinity=Affinity(required_node_terms=(listed,)))
+    found = {n.name: n.probability for n in place(demand(1, shape), snapshot, replays=200).nodes}
+    assert found[names[0]] == pytest.approx(144 / 300, abs=0.12)
+    everywhere = {n.name: n.probability for n in place(demand(1, requests(500)), snapshot, replays=200).nodes}
+    assert everywhere[names[0]] == pytest.approx(420 / 1000, abs=0.12)
 
 
 def test_the_emptiest_nodes_are_certain() -> None:

@@ -8,7 +8,7 @@ from prewarm.model.selectors import LabelSelector
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.workloads import Namespace
 from prewarm.puller.defaults import Defaults
-from prewarm.puller.policies import limits_for
+from prewarm.puller.policies import limits_by_namespace
 from prewarm.puller.settings import PullerSettings
 from tests.support.clusters import cluster
 
@@ -39,12 +39,13 @@ def policy(name: str, images: int | None, selector: LabelSelector | None = None)
 def test_the_first_policy_with_limits_that_selects_the_namespace_counts(
     policies: list[Policy], images: int | None
 ) -> None:
-    limits = limits_for("shop", cluster(policies=policies, namespaces=SHOP))
+    limits = limits_by_namespace(cluster(policies=policies, namespaces=SHOP))("shop")
     assert (limits.images if limits is not None else None) == images
 
 
 def test_a_namespace_that_is_not_known_yet_has_the_default_limits() -> None:
-    assert limits_for("new", cluster(policies=[policy("default", 1), policy("a", 2, TENANT)])) == Limits(images=1)
+    told = limits_by_namespace(cluster(policies=[policy("default", 1), policy("a", 2, TENANT)]))
+    assert told("new") == Limits(images=1)
 
 
 def form_in(snapshot: ClusterSnapshot, setting: PullerForm, defaults: Defaults | None = None) -> PullerForm | None:

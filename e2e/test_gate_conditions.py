@@ -109,7 +109,6 @@ HELD_ROWS: list[tuple[str, str, Patch]] = [
     ("no progress deadline", "without-deadline", image()),
     ("paused: false in the manifest", "resumed", image()),
     ("image and replicas", "plain", image(replicas=9)),
-    ("from no pods to some", "none", image(replicas=2)),
     ("image and strategy", "plain", image(strategy={"type": "Recreate", "rollingUpdate": None})),
     ("a new init container", "plain", template(spec={"initContainers": [{"name": "i", "image": "registry.test/i:1"}]})),
     ("a new container", "plain", template(spec={"containers": [{"name": "side", "image": "registry.test/s:1"}]})),
@@ -119,7 +118,6 @@ HELD_ROWS: list[tuple[str, str, Patch]] = [
     ("StatefulSet with Parallel", "sts-parallel", image()),
     ("StatefulSet with partition 0", "sts-partition-0", image()),
     ("StatefulSet, image and replicas", "sts-plain", image(replicas=5)),
-    ("StatefulSet, from no pods to some", "sts-none", image(replicas=2)),
     ("StatefulSet, a pod lost with its node", "sts-degraded", image()),
 ]
 NOT_HELD_ROWS: list[tuple[str, str, Patch]] = [
@@ -134,6 +132,10 @@ NOT_HELD_ROWS: list[tuple[str, str, Patch]] = [
     ("paused with the image", "plain", image(paused=True)),
     ("no pods wanted", "plain", image(replicas=0)),
     ("no pods before and after", "none", image()),
+    ("from no pods to some", "none", image(replicas=2)),
+    ("StatefulSet, no pods wanted", "sts-plain", image(replicas=0)),
+    ("StatefulSet, no pods before and after", "sts-none", image()),
+    ("StatefulSet, from no pods to some", "sts-none", image(replicas=2)),
     ("the same image", "plain", image("v1")),
     ("replicas", "plain", {"spec": {"replicas": 5}}),
     ("a restart", "plain", template(metadata={"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}})),
@@ -305,6 +307,16 @@ async def test_not_held(lane: Lane, name: str, change: Patch) -> None:
 async def test_what_a_policy_lists_is_held_for_as_long_as_it_says(lane: Lane) -> None:
     found = await tried(lane, "listed", image(), {})
     assert found["metadata"]["annotations"][HELD].split()[-1] == "for=240"
+
+
+@pytest.mark.parametrize("name", ["none", "sts-none"])
+async def test_who_had_no_pods_starts_with_those_of_the_change(lane: Lane, name: str) -> None:
+    """Held, the controllers would start all of them with the image before."""
+    await lane.kubectl("uncordon", *sorted(lane.emulator.fleet.nodes))
+    await patch(lane, name, {**image(replicas=2), "metadata": {"annotations": ASKED}})
+    await lane.rolled_out(f"{GIVEN[name].kind}/{name}")
+    pods: Mapping[str, Any] = await lane.get("pods", "-l", f"app={name}")
+    assert [pod["spec"]["containers"][0]["image"] for pod in pods["items"]] == [f"{REPOSITORY}:v2"] * 2
 
 
 @pytest.mark.parametrize("name", ["broken-recreate", "broken-at-once", "sts-broken"])

@@ -1,17 +1,19 @@
 """The gate's admission policies on a real API server, with every shape of workload and every way to change one.
 
-None of them may be refused or changed otherwise than by the hold. Workloads without pods have finished rollouts, and
-ask for pods together with the new image: no node is needed.
+None of them may be refused or changed otherwise than by the hold. No controller acts on the workloads: their status,
+of a rollout that is over, is written by hand, also of those whose pods no node would run.
 """
 
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from e2e import gate
+from e2e.cluster.components import Component
 from e2e.cluster.selection import Cluster
 from e2e.gate import ASKED, HELD
 
@@ -107,20 +109,37 @@ OTHER_CHANGES: Mapping[str, tuple[str, Mapping[str, object]]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def workloads(cluster: Cluster) -> Iterator[None]:
-    """Every shape of both kinds, none with pods; all controllers have seen them."""
-    gate.install(cluster, NAME)
-    gate.write_lease(cluster, NAME)
-    items = [manifest(kind, shape) for kind, shape in shaped()]
-    cluster.kubectl(
-        "create", "-n", NAME, "-f", "-", manifest=json.dumps({"kind": "List", "apiVersion": "v1", "items": items})
-    )
-    cluster.kubectl(
-        "wait", "-n", NAME, "--all", "deployment,statefulset", "--for=jsonpath={.status.observedGeneration}=1"
-    )
-    gate.await_enforced(cluster, NAME, with_pods(manifest("Deployment", "one container", NEW)))
-    gate.await_enforced(cluster, NAME, with_pods(manifest("StatefulSet", "one container", NEW)))
-    yield
-    gate.remove(cluster, NAME)
+    """Every shape of both kinds, as after a rollout that is over."""
+    plane = cluster.control_plane
+    if plane is None:
+        pytest.skip("needs a control plane whose controllers can be stopped")
+    plane.signal_component(Component.KUBE_CONTROLLER_MANAGER, signal.SIGSTOP)
+    try:
+        gate.install(cluster, NAME)
+        gate.write_lease(cluster, NAME)
+        given = ("-n", NAME, "-f", "-")
+        cluster.kubectl("create", *given, manifest=as_list([manifest(kind, shape) for kind, shape in shaped()]))
+        created = json.loads(cluster.kubectl("get", "deployment,statefulset", "-n", NAME, "-o", "json"))["items"]
+        over = as_list([{**one, "status": rolled_out(one)} for one in created])
+        cluster.kubectl("replace", "--subresource=status", *given, manifest=over)
+        for kind in KINDS:
+            gate.await_enforced(cluster, NAME, asking(manifest(kind, "one container", NEW)))
+        yield
+    finally:
+        gate.remove(cluster, NAME)
+        plane.signal_component(Component.KUBE_CONTROLLER_MANAGER, signal.SIGCONT)
+
+
+def as_list(items: list[dict[str, Any]]) -> str:
+    return json.dumps({"kind": "List", "apiVersion": "v1", "items": items})
+
+
+def rolled_out(workload: Mapping[str, Any]) -> dict[str, object]:
+    """The status of a workload all of whose pods are there and available."""
+    count = workload["spec"]["replicas"]
+    status = {"observedGeneration": workload["metadata"]["generation"], "replicas": count, "readyReplicas": count}
+    status |= {"updatedReplicas": count, "availableReplicas": count}
+    return {**status, "currentRevision": "1", "updateRevision": "1"} if workload["kind"] == "StatefulSet" else status
 
 
 def shaped() -> list[tuple[str, str]]:
@@ -139,7 +158,7 @@ def manifest(kind: str, shape: str, image: str = OLD) -> dict[str, Any]:
         "metadata": {"labels": {"app": name}, **parts.get("template", {})},
         "spec": {"containers": containers(1, image), **parts.get("pod", {})},
     }
-    spec: dict[str, Any] = {"replicas": 0, "selector": {"matchLabels": {"app": name}}, "template": template}
+    spec: dict[str, Any] = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": template}
     if kind == "StatefulSet":
         spec["serviceName"] = "none"
     spec |= parts.get(kind, {})
@@ -151,17 +170,17 @@ def manifest(kind: str, shape: str, image: str = OLD) -> dict[str, Any]:
     }
 
 
-def with_pods(workload: dict[str, Any]) -> dict[str, Any]:
-    """The same, asking for the gate and for pods."""
+def asking(workload: dict[str, Any]) -> dict[str, Any]:
+    """The same, asking for the gate."""
     annotations = {**(workload["metadata"].get("annotations") or {}), **ASKED}
     metadata = {**workload["metadata"], "annotations": annotations}
-    return {**workload, "metadata": metadata, "spec": {**workload["spec"], "replicas": 2}}
+    return {**workload, "metadata": metadata}
 
 
 def tried(cluster: Cluster, kind: str, shape: str, pod: Mapping[str, object], asked: str = "5m") -> dict[str, Any]:
     """What the server makes of a change of a workload's pods."""
     annotations = {"prewarm.dev/gate": asked}
-    patch = {"metadata": {"annotations": annotations}, "spec": {"replicas": 2, "template": {"spec": pod}}}
+    patch = {"metadata": {"annotations": annotations}, "spec": {"template": {"spec": pod}}}
     name = shape.lower().replace(" ", "-")
     options = ("-n", NAME, "--dry-run=server", "-o", "json", "-p", json.dumps(patch))
     found = json.loads(cluster.kubectl("patch", kind, name, *options))
@@ -223,13 +242,13 @@ def test_ephemeral_containers_are_for_the_api_server_to_refuse(cluster: Cluster,
     ids=" ".join,
 )
 def test_every_way_to_write_it_is_held(cluster: Cluster, kind: str, options: tuple[str, ...]) -> None:
-    changed = json.dumps(with_pods(manifest(kind, "one container", NEW)))
+    changed = json.dumps(asking(manifest(kind, "one container", NEW)))
     written = cluster.kubectl(*options, "-n", NAME, "--dry-run=server", "-o", "json", "-f", "-", manifest=changed)
     assert is_held(json.loads(written))
 
 
 def test_who_resets_the_field_managers_is_not_refused(cluster: Cluster) -> None:
-    changed = with_pods(manifest("Deployment", "one container", NEW))
+    changed = asking(manifest("Deployment", "one container", NEW))
     changed["metadata"]["managedFields"] = [{}]
     written = cluster.kubectl(
         "replace", "-n", NAME, "--dry-run=server", "-o", "json", "-f", "-", manifest=json.dumps(changed)

@@ -361,14 +361,17 @@ def _prune(ledger: Ledger, snapshot: ClusterSnapshot) -> Ledger:
         for uid, words in ledger.heard.items()
         if uid in pullers or uid in ledger.open or words[-1].at > now - HEARD_SECONDS
     }
-    recorded = {(name, image.image) for name, record in snapshot.node_images.items() for image in record.images}
+    aged = {key for key, at in ledger.credited.items() if at <= now - HEARD_SECONDS}
+    # Only the records that matter: those of all nodes name some ten thousand images.
+    records = {name: snapshot.node_images[name] for name, _ in aged if name in snapshot.node_images}
+    recorded = {(name, image.image) for name, record in records.items() for image in record.images}
     return replace(
         ledger,
         settled=settled,
         settled_at={uid: at for uid, at in ledger.settled_at.items() if uid in settled},
         heard=heard,
         said={key: word for key, word in ledger.said.items() if word.at > now - SAID_SECONDS},
-        credited={key: at for key, at in ledger.credited.items() if key in recorded or at > now - HEARD_SECONDS},
+        credited={key: at for key, at in ledger.credited.items() if key in recorded or key not in aged},
         noticed={key: at for key, at in ledger.noticed.items() if key[0] in present},
         covered_since={key: at for key, at in ledger.covered_since.items() if key in snapshot.workloads},
         pruned_at=now,

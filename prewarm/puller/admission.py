@@ -19,7 +19,7 @@ from prewarm.puller.pairs import Pair, Pairs, PairState
 from prewarm.puller.pods import Order, order_for
 from prewarm.puller.quota import Headroom
 from prewarm.puller.reasons import WithheldReason
-from prewarm.puller.refusals import Refusal
+from prewarm.puller.refusals import Refusal, probed_at
 from prewarm.puller.retry import registry_quiet_until, silent_registries
 from prewarm.puller.settings import PullerSettings
 from prewarm.puller.sharing import most_together
@@ -89,9 +89,7 @@ class Admission:
         self._known = known
         self._work = work
         self._pairs = pairs
-        self._refused = {
-            (refusal.order.cache_uid, canonical(image)) for refusal in refusals for image in refusal.order.images
-        }
+        self._refused = probed_at(refusals)
         self._silent = silent_registries(snapshot.node_images, snapshot.taken_at)
         self._orders: list[Order] = []
         self._ordered_pairs: dict[str, int] = {}
@@ -252,8 +250,13 @@ class Admission:
         if len(at_work) >= at_once and pair.node not in at_work:
             return WithheldReason.BUDGET
         key = (cache.uid, canonical(pair.image))
-        if key in self._refused and (pair.state is PairState.PENDING or work.is_unseen(cache.uid, pair.image)):
-            return WithheldReason.REFUSED
+        if key in self._refused:
+            # One node at a time tells whether the server has changed its mind, or meant other nodes only.
+            if work.is_unseen(cache.uid, pair.image):
+                return WithheldReason.REFUSED
+            if pair.state is PairState.PENDING and self._refused[key] > self._snapshot.taken_at:
+                self._look_again(self._refused[key])
+                return WithheldReason.REFUSED
         return self._node_obstacle(cache, pair, containers)
 
     def _fits_quota(self, cache: ImageCache, containers: int) -> bool:

@@ -23,7 +23,7 @@ from prewarm.puller.pods import Order
 from prewarm.puller.purge_memory import PurgeMemory
 from prewarm.puller.readings import Readings
 from prewarm.puller.refresh import Refreshes
-from prewarm.puller.refusals import Refusal
+from prewarm.puller.refusals import Refusal, Refusals, is_outdated
 from prewarm.puller.standing import Changed, Standing
 from prewarm.puller.unanswered import Unanswered
 
@@ -33,7 +33,6 @@ ORDER_SECONDS = 15.0
 """After that long unseen, a create that was answered is taken for lost and is repeated under the same name."""
 REPEAT_SECONDS = 10.0
 """After that long without effect, any other write is repeated."""
-_REFUSAL_SECONDS = 7200.0
 _SEEN_SECONDS = 1.0
 """By then a pod that was made in spite of the server's error has shown, if there is one."""
 _LOOK_AGAIN_SECONDS = 1.0
@@ -97,9 +96,7 @@ class PullerMemory:
         self._orders: dict[ObjectKey, Order] = {}
         self._under_way: set[ObjectKey] = set()
         self._unanswered = Unanswered()
-        self._refusals: dict[ObjectKey, Refusal] = {}
-        self._generations: dict[str, int] = {}
-        """Of every ImageCache, by uid, at the last look."""
+        self._refusals = Refusals()
         self._written: dict[tuple[str, str, str], tuple[object, float]] = {}
         self.failed_at: dict[str, float] = {}
         self.refreshes = Refreshes()
@@ -128,11 +125,7 @@ class PullerMemory:
         self._unanswered.answered((namespace, name))
         order = self._orders.pop((namespace, name), None)
         if order is not None:
-            self._refuse(order, message, at)
-
-    def _refuse(self, order: Order, message: str, at: float) -> None:
-        before = self._refusals.get(order.key)
-        self._refusals[order.key] = Refusal(order, message, at, before.times + 1 if before is not None else 1)
+            self._refusals.add(order, message, at)
 
     def unsent(self, namespace: str, name: str) -> None:
         """Tell that a create was not sent, for no fault of its own: it is ordered again."""
@@ -147,20 +140,22 @@ class PullerMemory:
         answers so for days. Should the pod exist after all, seeing it ends that.
         """
         key = (namespace, name)
-        loss = self._unanswered.lost(key, at)
-        refused = bool(words) and (loss.lasts or key in self._refusals)
+        order = self._orders.get(key)
+        loss = self._unanswered.lost(key, at, error=bool(words), order=order)
+        refused = bool(words) and (loss.lasts or self._refusals.explain(key, order))
+        if not words:
+            self._refusals.interrupted(key, at)
         if refused:
             self.purge.refused(namespace, name, words, at)
         else:
             self.purge.lost(namespace, name, loss.until)
         self._under_way.discard(key)
-        order = self._orders.get(key)
         if order is None:
             return
         counts_until = min(loss.counts_until, at + _SEEN_SECONDS) if refused else loss.counts_until
         self._orders[key] = replace(order, ordered_at=counts_until - ORDER_SECONDS)
         if refused:
-            self._refuse(order, words, at)
+            self._refusals.add(order, words, at, loss.errors_since)
 
     def sent(self, namespace: str, name: str) -> bool:
         """Tell that a create waits for its answer: until `refused`, `lost` or `arrived` it counts, however long.
@@ -184,26 +179,17 @@ class PullerMemory:
         """Drop what the snapshot shows, what is overdue, and what nobody asks for any more.
 
         What is of a later time than the snapshot goes, too: the clock was set back, and it would count for as long.
-        Refusals are taken for new, so that what is refused is not tried at once.
+        Refusals are taken for new, so that what is refused is not tried at once. Those of another spec go: it makes
+        other pods, which the server may take.
         """
         now = snapshot.taken_at
-        caches = {cache.uid: cache.generation for cache in snapshot.image_caches.values()}
-        # Another spec makes other pods, which the server may take.
-        edited = {uid for uid, generation in caches.items() if generation > self._generations.get(uid, generation)}
-        self._generations = caches
+        caches = {cache.uid: cache for cache in snapshot.image_caches.values()}
         taken = [order for key, order in self._orders.items() if key in snapshot.puller_pods]
-        # An error may have come though the pod was made.
-        taken.extend(refusal.order for key, refusal in self._refusals.items() if key in snapshot.puller_pods)
+        taken.extend(self._refusals.made(snapshot))
         self.hearsay.forget_others(snapshot)
         self.hearsay.seen(taken)
-        self._unanswered.forget_old(now)
-        for order in taken:
-            # Where one was taken, others of the same kind may be too.
-            self._refusals = {
-                key: refusal
-                for key, refusal in self._refusals.items()
-                if refusal.order.cache_uid != order.cache_uid or not set(refusal.order.images) & set(order.images)
-            }
+        self._unanswered.forget_old(now, lambda order: is_outdated(order, caches, snapshot.nodes))
+        self._refusals.catch_up(snapshot, caches, taken)
         self._orders = {
             key: order
             for key, order in self._orders.items()
@@ -212,11 +198,6 @@ class PullerMemory:
                 key in self._under_way
                 or (order.cache_uid in caches and order.ordered_at <= now < order.ordered_at + ORDER_SECONDS)
             )
-        }
-        self._refusals = {
-            key: refusal if refusal.at <= now else replace(refusal, at=now)
-            for key, refusal in self._refusals.items()
-            if refusal.at + _REFUSAL_SECONDS > now and refusal.order.cache_uid in caches.keys() - edited
         }
         if self.failed_at:
             uids = {pod.uid for pod in snapshot.puller_pods.values()}
@@ -241,13 +222,16 @@ class PullerMemory:
 
     @property
     def resting(self) -> Mapping[ObjectKey, float]:
-        """Pods whose creation had no good answer more than once, and until when they leave their places to others."""
+        """Pods whose creation had no good answer lately, and until when they are not asked for again.
+
+        From the third such answer in a row on, or once the server refused them, others have their places meanwhile.
+        """
         return {key: loss.until for key, loss in self._unanswered.losses.items()}
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
         """Pods that the API server did not take."""
-        return tuple(self._refusals.values())
+        return tuple(self._refusals.all)
 
     def is_new(self, kind: str, namespace: str, name: str, value: object, now: float) -> bool:
         """Whether a write is to be sent: it differs from the last one about this object, or had no effect for long."""

@@ -17,8 +17,8 @@ from prewarm.puller.limits import refusal as limit_of
 from prewarm.puller.pods import identity_of
 from prewarm.puller.reasons import FailureReason, WithheldReason
 from prewarm.puller.refresh import Refresh, asks_again
-from prewarm.puller.refusals import Refusal
-from prewarm.puller.retry import retry_at, wait_seconds
+from prewarm.puller.refusals import Refusal, given_up
+from prewarm.puller.retry import retry_at
 from prewarm.puller.targets import obstacle
 from prewarm.puller.work import Work
 
@@ -106,12 +106,7 @@ class Pairs:
         self.refusals = tuple(refusal for refusal in refusals if self._counts(refusal, work))
         """Those that count: a request to refresh, or a time of the schedule, has the server asked anew."""
         refusals = self.refusals
-        self._refused_for_good = {
-            (refusal.order.cache_uid, canonical(image)): refusal
-            for refusal in refusals
-            for image in refusal.order.images
-            if self._is_final(work.caches.get(refusal.order.cache_uid), refusal.times)
-        }
+        self._refused_for_good = given_up(refusals, work.caches)
         self._known = known
         self._work = work
         self._refusals = {
@@ -239,7 +234,7 @@ class Pairs:
         if self._refusals:
             refusal = self._refusals.get((cache.uid, node.name, key[1])) or self._refused_for_good.get(key)
         if refusal is not None and not active:
-            due = refusal.at + wait_seconds(refusal.times, cache.attempt_limit, FailureReason.REFUSED, node.name)
+            final = refusal.is_final(cache) or key in self._refused_for_good
             return Pair(
                 node.name,
                 image,
@@ -248,7 +243,7 @@ class Pairs:
                 refusal.message,
                 attempts=refusal.order.attempt - 1,
                 failed_at=refusal.at,
-                due_at=None if key in self._refused_for_good else due_after(refusal.at, due, refresh),
+                due_at=None if final else due_after(refusal.at, refusal.due_at(cache.attempt_limit), refresh),
                 there=there,
             )
         failures = self.failures(node.name)

@@ -78,6 +78,8 @@ class Order(Struct, frozen=True):
     watched: bool = True
     """Whether it has a sentinel, as it should unless its images are known to be sound: that costs 0.4 s a pod."""
     form: PullerForm = PullerForm.CONTAINER
+    generation: int = 0
+    """Of the spec that asks for it."""
 
     @property
     def containers(self) -> int:
@@ -139,6 +141,7 @@ def order_for(
         refreshed_at=refreshed_at,
         watched=watched,
         form=form,
+        generation=cache.generation,
     )
 
 

@@ -4,17 +4,22 @@ Whoever repeats such a request blindly may come after the pod has been seen, has
 a second time. Whoever never stops repeating it keeps a place from others whose pods the server would take.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from prewarm.model.snapshot import ObjectKey
+from prewarm.puller.pods import Order
 
 FIRST_PAUSE_SECONDS = 0.25
 """Usually the watch has shown by then what was created; doubled with each further loss."""
 LONGEST_PAUSE_SECONDS = 10.0
 LASTING_SECONDS = 3.0
 """Errors in a row for longer than this are no hiccup: a webhook is down, say, rather than etcd's leader changing."""
+LASTING_ERRORS = 3
+"""And at least so many of them: two errors may have nothing to do with each other."""
+_ROW_SECONDS = 10.0
+"""An error so long after the last one's pause begins a row of its own."""
 _SHARED_SECONDS = 1.0
 """A pause of this length or more holds a place for its first half only."""
 _FORGOTTEN_SECONDS = 60.0
@@ -25,11 +30,16 @@ class Loss(Struct, frozen=True):
     """Answers to one create that were lost in a row, or were errors of the server."""
 
     times: int
-    since: float
-    """Of the first of them, Unix seconds."""
     at: float
+    """Of the last of them, Unix seconds."""
     until: float
     """When it is asked for again."""
+    errors: int = 0
+    """The last so many were errors of the server, in a row."""
+    errors_since: float = 0.0
+    """Of the first of these errors."""
+    order: Order | None = None
+    """None for a pod that pulls nothing."""
 
     @property
     def counts_until(self) -> float:
@@ -39,8 +49,8 @@ class Loss(Struct, frozen=True):
 
     @property
     def lasts(self) -> bool:
-        """Whether it goes on for so long that asking again soon is no remedy."""
-        return self.at - self.since >= LASTING_SECONDS
+        """Whether errors go on for so long that asking again soon is no remedy."""
+        return self.errors >= LASTING_ERRORS and self.at - self.errors_since >= LASTING_SECONDS
 
 
 class Unanswered:
@@ -49,12 +59,15 @@ class Unanswered:
     def __init__(self) -> None:
         self._losses: dict[ObjectKey, Loss] = {}
 
-    def lost(self, key: ObjectKey, at: float) -> Loss:
+    def lost(self, key: ObjectKey, at: float, *, error: bool = False, order: Order | None = None) -> Loss:
         """Tell of an answer that was lost, or was an error; what that comes to with those before it."""
         before = self._losses.get(key)
         times = before.times + 1 if before is not None else 1
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(times - 1, 10))
-        loss = self._losses[key] = Loss(times, before.since if before is not None else at, at, at + pause)
+        errors, since = int(error), at
+        if error and before is not None and before.errors and at <= before.until + _ROW_SECONDS:
+            errors, since = before.errors + 1, before.errors_since
+        loss = self._losses[key] = Loss(times, at, at + pause, errors, since, order)
         return loss
 
     def answered(self, key: ObjectKey) -> None:
@@ -66,8 +79,10 @@ class Unanswered:
         """What was lost lately, by pod."""
         return self._losses
 
-    def forget_old(self, now: float) -> None:
-        """Drop losses of long ago, and of a later time: the clock was set back."""
+    def forget_old(self, now: float, is_outdated: Callable[[Order], bool]) -> None:
+        """Drop losses of long ago, of pods that nobody would make now, and of a later time: the clock was set back."""
         self._losses = {
-            key: loss for key, loss in self._losses.items() if loss.at <= now < loss.until + _FORGOTTEN_SECONDS
+            key: loss
+            for key, loss in self._losses.items()
+            if loss.at <= now < loss.until + _FORGOTTEN_SECONDS and (loss.order is None or not is_outdated(loss.order))
         }

@@ -96,7 +96,7 @@ def test_what_heals_is_pulled_once_on_every_node() -> None:
     found.add_cache(cache("shop", "first", IMAGE))
     found.run(60)
     found.errors.clear()
-    found.settle(120)
+    found.run(120)
     assert found.condition("first") == (True, "Warm")
     assert failures(found, "first") == set()
     assert found.pulls_of(IMAGE) == dict.fromkeys(found.nodes, 1)

@@ -60,7 +60,7 @@ class WithheldReason(StrEnum):
     REFUSED = "Refused"
     """The API server refused another pod of this cache lately."""
     NO_ANSWER = "NoAnswer"
-    """The creation of its pod got no answer more than once: others have its place for some seconds."""
+    """The creation of its pod had no answer, or an error of the server (5xx): it is asked for again after a pause."""
     PURGED = "Purged"
     """The cache was purged by annotation: nothing is pulled before a refresh by annotation, or another spec."""
     QUOTA_HEADROOM = "QuotaHeadroom"

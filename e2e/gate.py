@@ -14,6 +14,8 @@ from e2e.manifests import PROJECT
 FILES = PROJECT / "charts/prewarm/files/gate"
 HELD = "prewarm.dev/gate-held"
 ASKED = {"prewarm.dev/gate": "5m"}
+HOLDING_PARTITION = 2147483647
+"""What a StatefulSet's partition is while it is held."""
 _SECONDS = 30.0
 
 

@@ -282,9 +282,8 @@ async def test_held(lane: Lane, name: str, change: Patch) -> None:
         assert found["spec"]["paused"] is True
         assert marker[2:] == []
     else:
-        replicas = found["spec"]["replicas"]
-        assert found["spec"]["updateStrategy"]["rollingUpdate"]["partition"] == replicas
-        assert marker[2:] == ["partition=0", f"set={replicas}"]
+        assert found["spec"]["updateStrategy"]["rollingUpdate"]["partition"] == gate.HOLDING_PARTITION
+        assert marker[2:] == ["partition=0", f"set={gate.HOLDING_PARTITION}"]
     without = {**change.get("metadata", {}).get("annotations", {}), "prewarm.dev/gate": "false"}
     free = await tried(lane, name, {**change, "metadata": {"annotations": without}})
     assert HELD not in free["metadata"]["annotations"]

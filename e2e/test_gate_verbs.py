@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from e2e import gate
+from e2e import gate, hooks
 from e2e.cluster.selection import Cluster
 from e2e.gate import ASKED, HELD
-from e2e.lane import REPOSITORY, Lane, LanePlan, pod_template, running
+from e2e.lane import REPOSITORY, Lane, LanePlan, eventually, pod_template, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 PLAN = LanePlan(nodes=3, prefix="gate-verbs", image_bytes=1_000_000, varied=False)
@@ -103,6 +103,42 @@ async def test_a_hold_outlives_what_is_done_meanwhile_and_ends_as_a_person_wishe
     await resume(lane, kind, name)
     await lane.rolled_out(f"{kind}/{name}")
     assert not lane.downloads("v2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_pods_that_are_added_to_what_is_held_have_the_old_image_and_all_roll_once_it_opens(
+    lane: Lane, kind: str
+) -> None:
+    name = tag = f"grown-{kind}"
+    await gated(lane, kind, name)
+    await change(lane, kind, name, tag)
+    told = marker(await found(lane, kind, name))
+    await lane.kubectl("scale", f"{kind}/{name}", "--replicas=4")
+
+    async def added() -> bool:
+        status: Mapping[str, Any] = (await found(lane, kind, name))["status"]
+        return status.get("availableReplicas") == 4
+
+    await eventually(added)
+    assert marker(await found(lane, kind, name)) == told
+    assert await images(lane, name) == [f"{REPOSITORY}:v1"] * 4
+    assert not lane.downloads(tag)
+
+    async with hooks.running(lane.cluster.kubeconfig, "open-gates", "--context", lane.cluster.context) as command:
+        await command.printed()
+    assert marker(await found(lane, kind, name)) is None
+    await lane.rolled_out(f"{kind}/{name}")
+
+    async def rolled() -> bool:
+        return await images(lane, name) == [f"{REPOSITORY}:{tag}"] * 4
+
+    await eventually(rolled)
+
+
+async def images(lane: Lane, name: str) -> list[str]:
+    """What each pod of a workload runs."""
+    pods: Mapping[str, Any] = await lane.get("pods", "-l", f"app={name}")
+    return [pod["spec"]["containers"][0]["image"] for pod in pods["items"]]
 
 
 async def test_kubectl_refuses_to_restart_or_undo_what_is_held(lane: Lane) -> None:

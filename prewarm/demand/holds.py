@@ -43,7 +43,8 @@ def hold(workload: Workload) -> Hold | None:
     """The hold on a workload's rollout, None if there is none.
 
     The marker is a time, ` generation=N`, for a StatefulSet ` partition=N set=N` (what the partition was, and what it
-    is held by), and where a policy asked for it ` for=SECONDS`. Whoever sets another partition has let the rollout go.
+    is held by), and where a policy asked for it ` for=SECONDS`. What holds is a partition beyond all replicas; in
+    markers of earlier versions it is the replicas themselves. Whoever sets another partition has let the rollout go.
     """
     marker = workload.annotations.get(ANNOTATION_GATE_HELD)
     if marker is None or workload.key.kind not in {"Deployment", "StatefulSet"}:

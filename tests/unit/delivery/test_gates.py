@@ -252,12 +252,23 @@ def test_a_partition_that_a_person_sets_stays(partition: int) -> None:
     assert "rollingUpdate/partition" not in str(opening(opened.patch))
 
 
-def test_a_stateful_set_held_by_the_partition_in_its_marker_stays_held() -> None:
+@pytest.mark.parametrize("put", [4, 2147483647], ids=["as an earlier version holds", "as this one does"])
+def test_a_stateful_set_held_by_the_partition_in_its_marker_stays_held(put: int) -> None:
     key = WorkloadKey("StatefulSet", "shop", "web")
-    marker = f"{SINCE} generation=3 partition=0 set=4 for=60"
-    found = snapshot(held(marker, key=key, generation=3, paused=False, partition=4))
+    marker = f"{SINCE} generation=3 partition=0 set={put} for=60"
+    found = snapshot(held(marker, key=key, generation=3, paused=False, partition=put))
     assert reason(found) is None
     assert decide_gates(found, None).wake_at == NOW - 10 + 60
+
+
+@pytest.mark.parametrize("put", [4, 2147483647], ids=["as an earlier version holds", "as this one does"])
+def test_a_stateful_set_is_opened_whatever_partition_holds_it(put: int) -> None:
+    key = WorkloadKey("StatefulSet", "shop", "web")
+    marker = f"{SINCE} generation=3 partition=0 set={put}"
+    workload = held(marker, key=key, generation=3, paused=False, partition=put, strategy=UpdateStrategy.ROLLING_UPDATE)
+    (opened,) = decide_gates(snapshot(workload, cache(workload, Ready=True, Progressing=False)), None).opened
+    (*_, last) = list(opening(opened.patch))  # type: ignore[arg-type]
+    assert last == {"op": "replace", "path": "/spec/updateStrategy/rollingUpdate/partition", "value": 0}
 
 
 def test_other_kinds_are_never_held() -> None:

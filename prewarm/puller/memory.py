@@ -7,7 +7,7 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from prewarm.model.image_caches import ImageList
+from prewarm.model.image_caches import ImageList, Policy
 from prewarm.model.nodes import Node, NodeImages
 from prewarm.model.pods import Pod
 from prewarm.model.snapshot import ClusterSnapshot, ObjectKey
@@ -23,7 +23,7 @@ from prewarm.puller.pods import Order
 from prewarm.puller.purge_memory import PurgeMemory
 from prewarm.puller.readings import Readings
 from prewarm.puller.refresh import Refreshes
-from prewarm.puller.refusals import Refusal, Refusals, is_outdated
+from prewarm.puller.refusals import Kind, Refusal, Refusals, given_up, is_outdated
 from prewarm.puller.standing import Changed, Standing
 from prewarm.puller.unanswered import Unanswered
 
@@ -113,7 +113,10 @@ class PullerMemory:
         self._read_last: _Read | None = None
         self._standings: dict[str, Standing] = {}
         self._restless: frozenset[str] = frozenset()
-        self._given_up: frozenset[tuple[str, str]] = frozenset()
+        self._given_up: frozenset[Kind] = frozenset()
+        self._foreseen: frozenset[Kind] = frozenset()
+        """The same as far as it shows without a look, and the policies, at the last one."""
+        self._policies: Mapping[str, Policy] = {}
         self._wanted = Wanted({})
         self._read_for = self._wanted
         self._lists: dict[ObjectKey, tuple[ImageList, ...]] = {}
@@ -353,15 +356,15 @@ class PullerMemory:
         restless, self._restless = {*restless, *self._restless}, frozenset(restless)
         # What is given up, or no longer, concerns all nodes of its cache, those without a refusal of their own, too.
         turned = {uid for uid, _ in pairs.given_up ^ self._given_up}
-        self._given_up = pairs.given_up
+        self._given_up, self._policies = pairs.given_up, snapshot.policies
+        self._foreseen = self._given_up_in(snapshot)
         standings: dict[str, Standing] = {}
         for key in sorted(snapshot.image_caches):
             cache = snapshot.image_caches[key]
             known = self._standings.get(cache.uid)
             course = courses[cache.uid]
             before = known.course if known is not None else None
-            others = cache.uid in turned and course.finished_at is None
-            if known is None or before is None or others or not known.speaks_of(cache) or _begins_again(before, course):
+            if known is None or before is None or not known.speaks_of(cache) or _begins_again(before, course):
                 standing = Standing(cache)
                 standing.course = course
                 if course.finished_at is None:
@@ -373,6 +376,8 @@ class PullerMemory:
             else:
                 standing = known
                 standing.judge_changed(cache, pairs, changed, restless)
+                if cache.uid in turned:
+                    standing.judge_open(cache, pairs)
                 if before != course:
                     standing.judge_course(cache, pairs, course, self.doubts.nodes(snapshot))
             standings[cache.uid] = standing
@@ -380,15 +385,25 @@ class PullerMemory:
         return list(standings.values())
 
     def unjudged(self, snapshot: ClusterSnapshot) -> int:
-        """About how many pairs of image and node the next look judges for the first time."""
+        """About how many pairs of image and node the next look judges for the first time, or anew all at once."""
+        turned = {uid for uid, _ in self._given_up_in(snapshot) ^ self._foreseen}
+        if self._given_up and snapshot.policies != self._policies:
+            # Another form may end refusals.
+            turned.update(uid for uid, _ in self._given_up)
         count = 0
         for cache in snapshot.image_caches.values():
             known = self._standings.get(cache.uid)
-            if known is None or known.cache.lists != cache.lists:
+            if known is not None and known.cache.generation == cache.generation and cache.uid in turned:
+                count += known.open_total
+            elif known is None or known.cache.lists != cache.lists or known.cache.generation != cache.generation:
                 nodes = len(snapshot.nodes)
                 sizes = (nodes if entry.node_names is None else len(entry.node_names) for entry in cache.lists)
                 count += sum(len(entry.images) * size for entry, size in zip(cache.lists, sizes, strict=True))
         return count
+
+    def _given_up_in(self, snapshot: ClusterSnapshot) -> frozenset[Kind]:
+        caches = {cache.uid: cache for cache in snapshot.image_caches.values()}
+        return frozenset(given_up(self._refusals.all, caches))
 
     def wants(self, cache_uid: str, node_name: str, image: str) -> bool:
         """Whether a cache asked for an image on a node, by whatever name, when `standings` was called last."""

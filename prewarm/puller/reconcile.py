@@ -171,11 +171,9 @@ def _wake_times(
     for standing in standings:
         if standing.cache.suspend or (standing.course is not None and standing.course.rests):
             continue
-        if not standing.counts[PairState.FAILED]:
-            continue
-        for pair in standing.open_pairs():
-            if pair.state is PairState.FAILED and pair.due_at is not None and pair.due_at > now:
-                yield pair.due_at
+        due_at = standing.next_due(now)
+        if due_at is not None:
+            yield due_at
     for reading in work.readings:
         if not reading.settled:
             yield given_up_at(reading.pod, work.timeout_of(reading.pod)) + 1

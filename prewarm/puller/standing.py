@@ -1,5 +1,6 @@
 """How does a whole ImageCache stand? The pairs of all its nodes and their sums, kept up to date node by node."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -57,6 +58,8 @@ class Standing:
         """Pairs with something left to do."""
         self._failing: dict[str, tuple[Pair, ...]] = {}
         """By node, those among them whose last attempt failed."""
+        self._dues: tuple[int, Sequence[float]] | None = None
+        """At which revision those are tried again."""
         self._open_in_order: list[str] | None = None
         """Those nodes, None while their order is not known."""
         self._moves = any(asks_again(cache, image) for entry in cache.lists for image in entry.images)
@@ -85,8 +88,8 @@ class Standing:
         return self._moves or any(tried)
 
     def speaks_of(self, cache: ImageCache) -> bool:
-        """Whether it was made for this spec, whatever became of the status."""
-        return cache is self.cache or _without_status(cache) == _without_status(self.cache)
+        """Whether it was made for this spec, whatever became of the status, or of the form that a policy gives."""
+        return cache is self.cache or _judged_by(cache) == _judged_by(self.cache)
 
     def judge_all(self, cache: ImageCache, pairs: Pairs) -> None:
         """Judge every node that the cache means."""
@@ -120,6 +123,10 @@ class Standing:
             self.judge_all(cache, pairs)
         else:
             self._judge(cache, pairs, [*self._open, *(name for name in doubtful if name in self._by_node)])
+
+    def judge_open(self, cache: ImageCache, pairs: Pairs) -> None:
+        """Bring it up to date after the server's refusals came to concern all nodes, or no longer do."""
+        self._judge(cache, pairs, list(self._open))
 
     def follow(self, cache: ImageCache) -> None:
         """Take over a new status of a cache for which nothing is to be judged."""
@@ -157,8 +164,21 @@ class Standing:
 
     def due_total(self, now: float) -> int:
         """How many pairs a pod may be ordered for."""
-        pending = self.counts[PairState.PENDING] + self.again[PairState.PENDING]
-        return pending + sum(pair.state is PairState.FAILED and pair.is_due(now) for pair in self.failing_pairs())
+        return self.counts[PairState.PENDING] + self.again[PairState.PENDING] + bisect_right(self._due_times(), now)
+
+    def next_due(self, now: float) -> float | None:
+        """When the next pair that failed is tried again; None if none is."""
+        times = self._due_times()
+        later = bisect_right(times, now)
+        return times[later] if later < len(times) else None
+
+    def _due_times(self) -> Sequence[float]:
+        """When pairs that failed are tried again, in order; of hundreds of thousands, they are asked for every look."""
+        if self._dues is None or self._dues[0] != self.revision:
+            failed = (pair for pairs in self._failing.values() for pair in pairs if pair.state is PairState.FAILED)
+            times = sorted(pair.due_at for pair in failed if pair.due_at is not None)
+            self._dues = (self.revision, times)
+        return self._dues[1]
 
     def open_on(self, name: str) -> tuple[Pair, ...]:
         """Those of one node."""
@@ -225,5 +245,6 @@ class Standing:
                 self.reasons[pair.reason] += sign
 
 
-def _without_status(cache: ImageCache) -> ImageCache:
-    return replace(cache, status=ImageCacheStatus(), resource_version="")
+def _judged_by(cache: ImageCache) -> ImageCache:
+    """What judging depends on: how pods look does not change what is there. An edited form is another generation."""
+    return replace(cache, status=ImageCacheStatus(), resource_version="", puller_form=None)

@@ -114,7 +114,7 @@ def rows(demand: Demand, now: float) -> tuple[list[tuple[str, ...]], str]:
     rest = found[SHOWN_STEPS:]
     if not rest:
         return shown, ""
-    more = f"and {len(rest)} more batches, {sum(step.pods for step in rest)} pods; all with --output json"
+    more = f"and {len(rest)} more batches, {sum(step.pods for step in rest)} pods; more with --output json"
     return shown, more
 
 

@@ -78,7 +78,9 @@ def test_a_long_rollout_is_cut_and_says_so() -> None:
     many = [Batch(NOW + 10 * n, 1, names=(f"db-{n}",)) for n in range(MAX_STEPS + 50)]
     table, more = rows(demand(*many), NOW)
     assert len(table) == SHOWN_STEPS
-    assert more == f"and {len(many) - SHOWN_STEPS} more batches, {len(many) - SHOWN_STEPS} pods; all with --output json"
+    assert (
+        more == f"and {len(many) - SHOWN_STEPS} more batches, {len(many) - SHOWN_STEPS} pods; more with --output json"
+    )
     told = data(demand(*many), NOW)
     assert isinstance(told["batches"], list)
     assert len(told["batches"]) == MAX_STEPS

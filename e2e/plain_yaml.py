@@ -37,6 +37,8 @@ EVERYTHING = (
     "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
 )
 """Helm's options for all that is off by default and brings rights."""
+PLAIN = "--no-hooks"
+"""Helm's option for what is applied without Helm: a hook would be an object like any other, and run at once."""
 _HELMS_OWN = {"helm.sh/chart", "app.kubernetes.io/managed-by"}
 
 
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) not in ([], ["--check"]):
         sys.stderr.write("usage: python -m e2e.plain_yaml [--check]\n")
         return 2
-    content = render(binaries.helm())
+    content = render(binaries.helm(), PLAIN)
     switched = render(binaries.helm(), *EVERYTHING)
     files = {TARGET: content, PROJECT / PAGE: rights_page(documents(content)) + switched_rights(documents(switched))}
     wrong = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]

@@ -136,29 +136,31 @@ What the chart grants to the controller's ServiceAccount with its default values
 what its reflectors do; `create` and `patch` together are server-side apply.
 """
 _END_OF_GATES = (
-    "the same, for the hook that ends the gate when prewarm is uninstalled or `gate.enabled` switched off, and after a "
-    "rollback to a release without it; it lasts as long as the hook"
+    "the same, for the hook that ends the gate when prewarm is uninstalled or `gate.enabled` switched off; it lasts as "
+    "long as the hook. **By default, too**, after every rollback to a release without the gate, whether or not there "
+    "ever was one: leave it out with `gate.rollbackHook=false`"
 )
+_END = "`gate.enabled`, `gate.rollbackHook`"
 _SWITCHED: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("prewarm-gates", "deployments.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
-    ("prewarm-gates", "statefulsets.apps"): ("gate.enabled", "a held rollout is let go, and nothing else"),
-    ("prewarm-gates-end", "deployments.apps"): ("gate.enabled", _END_OF_GATES),
-    ("prewarm-gates-end", "statefulsets.apps"): ("gate.enabled", _END_OF_GATES),
+    ("prewarm-gates", "deployments.apps"): ("`gate.enabled`", "a held rollout is let go, and nothing else"),
+    ("prewarm-gates", "statefulsets.apps"): ("`gate.enabled`", "a held rollout is let go, and nothing else"),
+    ("prewarm-gates-end", "deployments.apps"): (_END, _END_OF_GATES),
+    ("prewarm-gates-end", "statefulsets.apps"): (_END, _END_OF_GATES),
     ("prewarm-gates-end", "mutatingadmissionpolicybindings.admissionregistration.k8s.io"): (
-        "gate.enabled",
+        _END,
         "the same hook: those named `prewarm-gate-deployments` and `prewarm-gate-statefulsets`",
     ),
-    ("prewarm-steer", "nodes"): ("steer.enabled", "labels under `steer.prewarm.dev/`, and nothing else"),
+    ("prewarm-steer", "nodes"): ("`steer.enabled`", "labels under `steer.prewarm.dev/`, and nothing else"),
     ("prewarm-steer-expiry", "nodes"): (
-        "steer.enabled",
+        "`steer.enabled`",
         "the same, for the CronJob that takes away what nobody renews; its Role may get the ConfigMap `prewarm-steer`",
     ),
     ("prewarm-steer-cleanup", "nodes"): (
-        "steer.enabled",
+        "`steer.enabled`",
         "the same, for the hook that takes them away when prewarm is uninstalled; it lasts as long as the hook",
     ),
 }
-"""By ClusterRole and resource: the value that switches it on, and why."""
+"""By ClusterRole and resource: the values that switch it on, and why."""
 
 
 def switched_rights(objects: Sequence[Mapping[str, object]]) -> str:
@@ -176,7 +178,7 @@ def switched_rights(objects: Sequence[Mapping[str, object]]) -> str:
     if rows.keys() != _SWITCHED.keys():
         raise ValueError(f"e2e/rights.py and the chart differ on {sorted(rows.keys() ^ _SWITCHED.keys())}")
     lines = [
-        f"| `{_SWITCHED[key][0]}` | `{key[1]}` | {', '.join(verbs)} | {_SWITCHED[key][1]} |\n"
+        f"| {_SWITCHED[key][0]} | `{key[1]}` | {', '.join(verbs)} | {_SWITCHED[key][1]} |\n"
         for key, verbs in sorted(rows.items())
     ]
     return "".join([_SWITCHED_INTRODUCTION, *lines, _CONCLUSION])
@@ -185,13 +187,15 @@ def switched_rights(objects: Sequence[Mapping[str, object]]) -> str:
 _SWITCHED_INTRODUCTION = """
 ## With values that are off by default
 
-An admission policy comes with each, and binds what is written there. With `steer.enabled` the Role names the ConfigMap
-`prewarm-steer`, too.
+An admission policy comes with each, and binds what is written there; but not after a rollback to a release without the
+gate. `gate.rollbackHook` is on by default: the rights of its hook exist only while that runs, and no policy binds them.
+With `steer.enabled` the Role names the ConfigMap `prewarm-steer`, too.
 
 | value | resource | verbs | why |
 | --- | --- | --- | --- |
 """
 _CONCLUSION = """
 There is no right on Secrets or ServiceAccounts, none to write Services or PrewarmPolicies, by default none to write
-workloads or nodes, none to change a pod, to enter one (`exec`, `attach`, `portforward`), or to act as somebody else.
+nodes, and none to write workloads but while the hook of a rollback runs, none to change a pod, to enter one (`exec`,
+`attach`, `portforward`), or to act as somebody else.
 """

@@ -17,7 +17,7 @@ import yaml
 from e2e import definitions
 from e2e.cluster.selection import Cluster, Lane
 from e2e.manifests import PROJECT, get, install_definitions, server_side_apply
-from e2e.plain_yaml import TARGET, render
+from e2e.plain_yaml import PLAIN, TARGET, render
 from prewarm.api.image_cache import image_cache_manifest
 from prewarm.api.names import HISTORY_CONFIG_MAP, LEASE_NAME, PULLER_PRIORITY_CLASS
 from prewarm.api.node_image import node_images_manifest
@@ -379,7 +379,7 @@ def assert_nothing_is_left_of_the_work(cluster: Cluster, namespace: str) -> None
 
 
 def test_the_plain_yaml_is_what_the_chart_gives(helm: Path) -> None:
-    assert TARGET.read_text() == render(helm), "run python -m e2e.plain_yaml"
+    assert TARGET.read_text() == render(helm, PLAIN), "run python -m e2e.plain_yaml"
 
 
 def test_the_chart_passes_the_strict_linter(helm: Path) -> None:

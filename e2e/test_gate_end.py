@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from e2e import gate, gated, hooks
 from e2e.cluster.selection import Cluster
 from e2e.gated import HELD
 from e2e.lane import Lane, LanePlan, eventually, running
+from e2e.plain_yaml import EVERYTHING, render
 from e2e.release import CHART, RELEASE, RELEASE_NAMESPACE, as_user, attempt, installed, run_helm, upgrade
 
 PLAN = LanePlan(nodes=2, prefix="gate-end", image_bytes=1_000_000)
@@ -114,3 +116,23 @@ def test_an_upgrade_without_a_gate_before_or_after_runs_no_hook(cluster: Cluster
     run_helm(cluster, helm, "upgrade", RELEASE, CHART, *NOWHERE, "--no-hooks")
     run_helm(cluster, helm, "upgrade", RELEASE, CHART, *NOWHERE)
     assert attempt(cluster, "get", "job", JOB, "-n", RELEASE_NAMESPACE)
+
+
+@pytest.mark.parametrize(
+    ("options", "when"),
+    [
+        ((), {"post-rollback"}),
+        (("--set=gate.rollbackHook=false",), set()),
+        (("--set=gate.rollbackHook=null",), {"post-rollback"}),
+        ((*EVERYTHING, "--set=gate.rollbackHook=false"), {"pre-delete"}),
+    ],
+    ids=["by default", "left out", "values of an older chart", "with the gate"],
+)
+def test_the_end_of_the_gate_is_there_whatever_the_cluster_can(
+    helm: Path, options: tuple[str, ...], when: set[str]
+) -> None:
+    """Helm renders for a cluster without the API here."""
+    found = [
+        one for one in yaml.safe_load_all(render(helm, *options)) if one["metadata"]["name"] == "prewarm-gates-end"
+    ]
+    assert {one["metadata"]["annotations"]["helm.sh/hook"] for one in found} == when

@@ -405,6 +405,14 @@ async def test_what_is_held_while_the_policy_ends_is_opened_too(
     assert still_held(shell.server) == set()
 
 
+async def test_where_the_api_of_the_bindings_is_missing_nothing_has_to_be_unbound(shell: Shell) -> None:
+    """An older cluster, or one that went back: what is held is opened all the same."""
+    shell.server.missing.add(MUTATING_POLICY_BINDINGS.plural)
+    shell.server.put(DEPLOYMENTS, held("web"))
+    assert await shell.run("open-gates", "--unbind", "gate", "--unbind", "other") == 0
+    assert still_held(shell.server) == set()
+
+
 async def test_a_policy_that_goes_on_holding_is_told_after_opening_what_is_held(
     shell: Shell, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -236,6 +236,7 @@ NAMED: dict[str, tuple[dict[str, Any], str]] = {
     "another image": ({"image": "registry.test/other:v1"}, "no containers but prewarm's"),
     "an image below it": ({"image": "registry.test/mesh/proxy/evil:v1"}, "no containers but prewarm's"),
     "an image beside it": ({"image": "registry.test/mesh/proxy-evil:v1"}, "no containers but prewarm's"),
+    "a registry of that name": ({"image": "registry.test/mesh/proxy:5000/evil"}, "no containers but prewarm's"),
     "root": ({"securityContext": {"runAsUser": 0}}, "ordinary user"),
     "capability": ({"securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}}, "drops all"),
     "privileged": ({"securityContext": {"privileged": True, "allowPrivilegeEscalation": True}}, "neither privileged"),

@@ -217,8 +217,9 @@ def _pullers(user: str, namespace: str, added: Sequence[AddedContainer], *, purg
     """
     wanted = f"(variables.{PURGING} || request.operation == 'DELETE')"
     is_added = (
-        "c.name == a.name && (c.?image.orValue('') == a.image || c.?image.orValue('').startsWith(a.image + ':') || "
-        "c.?image.orValue('').startsWith(a.image + '@'))"
+        "c.name == a.name && (c.?image.orValue('') == a.image || c.?image.orValue('').startsWith(a.image + '@') || "
+        # A tag holds no slash: of an image without a path, what stands before the colon would be any registry's host.
+        "(c.?image.orValue('').startsWith(a.image + ':') && !c.image.substring(size(a.image) + 1).contains('/')))"
     )
     return Guard(
         "pullers",

@@ -158,7 +158,8 @@ async def test_pods_that_the_partition_keeps_stay_cold(
         if pod["spec"]["containers"][0]["image"] == f"{REPOSITORY}:v2"
     ]
     assert lane.downloads("v2") == dict.fromkeys(updated, 1)
-    assert lane.cold_starts("v2") == replicas - PARTITION - hits - late
+    # A pod that was late waited for our pull, or its own went before it.
+    assert replicas - PARTITION - hits - late <= lane.cold_starts("v2") <= replicas - PARTITION - hits, after
 
 
 async def test_recreated_pods_with_volumes_are_warmed_for_on_their_nodes(lane: Lane) -> None:

@@ -89,7 +89,8 @@ async def test_only_ordinals_above_the_partition_are_prewarmed_for(lane: Lane) -
     await eventually(withdrawn)
     assert hits >= replicas - partition - 1, after
     assert lane.downloads("v2") == dict.fromkeys(nodes[partition:], 1)
-    assert lane.cold_starts("v2") == replicas - partition - hits - late
+    # A pod that was late waited for our pull, or its own went before it.
+    assert replicas - partition - hits - late <= lane.cold_starts("v2") <= replicas - partition - hits, after
 
 
 async def test_every_node_of_a_daemon_set_is_warm_before_its_pod_goes(lane: Lane) -> None:
@@ -105,7 +106,8 @@ async def test_every_node_of_a_daemon_set_is_warm_before_its_pod_goes(lane: Lane
 
     assert hits >= PLAN.nodes - 1, after
     assert lane.downloads("v2") == dict.fromkeys(lane.emulator.fleet.nodes, 1)
-    assert lane.cold_starts("v2") == PLAN.nodes - hits - late
+    # A pod that was late waited for our pull, or its own went before it.
+    assert PLAN.nodes - hits - late <= lane.cold_starts("v2") <= PLAN.nodes - hits, after
 
 
 async def test_a_daemon_set_that_waits_for_people_is_warmed_ahead(lane: Lane) -> None:
@@ -138,7 +140,8 @@ async def test_surging_daemon_pods_find_their_image_from_the_second_batch_on(lan
 
     assert hits >= PLAN.nodes - surge, after
     assert lane.downloads("v2") == dict.fromkeys(lane.emulator.fleet.nodes, 1)
-    assert lane.cold_starts("v2") == PLAN.nodes - hits - late
+    # A pod that was late waited for our pull, or its own went before it.
+    assert PLAN.nodes - hits - late <= lane.cold_starts("v2") <= PLAN.nodes - hits, after
 
 
 async def test_a_stateful_set_that_waits_for_people_is_warmed_ahead(lane: Lane) -> None:

@@ -26,6 +26,8 @@ FINALIZER = f"{GROUP}/kopf"
 CREDENTIALS_SECONDS = 300.0
 """How long kopf uses credentials before it asks for them again: service account tokens rotate."""
 RESTART_SECONDS = 15.0
+INACTIVITY_SECONDS = 1800.0
+"""As long as the API server lets a watch live at least (--min-request-timeout)."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -202,6 +204,8 @@ def operator_settings() -> kopf.OperatorSettings:
     # Planned ImageCaches come in numbers and through our reflector.
     settings.watching.label_selectors["imagecaches"] = f"!{LABEL_PLANNED}"
     settings.watching.chunk_size = 500
+    # After it kopf lists all objects again, and handles each: at rest nothing comes for longer than its 70 seconds.
+    settings.watching.inactivity_timeout = INACTIVITY_SECONDS
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True

@@ -54,7 +54,7 @@ async def test_run_whose_pods_the_server_cannot_make_ends(lane: Lane) -> None:
     async with lane.shop(nodes=3) as broken:
         await admission.break_webhook(broken)
         await broken.cache("once", broken.entry(APP), completion={"type": "Once"}, attempts={"limit": 1})
-        await broken.wait("once", "Finished", 30)
+        await broken.wait("once", "Finished", 130)
         finished = (await broken.conditions("once"))["Finished"]
         assert finished.reason == "PullsFailed"
         assert (await broken.status("once"))["failed"] == 3

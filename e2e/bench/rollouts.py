@@ -47,6 +47,8 @@ REGISTRIES = ("one.example", "two.example", "three.example")
 POOL, POOL_NODES = "bench.prewarm.dev/pool", 20
 REPLICAS = (4, 8, 12, 16, 24, 40)
 IMAGE_BYTES, BANDWIDTH = 400_000_000, 50_000_000
+HELPER = "docker.io/library/busybox=1000000"
+"""What puller pods take their binary from is small: nodes that never ran one pull it before the first image."""
 STARTUP_SECONDS = 5.0
 BUDGETS = {"cluster": 100, "registry": 60, "node": 1}
 """Pulls at once that the controller is allowed."""
@@ -238,7 +240,8 @@ async def _set_up(stack: AsyncExitStack, teams: Sequence[Team], nodes: int, pods
     await asyncio.to_thread(install_definitions, cluster_of(plane))
     await populate(client, BACKGROUND, [NodePlan(count=nodes)], pods)
     await _make_pools(client, teams, nodes)
-    await emulator.start({"nodes": nodes, "bandwidth": BANDWIDTH, "image-size": IMAGE_BYTES}, READY_SECONDS)
+    options = {"nodes": nodes, "bandwidth": BANDWIDTH, "image-size": IMAGE_BYTES, "image": HELPER}
+    await emulator.start(options, READY_SECONDS)
     if not alike:
         await share_out(plane, emulator.pid)
     settings = {f"PREWARM_{scope.upper()}_PULLS": str(pulls) for scope, pulls in BUDGETS.items()}

@@ -262,16 +262,16 @@ class Drafting:
         log.debug("plan made", seconds=round(seconds, 4), workloads=-1 if made.only is None else len(made.only))
         about = snapshot.workloads.keys() if made.only is None else made.only
         needed = {entry.demand.workload for entry in made.demands}
+        pulling = {entry.demand.workload for entry in made.demands if any(node.missing for node in entry.nodes)}
         for key in about:
-            # Whatever is pulled from now on follows from this plan.
-            self._reactions.pop(str(key), None)
-            seen_at = self._seen_at.pop(key, None)
+            # Whatever is pulled from now on follows from this plan. One that is made again before the first pull of the
+            # last one is ordered, as pods are created meanwhile, leaves the rollout waiting for it.
+            seen_at, awaited_since = self._seen_at.pop(key, None), self._reactions.pop(str(key), None)
+            if seen_at is None and key in pulling and str(key) in self._pulling:
+                seen_at = awaited_since
             if seen_at is not None and key in needed:
                 self._reactions[str(key)] = seen_at
-        self._pulling = self._reactions.keys() & (
-            self._pulling
-            | {str(entry.demand.workload) for entry in made.demands if any(node.missing for node in entry.nodes)}
-        )
+        self._pulling = self._reactions.keys() & (self._pulling | {str(key) for key in pulling})
         owners = {cache_key(entry.demand): entry.demand.workload for entry in made.demands}
         for intent in deliver(made, snapshot, memory=self._memory):
             owner = owners.get((intent.namespace, intent.name)) or _owner_of_stored(intent, snapshot, about)

@@ -26,6 +26,9 @@ from prewarm.puller.sharing import most_together
 from prewarm.puller.standing import Standing
 from prewarm.puller.work import Work
 
+SPARE_SHARE = 0.05
+"""Of the cluster's places, what planned ImageCaches with a pull under way leave to such without one: a rollout's first
+pull does not wait until others have made all of theirs."""
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Waiting reasons of a container whose image may be in the kubelet's queue; one in back-off is not."""
 
@@ -128,11 +131,13 @@ class Admission:
                 if (pair.node, pair.image) in taken:
                     seen_taken += 1
                     continue
-                left_free = self._first_pulls if self._work.nodes_of(standing.cache.uid) else 0
-                if self._under_way + len(self._orders) + left_free >= self._settings.orders_at_once:
+                further = bool(self._work.nodes_of(standing.cache.uid))
+                to_come = self._first_pulls if further else 0
+                if self._under_way + len(self._orders) + to_come >= self._settings.orders_at_once:
                     self._look_again(now)
                     return
-                if self._is_full(registries, left_free):
+                spare = int(self._settings.cluster_pulls * SPARE_SHARE) if further and standing.cache.workload else 0
+                if self._is_full(registries, max(to_come, spare)):
                     self._withhold(WithheldReason.BUDGET, total - seen + 1 - (len(taken) - seen_taken) + len(later))
                     return
                 if self._work.on_node(pair.node) >= most:

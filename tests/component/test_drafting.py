@@ -202,6 +202,18 @@ async def test_a_first_pull_is_awaited_until_it_is_ordered() -> None:
         assert not found.drafting.awaits_first_pull
 
 
+async def test_a_first_pull_is_awaited_though_the_rollout_is_planned_again_before_it_is_ordered() -> None:
+    async with FakeApiServer.running() as server, desk(server) as found:
+        assert await found.plan(0.0, QUICK) == (QUICK,)
+        assert await found.plan(0.1, others=(QUICK,)) == (QUICK,)
+        assert found.drafting.awaits_first_pull
+        assert found.drafting.is_waited_for(str(QUICK))
+        found.drafting.react(str(QUICK))
+        # Once it is ordered, a further plan makes nobody wait.
+        assert await found.plan(0.2, others=(QUICK,)) == (QUICK,)
+        assert not found.drafting.awaits_first_pull
+
+
 async def test_a_long_plan_does_not_rest_for_ever() -> None:
     async with FakeApiServer.running() as server, desk(server) as found:
         server.fail_next("patch", IMAGE_CACHES, Hang())

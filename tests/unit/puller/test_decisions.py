@@ -76,6 +76,18 @@ def test_places_kept_for_first_pulls_are_left_to_caches_without_a_pull() -> None
     assert len(ordered(alone)) == 6
 
 
+def test_a_rollouts_first_pull_finds_a_place_while_others_make_all_of_theirs() -> None:
+    nodes = [node(f"n{index}") for index in range(45)]
+    by_hand = cache(A, name="by-hand")
+    planned = cache(A, name="planned", created_at=1.0, workload="deployment/shop/one")
+    next_one = cache(B, name="next", created_at=2.0, workload="deployment/shop/two")
+    assert len(ordered(decide(cluster(nodes, image_caches=[planned]), cluster_pulls=40))) == 38
+    both = ordered(decide(cluster(nodes, image_caches=[planned, next_one]), cluster_pulls=40))
+    assert [image for _, image in both] == [*[A] * 38, B]
+    # Who asks for pulls by hand gets all places.
+    assert len(ordered(decide(cluster(nodes, image_caches=[by_hand]), cluster_pulls=40))) == 40
+
+
 def test_named_nodes_go_in_the_order_given() -> None:
     found = cluster([node(f"n{index}") for index in range(4)], image_caches=[cache(A, nodes=("n2", "n0", "n3", "n1"))])
     assert ordered(decide(found, cluster_pulls=2)) == [("n2", A), ("n0", A)]

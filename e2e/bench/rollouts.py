@@ -48,7 +48,7 @@ POOL, POOL_NODES = "bench.prewarm.dev/pool", 20
 REPLICAS = (4, 8, 12, 16, 24, 40)
 IMAGE_BYTES, BANDWIDTH = 400_000_000, 50_000_000
 HELPER = "docker.io/library/busybox=1000000"
-"""What puller pods take their binary from is small: nodes that never ran one pull it before the first image."""
+"""Repository and bytes of the image that puller pods take their binary from; a node's first one pulls it, too."""
 STARTUP_SECONDS = 5.0
 BUDGETS = {"cluster": 100, "registry": 60, "node": 1}
 """Pulls at once that the controller is allowed."""

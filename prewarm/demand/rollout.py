@@ -196,7 +196,12 @@ def leaving_pods(at: Stage, now: float, together: int) -> tuple[Pod, ...]:
 
 
 def last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
-    """Whether a cache that was planned for this rollout is still there while some of its pods are not ready."""
+    """Whether a cache that was planned for this rollout is still there while some of its pods are not ready.
+
+    Also while some have no node and old pods end: where they are steered, the labels are to be there.
+    """
+    if at.terminating and any(not pod.node_name for pod in at.new_pods):
+        return True
     if at.missing == 0 and all(pod.ready_at is not None for pod in at.new_pods):
         return False
     name = str(at.workload.key)

@@ -182,6 +182,20 @@ def test_what_was_planned_stays_until_the_last_pods_are_ready() -> None:
     assert wanted(replace(player.snapshot(), image_caches={cache.key: cache})) is None
 
 
+def test_a_rollout_lasts_until_its_last_pods_have_nodes() -> None:
+    """Where they are steered, the labels are to be there when the scheduler looks."""
+    player = running(max_surge=0, max_unavailable="100%")
+    player.stop_seconds = 3.0
+    player.change(V2)
+    player.reconcile()
+    demand = wanted(player.snapshot())
+    assert demand is not None
+    assert demand.pods == 0
+    while not all(pod.node_name for pod in player.own()):
+        player.step()
+    assert wanted(player.snapshot()) is None
+
+
 def test_all_images_of_the_pod_are_needed_but_excluded_ones() -> None:
     new = template("registry.test/web:v2", "registry.test/proxy:v1", "registry.test/debug:v1")
     annotations = {"prewarm.dev/enabled": "true", "prewarm.dev/exclude-containers": "c2"}

@@ -29,6 +29,11 @@ class Strategy(StrEnum):
         return self in {Strategy.STATEFUL_SET, Strategy.DAEMON_SET, Strategy.IN_PLACE}
 
     @property
+    def rolls(self) -> bool:
+        """Whether it is a Deployment's rolling update."""
+        return self in {Strategy.SURGE, Strategy.UNAVAILABLE}
+
+    @property
     def gated(self) -> bool:
         """Whether the gate can hold it."""
         return self in {Strategy.SURGE, Strategy.UNAVAILABLE, Strategy.RECREATE, Strategy.STATEFUL_SET}
@@ -43,6 +48,13 @@ class Shape(StrEnum):
     """Equal and empty."""
     TIGHT = "tight"
     """With room for little more than the pods that run and those of a surge."""
+    TIGHT_FIRST = "tight-first"
+    """The same under a first revision, all of whose pods are of one second: their controller has no order for them."""
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether there is room for little more than the pods that run."""
+        return self in {Shape.TIGHT, Shape.TIGHT_FIRST}
 
 
 class Mode(StrEnum):
@@ -79,7 +91,17 @@ class Cell(Struct, frozen=True, order=True):
     @property
     def exists(self) -> bool:
         """Whether the mode can be had for the strategy, and is of any use to it."""
+        if self.shape is Shape.TIGHT_FIRST and not self.strategy.rolls:
+            return False
         return (self.strategy.gated or not self.mode.gated) and not (self.strategy.fixed and self.mode.steered)
+
+    @property
+    def had_revisions(self) -> bool:
+        """Whether the old pods came by a rolling update, as those of most running Deployments, a batch after the other.
+
+        It matters where room is tight: pods that are all of one second leave in an order that nobody can know.
+        """
+        return self.strategy.rolls and self.shape is Shape.TIGHT
 
     def predictable(self, said: float | None) -> bool:
         """Whether the landing can be known: on varied nodes, on equal ones never, on tight ones where the plan says so.
@@ -92,7 +114,7 @@ class Cell(Struct, frozen=True, order=True):
         """
         if self.strategy.fixed or self.mode.steered or self.shape is Shape.VARIED:
             return True
-        return self.shape is Shape.TIGHT and said is not None and said >= PREDICTABLE
+        return self.shape.is_tight and said is not None and said >= PREDICTABLE
 
     def later_goal(self, said: float | None) -> float | None:
         """Prewarm hit ratio to reach for pods after the first burst; None where none is set."""

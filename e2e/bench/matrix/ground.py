@@ -48,7 +48,7 @@ def slots(cell: Cell, plan: LanePlan, node: str) -> int:
 
 def _load(cell: Cell, plan: LanePlan, profile: NodeProfile) -> Manifest:
     room = profile.allocatable
-    if cell.shape is Shape.TIGHT:
+    if cell.shape.is_tight:
         pods = slots(cell, plan, profile.name)
         cpu = room.milli_cpu - pods * POD_MILLI_CPU - _FREE_MILLI_CPU
         memory = room.memory - pods * POD_MEMORY - _FREE_MEMORY

@@ -124,6 +124,9 @@ class _OfApi:
             for ordinal in range(self.pods):
                 await self._lane.apply(local_volume(self._lane.namespace, f"data-{NAME}-{ordinal}", nodes[2 * ordinal]))
         found = manifest(self._cell, self._lane, tag)
+        if self._cell.had_revisions:
+            for earlier in (f"{tag}-before", tag):
+                await self._roll_out(earlier)
         await self._lane.apply(found)
         if self._cell.strategy is Strategy.CANARY:
             ready = f"jsonpath={{.status.readyReplicas}}={self.pods}"
@@ -133,6 +136,11 @@ class _OfApi:
             await self._lane.kubectl("wait", f"rollouts.argoproj.io/{NAME}", *healthy)
         else:
             await self._lane.rolled_out(f"{str(found['kind']).lower()}/{NAME}", _ROLLED_OUT_SECONDS)
+
+    async def _roll_out(self, tag: str) -> None:
+        """A revision from before the workload was opted in: nothing holds, predicts or steers it."""
+        await self._lane.apply({**manifest(self._cell, self._lane, tag), "metadata": {"name": NAME}})
+        await self._lane.rolled_out(f"deployment/{NAME}", _ROLLED_OUT_SECONDS)
 
     async def change(self, tag: str) -> None:
         """Change the image, as a person does."""

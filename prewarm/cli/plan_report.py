@@ -78,6 +78,7 @@ def _steering(to: Steering, snapshot: ClusterSnapshot) -> dict[str, Json]:
         "label": f"{to.label}={to.value}",
         "nodes": list(to.nodes),
         "labelled": list(labelled_nodes(to, snapshot)),
+        "podsLater": to.waits,
     }
 
 

@@ -88,7 +88,8 @@ def _steering(to: Steering, snapshot: ClusterSnapshot) -> str:
     carrying = labelled_nodes(to, snapshot)
     shown = ", ".join(carrying[:_SHOWN_LABELLED]) + (", ..." if len(carrying) > _SHOWN_LABELLED else "")
     said = f"{len(carrying)} carry the label {to.label}={to.value}" + (f": {shown}" if carrying else "")
-    return f"steered to {len(to.nodes)} nodes; {said}"
+    waits = f"; nodes for {to.waits} more pods follow once it is known which old ones leave" if to.waits else ""
+    return f"steered to {len(to.nodes)} nodes{waits}; {said}"
 
 
 def _print_nodes(entry: DemandPlan, known: Warmth) -> None:

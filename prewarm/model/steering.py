@@ -50,6 +50,8 @@ class Steering(Struct, frozen=True):
     """Key of the node label: one for each workload."""
     value: str = ""
     """Its value: the revision."""
+    waits: int = 0
+    """Pods whose nodes are chosen once it is known which old pods make room for them: a pull is in time then."""
 
 
 STATE_WORDS = {

@@ -20,13 +20,14 @@ from prewarm.placement.reach import reachable
 from prewarm.placement.replay import Choice, Outcome, Replays
 from prewarm.placement.rivals import in_time
 from prewarm.placement.room import with_room
-from prewarm.placement.steering import steerable_nodes
+from prewarm.placement.steering import Steerable, steerable_nodes
 
 __all__ = [
     "JOINING_SECONDS",
     "Choice",
     "ClusterArrays",
     "ExpectedImage",
+    "Steerable",
     "admitted_count",
     "between_steps",
     "cluster_arrays",

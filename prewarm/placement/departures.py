@@ -77,6 +77,8 @@ class Departures:
         most = most or (len(demand.leaving),)
         copies = len(most)
         self._pods = [snapshot.pods[key] for key in demand.leaving if key in snapshot.pods]
+        told = sum(pod.deleted_at is not None for pod in self._pods)
+        self._known = len(self._pods) if demand.leaves_in_order else told
         self._columns: Ints = np.array([cluster.column.get(pod.node_name, -1) for pod in self._pods], dtype=np.int64)
         tiers = range(len(self._pods)) if demand.leaves_in_order else map(_tier, self._pods)
         self._tiers: Ints = np.array([*tiers], dtype=np.int64)
@@ -130,6 +132,10 @@ class Departures:
         ended: Ints = np.searchsorted(self._ends, at, side="right").astype(np.int64)
         most = self._rests[past].gone if past < len(self._rests) else len(self._pods)
         return np.clip(ended, rest.gone, max(rest.gone, most))
+
+    def known(self, counted: int) -> int:
+        """Of those that go first, how many are known: those told to, or all, in a known order or once all `counted`."""
+        return len(self._pods) if counted >= len(self._pods) else self._known
 
     def begin(self, batch: Batch) -> None:
         """A batch comes; after a rest those that go with it are chosen as pods are now, before its own have nodes."""

@@ -44,6 +44,10 @@ class Choice(Struct, frozen=True):
     kept: frozenset[str] = frozenset()
     """Those that are given up only for much better ones: they were chosen before, and each choice has its cost. Pods of
     the first batches, which are not steered, leave them alone where they can."""
+    room_first: bool = False
+    """Whether pods take what room there is before any that only old pods leave of which it is not told yet who goes."""
+    met: int = 0
+    """So many of the first batches go by the labels that are there, whatever is chosen."""
 
 
 class Outcome(Struct, frozen=True):
@@ -57,6 +61,10 @@ class Outcome(Struct, frozen=True):
     """Nodes without a column, by who rejected them."""
     first: Ints | None = None
     """`counts` after the first batches; None if that was not asked for, or some of their pods waited on."""
+    short: int = 0
+    """Pods that found no room, in most replays, until more old pods had left than the batches say."""
+    in_room: Ints | None = None
+    """`counts` before that."""
 
 
 class _Landing(Struct, frozen=True):
@@ -149,6 +157,7 @@ class Replays:
         self._within: Mask | None = None
         self._likings = self._ties
         self._kept: Mask | None = None
+        self._choice = choice
         if choice is not None:
             self._within = cluster.mask(lambda node: node.name in choice.among)
             liked = cluster.mask(lambda node: node.name in choice.liked)
@@ -174,7 +183,8 @@ class Replays:
         """Competitors first, then the demand batch by batch, old pods leaving in between; an outcome for each set.
 
         Args:
-            first: batches after which the counts are kept too; later ones are steered to what a `choice` keeps.
+            first: batches after which the counts are kept too; later ones are steered to what a `choice` keeps, but
+                for those that meet labels.
         """
         demand, rows = self._demand, self._rows
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
@@ -186,28 +196,38 @@ class Replays:
         self._place_competitors()
         self._meet_rivals()
         landed: list[tuple[float, Ints, Ints]] = []
-        before = 0
+        before = counted = 0
         kept: list[Ints | None] = [None] * len(self._sets)
         for number, batch in enumerate(demand.batches, 1):
             self._play_rivals(batch)
-            self._leave(self._departures, self._departures.expected(batch.needed_at, before))
+            counted += batch.leaving
+            self._leave(self._departures, self._gone_by(batch, before, counted, steered=number > first))
             self._departures.begin(batch)
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             self._scheduler.prefer(batch.prefers)
-            self._steered = number > first
+            self._steered = number > max(first, self._choice.met if self._choice is not None else 0)
             self._add(batch, waiting)
             landed += [(batch.needed_at, *cells) for cells in self._place_all(waiting, counts)]
             if number == first:
                 stuck = np.sum([some.pods for some in waiting], axis=0)
                 kept = [None if stuck[one].any() else counts[one].copy() for one in self._sets]
+        short = np.sum([some.pods for some in waiting], axis=0)
+        in_room = counts.copy()
         self._place_stuck(waiting, counts)
         unplaced = np.sum([some.pods for some in waiting], axis=0)
         elsewhere = rejected_elsewhere(self._scheduler.pod, self._cluster)
         return [
-            Outcome(counts[one], unplaced[one], why, elsewhere, at_first)
+            Outcome(counts[one], unplaced[one], why, elsewhere, at_first, round(np.median(short[one])), in_room[one])
             for one, why, at_first in zip(self._sets, rejected, kept, strict=True)
         ]
+
+    def _gone_by(self, batch: Batch, before: int, counted: int, *, steered: bool) -> Ints:
+        """How many old pods have gone when a batch comes; `before` and `counted`: pods that came and went before."""
+        gone = self._departures.expected(batch.needed_at, before)
+        if steered and self._choice is not None and self._choice.room_first:
+            return np.minimum(gone, self._departures.known(counted))
+        return gone
 
     def _scheduler_of(self, pod: IncomingPod) -> PodScheduler:
         return PodScheduler(pod, self._snapshot, self._cluster, self._usage, self._expected, self._leaving, self._gone)

@@ -17,7 +17,15 @@ from prewarm.model.steering import Steering, SteerState
 from prewarm.placement import ClusterArrays
 from prewarm.planning.drawing import PREDICTABLE, landing_or_drawn
 from prewarm.planning.evidence import tempered
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, Scene, expected_images, first_later, landing
+from prewarm.planning.landing import (
+    IMMINENT_SECONDS,
+    Landing,
+    Scene,
+    expected_images,
+    first_later,
+    landing,
+    pull_seconds,
+)
 from prewarm.planning.selection import (
     TWO_IN_VAIN,
     Limits,
@@ -38,8 +46,8 @@ autoscaler or a CronJob, the next ones may take it."""
 
 
 LAST_TOSSES = 1.25
-"""Where only the last few pods toss, a quarter more than the policy's maxWaste may be in vain: of two tosses that cost
-the same, it is the cold pod that is noticed."""
+"""Where only the last few pods toss, and where those of a held rollout are steered, a quarter more than the policy's
+maxWaste may be in vain: of two tosses that cost the same, it is the cold pod that is noticed."""
 PATIENCE = 2.0
 """Where a rollout is held until nodes are warm, and it is not that well known which, so many times the policy's
 maxWaste may be in vain."""
@@ -98,6 +106,8 @@ def plan_demand(
         cluster=cluster,
         seed=seed,
         obstacle=unsteerable,
+        pull_seconds=pull_seconds(demand, history),
+        held=_is_held(demand, snapshot),
     )
     coming = steered(demand, to, snapshot) if to is not None else demand
     if to is not None and to.state is SteerState.STEERED:
@@ -149,9 +159,8 @@ def _choose(
 
     `idle`: nodes where we pulled and nothing has used it yet.
     """
-    is_steered = to is not None and to.state is SteerState.STEERED
-    if is_steered:
-        unpredictable = is_outweighed(demand, where.chances)
+    if to is not None and to.state is SteerState.STEERED:
+        unpredictable = is_outweighed(demand, to, where.chances)
     else:
         largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
         unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
@@ -160,9 +169,10 @@ def _choose(
     withheld = (
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )
-    if to is not None and is_steered:
-        waste = policy.max_waste if demand.trigger in _ONE_REVISION else 1.0
-        chosen = select_steered(prospects, to.nodes, where.later, withheld, waste)
+    if to is not None and to.state is SteerState.STEERED:
+        held = _is_held(demand, snapshot)
+        waste = min(1.0, (LAST_TOSSES if held else 1.0) * policy.max_waste) if demand.trigger in _ONE_REVISION else 1.0
+        chosen = select_steered(prospects, to, where.later, withheld, waste, held=held)
         return chosen, unless_withheld(to, withheld, chosen)
     limits = Limits(
         policy.coverage,

@@ -90,7 +90,7 @@ def _drawing(scene: Scene, is_warm: Callable[[str], bool]) -> frozenset[str]:
     images = expected_images(scene)
     if not images:
         return frozenset()
-    _, every = steerable_nodes(
+    found = steerable_nodes(
         scene.demand, scene.snapshot, 0, Choice(among, liked), seed=scene.seed, images=images, cluster=near
     )
-    return frozenset(every) | scene.done.ours
+    return frozenset(found.every) | scene.done.ours

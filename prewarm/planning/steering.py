@@ -13,10 +13,11 @@ from prewarm.model.nodes import pull_obstacle
 from prewarm.model.plans import Batch, Demand, SkipReason, Trigger
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.model.steering import Steer, Steering, SteerState
-from prewarm.placement import Choice, ClusterArrays, ExpectedImage, reachable, steerable_nodes
+from prewarm.placement import Choice, ClusterArrays, ExpectedImage, reachable
 from prewarm.planning.landing import coming_at_once
 from prewarm.planning.selection import LIKELY, UNLIKELY, UNPREDICTABLE, Prospect, Selection, settled, without_waste
 from prewarm.planning.underway import Underway
+from prewarm.planning.warm_set import Meeting, warm_set
 
 STEERED_KINDS = frozenset(
     {"Deployment", "ReplicaSet", "StatefulSet", "Rollout", "CloneSet", "AdvancedStatefulSet", "CronJob", "Job"}
@@ -47,6 +48,8 @@ def steering(
     cluster: ClusterArrays,
     seed: int,
     obstacle: SteerState | None,
+    pull_seconds: float,
+    held: bool,
 ) -> Steering | None:
     """Where the pods that come later are steered; None where the policy does not ask for it.
 
@@ -60,6 +63,8 @@ def steering(
         cluster: the nodes of the snapshot.
         seed: of the replay.
         obstacle: why nothing can be steered in this cluster, or not this demand; None if it can.
+        pull_seconds: that a node takes for all images.
+        held: whether the rollout waits for its nodes: then those are chosen, too, that are not likely, but may be used.
     """
     if policy.steer is not Steer.PREFER:
         return None
@@ -73,37 +78,46 @@ def steering(
     if entry_key(demand.workload) is None:
         return Steering(SteerState.NAME_TOO_LONG)
     label, value = label_key(demand.workload), label_value(demand.revision)
-    first = len(coming_at_once(demand, snapshot.taken_at))
     near = reachable(demand, snapshot, cluster)
     among = frozenset(node.name for node in near.nodes if pull_obstacle(node) is None)
     warm = frozenset(name for name in among if is_warm(name))
-    labelled = tuple(sorted(node.name for node in near.nodes if node.labels.get(label) == value))
+    labelled = frozenset(node.name for node in near.nodes if node.labels.get(label) == value)
     occupied = frozenset(pod.node_name for pod in pods_of_revision(demand, snapshot))
     # A scale-out may never come: its nodes follow the room that there is.
     comes = demand.trigger is not Trigger.SCALE_OUT
     waiting = (done.idle & among) - occupied if comes else frozenset[str]()
     planned = planned_before(demand, snapshot) - occupied if comes else frozenset[str]()
-    choice = Choice(among, warm | done.ours | set(labelled), waiting | planned)
-    later, every = steerable_nodes(
-        _met_by(demand, first, labelled), snapshot, first, choice, seed=seed, images=images, cluster=near
+    chosen = warm_set(
+        demand,
+        snapshot,
+        _meeting(demand, snapshot.taken_at, labelled, labelled | (done.pulling & among), pull_seconds),
+        Choice(among, warm | done.ours | labelled, waiting | planned),
+        seed=seed,
+        images=images,
+        cluster=near,
+        pull_seconds=pull_seconds,
+        share=UNLIKELY if held else LIKELY,
     )
     # A pull that is done or under way cannot be taken back: pods are to come there, however scores have moved since.
-    nodes = tuple(sorted({*later, *warm.intersection(every), *waiting}))
-    return Steering(
-        SteerState.STEERED, nodes, _needed(demand.batches[first:] or demand.batches, len(nodes)), label, value
-    )
+    nodes = tuple(sorted({*chosen.later, *warm.intersection(chosen.every), *waiting}))
+    first = len(coming_at_once(demand, snapshot.taken_at))
+    needed = _needed(demand.batches[first:] or demand.batches, len(nodes))
+    return Steering(SteerState.STEERED, nodes, needed, label, value, chosen.waits)
+
+
+def _meeting(
+    demand: Demand, now: float, labelled: frozenset[str], ready: frozenset[str], pull_seconds: float
+) -> Meeting:
+    """What the first pods meet: what carries the label now, and what will once the pulls under way are done."""
+    imminent = len(coming_at_once(demand, now))
+    soon = sum(batch.needed_at < now + pull_seconds for batch in demand.batches)
+    return Meeting(imminent, max(imminent, soon), tuple(sorted(labelled)), tuple(sorted(ready)))
 
 
 def planned_before(demand: Demand, snapshot: ClusterSnapshot) -> frozenset[str]:
     """Nodes that ImageCaches name which were planned for the demand's revision: their pulls may begin at any moment."""
     planned = planned_for(snapshot.image_caches.values(), demand.workload, demand.revision)
     return frozenset(node for cache, _ in planned for entry in cache.lists for node in entry.node_names or ())
-
-
-def _met_by(demand: Demand, first: int, labelled: tuple[str, ...]) -> Demand:
-    """The demand whose first pods prefer the nodes that carry the label already."""
-    batches = tuple(replace(batch, prefers=labelled) for batch in demand.batches[:first])
-    return replace(demand, batches=(*batches, *demand.batches[first:]))
 
 
 def _needed(later: tuple[Batch, ...], nodes: int) -> int:
@@ -118,19 +132,19 @@ def steered(demand: Demand, to: Steering, snapshot: ClusterSnapshot) -> Demand:
         return demand
     first = len(coming_at_once(demand, snapshot.taken_at))
     labelled = tuple(sorted(name for name, node in snapshot.nodes.items() if node.labels.get(to.label) == to.value))
-    nodes = tuple(sorted({*to.nodes, *labelled}))
-    later = tuple(replace(batch, prefers=nodes) for batch in demand.batches[first:])
-    return _met_by(replace(demand, batches=(*demand.batches[:first], *later)), first, labelled)
+    return Meeting(first, first, labelled, labelled).met_by(demand, tuple(sorted({*to.nodes, *labelled})))
 
 
-def is_outweighed(demand: Demand, chances: Mapping[str, float]) -> bool:
+def is_outweighed(demand: Demand, to: Steering, chances: Mapping[str, float]) -> bool:
     """Whether most pods of a steered demand land elsewhere for all that.
 
-    Judged by where they land, not by how far replays agree: the last pod has many warm nodes to choose from.
+    Judged by where they land, not by how far replays agree: the last pod has many warm nodes to choose from. Those
+    whose nodes are chosen later do not count.
     """
     preferred = {name for batch in demand.batches for name in batch.prefers}
     caught = sum(chance for name, chance in chances.items() if name in preferred)
-    return caught < UNPREDICTABLE * sum(chances.values())
+    chosen_now = 1 - to.waits / max(1, demand.pods)
+    return caught < UNPREDICTABLE * chosen_now * sum(chances.values())
 
 
 def unless_withheld(to: Steering, withheld: SkipReason | None, selection: Selection) -> Steering:
@@ -142,7 +156,13 @@ def unless_withheld(to: Steering, withheld: SkipReason | None, selection: Select
 
 
 def select_steered(
-    prospects: list[Prospect], nodes: Collection[str], pods: int, withheld: SkipReason | None, waste: float = 1.0
+    prospects: list[Prospect],
+    to: Steering,
+    pods: int,
+    withheld: SkipReason | None,
+    waste: float = 1.0,
+    *,
+    held: bool = False,
 ) -> Selection:
     """The nodes that pods are steered to, and those where we pulled already.
 
@@ -150,11 +170,13 @@ def select_steered(
 
     Args:
         prospects: nodes where pods may land, and those where we pulled.
-        nodes: to which the pods are steered.
+        to: where the pods are steered.
         pods: that a pull can help.
         withheld: why nothing new is pulled.
         waste: share of the pulls that may be expected to be in vain: where room is tight, who leaves decides.
+        held: whether the rollout waits for its nodes.
     """
+    nodes = frozenset(to.nodes)
     wanted_new = [
         one
         for one in prospects
@@ -162,8 +184,8 @@ def select_steered(
         and one.probability >= UNLIKELY
         and settled(one) is None
         and not one.ours
-        # Pods can be steered to others: none is worth a pull that would rather be in vain.
-        and (waste >= 1.0 or one.vain <= LIKELY)
+        # Pods can be steered to others: none is worth a pull that would rather be in vain, unless all are to be warm.
+        and (waste >= 1.0 or held or one.vain <= LIKELY)
     ]
     paying = without_waste(prospects, wanted_new, waste)
     waiting = sum(one.ours and not one.pod_pulls and one.probability >= UNLIKELY for one in prospects)
@@ -178,7 +200,7 @@ def select_steered(
         if prospect.ours or (wanted and why is SkipReason.ALREADY_PRESENT):
             chosen.add(prospect.name)
         elif why is None and prospect.name not in nodes:
-            reasons[prospect.name] = SkipReason.STEERED_ELSEWHERE
+            reasons[prospect.name] = SkipReason.UNSETTLED if to.waits else SkipReason.STEERED_ELSEWHERE
         elif why is None and (withheld is not None or not wanted):
             reasons[prospect.name] = withheld or SkipReason.UNLIKELY
         elif why is None and prospect.name not in paying:

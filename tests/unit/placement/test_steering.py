@@ -73,12 +73,12 @@ def test_the_chosen_nodes_are_those_of_the_later_batches() -> None:
     asked = demand(batches=(Batch(0.0, 5), Batch(10.0, 5)))
     arrays = cluster_arrays(snapshot)
     everywhere = Choice(frozenset(snapshot.nodes), frozenset())
-    later, every = steerable_nodes(asked, snapshot, 1, everywhere, seed=0, images={}, cluster=arrays)
-    assert len(later) == 5
-    assert len(every) == 10
-    assert set(later) < set(every)
+    found = steerable_nodes(asked, snapshot, 1, everywhere, seed=0, images={}, cluster=arrays)
+    assert len(found.later) == 5
+    assert len(found.every) == 10
+    assert set(found.later) < set(found.every)
     both = steerable_nodes(asked, snapshot, 0, everywhere, seed=0, images={}, cluster=arrays)
-    assert both == (every, every)
+    assert both.later == both.every == found.every
 
 
 def test_nodes_that_are_liked_win_among_equals_only() -> None:
@@ -86,4 +86,4 @@ def test_nodes_that_are_liked_win_among_equals_only() -> None:
     arrays = cluster_arrays(snapshot)
     asked = demand(batches=(Batch(0.0, 2),))
     liked = Choice(frozenset(snapshot.nodes), frozenset({"n4", "n9", "tiny"}))
-    assert steerable_nodes(asked, snapshot, 0, liked, seed=0, images={}, cluster=arrays)[0] == ("n4", "n9")
+    assert steerable_nodes(asked, snapshot, 0, liked, seed=0, images={}, cluster=arrays).later == ("n4", "n9")

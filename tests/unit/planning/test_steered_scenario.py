@@ -74,10 +74,11 @@ class Run:
     wanted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labelled: int = 0
     """Most nodes with a label at a time."""
+    history: History = HISTORY
 
     def replan(self) -> None:
         known = self.wanted
-        made = plan(self.player.snapshot(), HISTORY)
+        made = plan(self.player.snapshot(), self.history)
         self.player.steered = steered_by(made)
         self.wanted = {one.name: one.missing for entry in made.demands for one in entry.nodes if one.missing}
         for name in self.wanted.keys() - known.keys():

@@ -187,7 +187,7 @@ def test_pods_are_steered_to_no_node_where_a_pull_would_rather_be_in_vain() -> N
     prospects = [Prospect(f"n{index}", 1.0, (IMAGE,), vain=0.02) for index in range(10)]
     prospects += [Prospect(f"full{index}", 0.4, (IMAGE,), vain=0.6) for index in range(10)]
     names = [one.name for one in prospects]
-    found = select_steered(prospects, names, 20, None, waste=0.1)
+    found = select_steered(prospects, Steering(SteerState.STEERED, tuple(names)), 20, None, waste=0.1)
     assert found.chosen == {f"n{index}" for index in range(10)}
     assert set(found.reasons.values()) == {SkipReason.BEYOND_WASTE}
     left = unless_withheld(Steering(SteerState.STEERED, tuple(names), 10, "label", "value"), None, found)

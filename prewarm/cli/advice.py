@@ -15,7 +15,8 @@ ADVICE = {
     SkipReason.BEYOND_OVERPROVISION.value: "raise the policy's placement.maxOverprovision",
     SkipReason.TOO_LATE.value: "pods that are created with the change itself start cold: announce the image before "
     "(prewarm warm, or the annotation prewarm.dev/next-images)",
-    SkipReason.UNSETTLED.value: "pods were just being scheduled: announce the image before the change",
+    SkipReason.UNSETTLED.value: "other pods had to land first, or old ones to leave: announce the image before the "
+    "change, or hold it until nodes are warm (annotation prewarm.dev/gate)",
     SkipReason.AWAITING_READY_PODS.value: "the policy's rollout.minUpdatedReadyPods held the image back",
     SkipReason.CANARY_UNPROVEN.value: "the canary had not proved healthy yet: a pause after its first step leaves time "
     "to pull",

@@ -242,4 +242,7 @@ def _of_plan(entry: DemandPlan | None) -> tuple[GateReason, str] | None:
         return None
     if any(skip.reason is SkipReason.UNPREDICTABLE for skip in entry.skips):
         return GateReason.UNPREDICTABLE, "where the pods land cannot be predicted"
+    if entry.steering is not None and entry.steering.waits:
+        told = f"the nodes of {entry.steering.waits} pods are known once old pods leave"
+        return GateReason.NOTHING_TO_PULL, f"nothing is missing on {len(entry.nodes)} nodes, {told}"
     return GateReason.NOTHING_TO_PULL, f"nothing is missing on {len(entry.nodes)} nodes"

@@ -198,9 +198,9 @@ def leaving_pods(at: Stage, now: float, together: int) -> tuple[Pod, ...]:
 def last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
     """Whether a cache that was planned for this rollout is still there while some of its pods are not ready.
 
-    Also while some have no node and old pods end: where they are steered, the labels are to be there.
+    Also while some have no node yet.
     """
-    if at.terminating and any(not pod.node_name for pod in at.new_pods):
+    if _last_pods_land(snapshot, at):
         return True
     if at.missing == 0 and all(pod.ready_at is not None for pod in at.new_pods):
         return False
@@ -218,6 +218,15 @@ def last_pods_start(snapshot: ClusterSnapshot, at: Stage) -> bool:
         and at.workload.template_hash.startswith(summary.revision)
         for summary in planned
     )
+
+
+def _last_pods_land(snapshot: ClusterSnapshot, at: Stage) -> bool:
+    """Whether pods look for a node while old ones end: where they are steered, the labels are to be there.
+
+    No longer than old pods are given to end, lest one that is stuck on a dead node keep the rollout open.
+    """
+    ending = any((pod.deleted_at or 0.0) > snapshot.taken_at for pod in at.terminating)
+    return ending and any(not pod.node_name and not pod.shape.gated for pod in at.new_pods)
 
 
 def _available(pod: Pod, workload: Workload, now: float) -> bool:

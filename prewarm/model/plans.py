@@ -163,7 +163,8 @@ class SkipReason(StrEnum):
     TOO_LATE = "TooLate"
     """Only pods that are created now land there: a pull ordered now would not be ahead of theirs."""
     UNSETTLED = "Unsettled"
-    """Pods of the workload come first, or are just being scheduled: decided when it is known where they landed."""
+    """Pods of the workload come first, or are just being scheduled: decided when it is known where they landed, and
+    where steered ones take the room of old pods, which of these leave."""
     BEYOND_COVERAGE = "BeyondCoverage"
     """Likelier nodes reach the policy's placement.coverage already."""
     BEYOND_OVERPROVISION = "BeyondOverprovision"

@@ -46,8 +46,6 @@ class Choice(Struct, frozen=True):
     the first batches, which are not steered, leave them alone where they can."""
     room_first: bool = False
     """Whether pods take what room there is before any that only old pods leave of which it is not told yet who goes."""
-    met: int = 0
-    """So many of the first batches go by the labels that are there, whatever is chosen."""
 
 
 class Outcome(Struct, frozen=True):
@@ -62,9 +60,9 @@ class Outcome(Struct, frozen=True):
     first: Ints | None = None
     """`counts` after the first batches; None if that was not asked for, or some of their pods waited on."""
     short: int = 0
-    """Pods that found no room, in most replays, until more old pods had left than the batches say."""
+    """Pods that found no room, in most replays, until more old pods had left than a choice of `room_first` lets go."""
     in_room: Ints | None = None
-    """`counts` before that."""
+    """`counts` before that, for such a choice."""
 
 
 class _Landing(Struct, frozen=True):
@@ -157,7 +155,7 @@ class Replays:
         self._within: Mask | None = None
         self._likings = self._ties
         self._kept: Mask | None = None
-        self._choice = choice
+        self._room_first = choice is not None and choice.room_first
         if choice is not None:
             self._within = cluster.mask(lambda node: node.name in choice.among)
             liked = cluster.mask(lambda node: node.name in choice.liked)
@@ -183,8 +181,7 @@ class Replays:
         """Competitors first, then the demand batch by batch, old pods leaving in between; an outcome for each set.
 
         Args:
-            first: batches after which the counts are kept too; later ones are steered to what a `choice` keeps, but
-                for those that meet labels.
+            first: batches after which the counts are kept too; later ones are steered to what a `choice` keeps.
         """
         demand, rows = self._demand, self._rows
         counts = np.zeros((len(rows), self._cluster.count), dtype=np.int64)
@@ -206,14 +203,14 @@ class Replays:
             before += batch.pods
             landed = self._report_images(landed, batch.needed_at)
             self._scheduler.prefer(batch.prefers)
-            self._steered = number > max(first, self._choice.met if self._choice is not None else 0)
+            self._steered = number > first
             self._add(batch, waiting)
             landed += [(batch.needed_at, *cells) for cells in self._place_all(waiting, counts)]
             if number == first:
                 stuck = np.sum([some.pods for some in waiting], axis=0)
                 kept = [None if stuck[one].any() else counts[one].copy() for one in self._sets]
         short = np.sum([some.pods for some in waiting], axis=0)
-        in_room = counts.copy()
+        in_room = counts.copy() if self._room_first else counts
         self._place_stuck(waiting, counts)
         unplaced = np.sum([some.pods for some in waiting], axis=0)
         elsewhere = rejected_elsewhere(self._scheduler.pod, self._cluster)
@@ -225,7 +222,7 @@ class Replays:
     def _gone_by(self, batch: Batch, before: int, counted: int, *, steered: bool) -> Ints:
         """How many old pods have gone when a batch comes; `before` and `counted`: pods that came and went before."""
         gone = self._departures.expected(batch.needed_at, before)
-        if steered and self._choice is not None and self._choice.room_first:
+        if steered and self._room_first:
             return np.minimum(gone, self._departures.known(counted))
         return gone
 

@@ -14,7 +14,7 @@ from prewarm.placement.replay import Choice, Replays
 
 
 class Steerable(Struct, frozen=True):
-    """Nodes by name, and for how many pods none can be told yet."""
+    """Where pods go, by name of the node: told apart by what has to happen before, since that decides when to pull."""
 
     later: tuple[str, ...] = ()
     """Those that pods of all but the first batches take."""

@@ -27,6 +27,7 @@ from prewarm.planning.landing import (
     pull_seconds,
 )
 from prewarm.planning.selection import (
+    ONE_IN_VAIN,
     TWO_IN_VAIN,
     Limits,
     Prospect,
@@ -46,11 +47,11 @@ autoscaler or a CronJob, the next ones may take it."""
 
 
 LAST_TOSSES = 1.25
-"""Where only the last few pods toss, and where those of a held rollout are steered, a quarter more than the policy's
-maxWaste may be in vain: of two tosses that cost the same, it is the cold pod that is noticed."""
+"""Where only the last few pods toss, a quarter more than the policy's maxWaste may be in vain: of two tosses that cost
+the same, it is the cold pod that is noticed."""
 PATIENCE = 2.0
-"""Where a rollout is held until nodes are warm, and it is not that well known which, so many times the policy's
-maxWaste may be in vain."""
+"""Where a rollout is held until nodes are warm, and it is not that well known which, or old pods have to make room for
+its last ones, so many times the policy's maxWaste may be in vain."""
 
 
 class Needs(Struct, frozen=True):
@@ -160,7 +161,7 @@ def _choose(
     `idle`: nodes where we pulled and nothing has used it yet.
     """
     if to is not None and to.state is SteerState.STEERED:
-        unpredictable = is_outweighed(demand, to, where.chances)
+        unpredictable = is_outweighed(demand, to, where.later, where.chances)
     else:
         largest = new_nodes_allowed(where.later, policy.max_overprovision, 0)
         unpredictable = is_unpredictable([*where.chances.values()], largest, where.candidates.predictability) or (
@@ -170,9 +171,8 @@ def _choose(
         demand.withheld or _withheld(demand, policy, snapshot) or (SkipReason.UNPREDICTABLE if unpredictable else None)
     )
     if to is not None and to.state is SteerState.STEERED:
-        held = _is_held(demand, snapshot)
-        waste = min(1.0, (LAST_TOSSES if held else 1.0) * policy.max_waste) if demand.trigger in _ONE_REVISION else 1.0
-        chosen = select_steered(prospects, to, where.later, withheld, waste, held=held)
+        waste = policy.max_waste if demand.trigger in _ONE_REVISION else 1.0
+        chosen = select_steered(prospects, to, where.later, withheld, waste, held=_is_held(demand, snapshot))
         return chosen, unless_withheld(to, withheld, chosen)
     limits = Limits(
         policy.coverage,
@@ -184,15 +184,17 @@ def _choose(
         # Who asked for a gate waits so that all pods start warm.
         limits = replace(limits, coverage=1.0)
     if demand.trigger in _ONE_REVISION:
-        limits = _thrifty(limits, policy.max_waste, where.candidates.predictability, held=held)
+        limits = _thrifty(limits, policy.max_waste, where, held=held)
     return select(prospects, limits, withheld=withheld), to
 
 
-def _thrifty(limits: Limits, waste: float, predictability: float, *, held: bool) -> Limits:
+def _thrifty(limits: Limits, waste: float, where: Landing, *, held: bool) -> Limits:
     """The same, with a bound on what may be in vain."""
-    if predictability >= PREDICTABLE:
-        return replace(limits, waste=min(1.0, LAST_TOSSES * waste), few=TWO_IN_VAIN)
-    return replace(limits, waste=min(1.0, PATIENCE * waste) if held else waste)
+    known = where.candidates.predictability >= PREDICTABLE
+    times = LAST_TOSSES if known else 1.0
+    if held and (where.short or not known):
+        times = PATIENCE
+    return replace(limits, waste=min(1.0, times * waste), few=TWO_IN_VAIN if known else ONE_IN_VAIN)
 
 
 def _is_held(demand: Demand, snapshot: ClusterSnapshot) -> bool:

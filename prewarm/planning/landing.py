@@ -92,6 +92,8 @@ class Landing(Struct, frozen=True):
     """Of the nodes in `chances`, those where the step before shows whether pods land there, in time for a pull."""
     first: frozenset[str] = frozenset()
     """Of them, those that a held rollout waits for in any case."""
+    short: bool = False
+    """Whether pods of a held rollout have room only once old ones leave of which nobody knows yet who goes."""
 
 
 class _Play:

@@ -23,6 +23,8 @@ STEERED_KINDS = frozenset(
     {"Deployment", "ReplicaSet", "StatefulSet", "Rollout", "CloneSet", "AdvancedStatefulSet", "CronJob", "Job"}
 )
 """Whose pods the scheduler places, and the admission policy knows by their owner."""
+_LEFT_OUT = frozenset({SkipReason.BEYOND_WASTE, SkipReason.BEYOND_OVERPROVISION, SkipReason.UNLIKELY})
+"""Why a node is not pulled on after all, so that it never carries the label."""
 _ORDER = (Trigger.WHAT_IF, Trigger.ROLLOUT, Trigger.ANNOUNCED, Trigger.SCHEDULED, Trigger.SCALE_OUT)
 """A node carries one revision for a workload: of several demands, the first of these is steered."""
 
@@ -135,22 +137,30 @@ def steered(demand: Demand, to: Steering, snapshot: ClusterSnapshot) -> Demand:
     return Meeting(first, first, labelled, labelled).met_by(demand, tuple(sorted({*to.nodes, *labelled})))
 
 
-def is_outweighed(demand: Demand, to: Steering, chances: Mapping[str, float]) -> bool:
+def is_outweighed(demand: Demand, to: Steering, later: int, chances: Mapping[str, float]) -> bool:
     """Whether most pods of a steered demand land elsewhere for all that.
 
     Judged by where they land, not by how far replays agree: the last pod has many warm nodes to choose from. Those
-    whose nodes are chosen later do not count.
+    whose nodes are chosen afterwards do not count.
+
+    Args:
+        demand: pods, and what they prefer.
+        to: where they are steered.
+        later: pods that a pull can help.
+        chances: by node, that one of these lands there.
     """
+    decided = later - to.waits
+    if decided <= 0:
+        return False
     preferred = {name for batch in demand.batches for name in batch.prefers}
     caught = sum(chance for name, chance in chances.items() if name in preferred)
-    chosen_now = 1 - to.waits / max(1, demand.pods)
-    return caught < UNPREDICTABLE * chosen_now * sum(chances.values())
+    return caught < UNPREDICTABLE * decided / later * sum(chances.values())
 
 
 def unless_withheld(to: Steering, withheld: SkipReason | None, selection: Selection) -> Steering:
     """What is left of it: nothing where nothing new is pulled, and no nodes that are neither warm nor pulled on."""
     if withheld is None:
-        nodes = tuple(name for name in to.nodes if selection.reasons.get(name) is not SkipReason.BEYOND_WASTE)
+        nodes = tuple(name for name in to.nodes if selection.reasons.get(name) not in _LEFT_OUT)
         return replace(to, nodes=nodes, needed=min(to.needed, ceil(len(nodes) / 2)))
     return Steering(SteerState.OUTWEIGHED if withheld is SkipReason.UNPREDICTABLE else SteerState.WITHHELD)
 
@@ -166,7 +176,8 @@ def select_steered(
 ) -> Selection:
     """The nodes that pods are steered to, and those where we pulled already.
 
-    No more are added than pods can use: those that are warm for us and wait for their pod come first.
+    No more are added than pods can use, unless all pods are to start warm: those that are warm for us and wait for
+    their pod come first.
 
     Args:
         prospects: nodes where pods may land, and those where we pulled.
@@ -205,7 +216,7 @@ def select_steered(
             reasons[prospect.name] = withheld or SkipReason.UNLIKELY
         elif why is None and prospect.name not in paying:
             reasons[prospect.name] = SkipReason.BEYOND_WASTE
-        elif why is None and added >= pods - waiting:
+        elif why is None and not held and added >= pods - waiting:
             reasons[prospect.name] = SkipReason.BEYOND_OVERPROVISION
         elif why is None:
             chosen.add(prospect.name)

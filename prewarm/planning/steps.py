@@ -6,9 +6,17 @@ from msgspec.structs import replace
 
 from prewarm.demand import far_ahead
 from prewarm.model.plans import Batch, Trigger
-from prewarm.placement import with_room
+from prewarm.placement import Choice, reachable, steerable_nodes, with_room
 from prewarm.planning.drawing import PREDICTABLE
-from prewarm.planning.landing import IMMINENT_SECONDS, Landing, Scene, coming_at_once, first_alone, pull_seconds
+from prewarm.planning.landing import (
+    IMMINENT_SECONDS,
+    Landing,
+    Scene,
+    coming_at_once,
+    expected_images,
+    first_alone,
+    pull_seconds,
+)
 from prewarm.planning.selection import LIKELY
 
 SETTLING_SECONDS = 20.0
@@ -52,6 +60,7 @@ def held_for(scene: Scene, where: Landing) -> Landing:
     waits for these, if there is time for a pull then. Where nearly all landings are known, there is nothing to wait
     for.
     """
+    where = replace(where, short=_is_short(scene))
     batches = scene.demand.batches
     if not where.chances or not batches or where.candidates.predictability >= PREDICTABLE:
         return where
@@ -66,6 +75,16 @@ def held_for(scene: Scene, where: Landing) -> Landing:
         return replace(where, first=frozenset(first))
     unlikely = {name for name, chance in where.chances.items() if name not in first and chance < LIKELY}
     return replace(where, first=frozenset(first), awaited=where.awaited | unlikely)
+
+
+def _is_short(scene: Scene) -> bool:
+    """Whether the room that is there now is too little for all pods."""
+    near = reachable(scene.demand, scene.snapshot, scene.cluster, scene.rivals)
+    anywhere = Choice(frozenset(near.names), frozenset(), room_first=True)
+    found = steerable_nodes(
+        scene.demand, scene.snapshot, 0, anywhere, seed=scene.seed, images=expected_images(scene), cluster=near
+    )
+    return found.short > 0
 
 
 def _follow_slowly(batches: Sequence[Batch], warm_at: float) -> bool:

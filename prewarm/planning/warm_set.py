@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from prewarm.demand import MAX_BATCHES
 from prewarm.model.plans import Batch, Demand
 from prewarm.model.snapshot import ClusterSnapshot
 from prewarm.placement import Choice, ClusterArrays, ExpectedImage, Steerable, steerable_nodes
+from prewarm.planning.landing import EARLY_REPLAYS, REPLAYS, WIDE
 
-REPLAYS = 32
-"""Courses of events, where old pods have to make room and nobody knows which ones will."""
 ORDERED_SECONDS = 2.0
 """From an old pod's being told to go until a pull is under way on its node."""
 
@@ -70,12 +70,12 @@ def warm_set(
     their nodes are chosen then; where it does not, those are that a `share` of the replays choose.
     """
 
-    def choose(coming: Demand, replays: int) -> Steerable:
+    def choose(coming: Demand, among: Choice, replays: int = 1) -> Steerable:
         return steerable_nodes(
             meeting.met_by(coming),
             snapshot,
             meeting.imminent,
-            replace(choice, room_first=True, met=meeting.soon),
+            replace(among, room_first=True),
             seed=seed,
             images=images,
             cluster=cluster,
@@ -83,15 +83,17 @@ def warm_set(
             share=share,
         )
 
-    found = choose(demand, 1)
-    if not found.short:
+    found = choose(demand, choice)
+    gone = max(told(demand, snapshot), demand.leaving_first)
+    if not found.short or gone >= len(demand.leaving):
         return WarmSet(found.later, found.every)
-    urgent = urgent_pods(demand, told(demand, snapshot), found.short, pull_seconds + ORDERED_SECONDS)
+    urgent = urgent_pods(demand, gone, found.short, pull_seconds + ORDERED_SECONDS)
     waits = found.short - urgent
     if not urgent:
         return WarmSet(found.in_room, found.every, waits)
-    likely = choose(without_last(demand, waits), REPLAYS)
-    return WarmSet(likely.later, likely.every, waits)
+    there = replace(choice, kept=choice.kept | set(found.in_room))
+    likely = choose(without_last(demand, waits), there, REPLAYS if cluster.count <= WIDE else EARLY_REPLAYS)
+    return WarmSet(tuple(sorted({*found.in_room, *likely.later})), tuple(sorted({*found.every, *likely.every})), waits)
 
 
 def told(demand: Demand, snapshot: ClusterSnapshot) -> int:
@@ -102,22 +104,34 @@ def told(demand: Demand, snapshot: ClusterSnapshot) -> int:
 def urgent_pods(demand: Demand, gone: int, short: int, enough: float) -> int:
     """Of the last pods, which take the room of old ones, how many come too soon to wait until these are known.
 
+    Nobody knows when pods come that are counted into the last batch of many, nor whose room those take that are more
+    than old pods leave: neither is urgent.
+
     Args:
         demand: pods to come; its batches count the old pods that have left before each.
         gone: of them, how many are known already.
         short: so many of the last pods take the room of others, one each.
         enough: seconds from an old pod's being told until its node is warm.
     """
-    known: list[float] = []
-    before = demand.batches[0].needed_at
-    for batch in demand.batches:
+    comes: list[tuple[float, int]] = []
+    known: list[tuple[float, int]] = []
+    rests = 0
+    before = (demand.batches[0].needed_at, 0)
+    timed = demand.batches[:-1] if len(demand.batches) >= MAX_BATCHES else demand.batches
+    for batch in timed:
         # They end after the batch before, with which they were told to.
         known += [before] * batch.leaving
-        before = batch.needed_at
-    comes = [batch.needed_at for batch in demand.batches for _ in range(batch.pods)][-short:]
-    freed = known[gone : gone + len(comes)]
-    late = [number for number, at in enumerate(comes, 1) if number > len(freed) or at - freed[number - 1] < enough]
-    return max(late, default=0)
+        rests += batch.after_rest
+        before = (batch.needed_at, rests)
+        comes += [before] * batch.pods
+    first = demand.pods - short
+    late = 0
+    for number, (pod, freed) in enumerate(zip(comes[first:], known[gone:], strict=False), 1):
+        # What waits for a person twice has the same far time for both: there is time in between.
+        rested = pod[1] > freed[1] and pod[0] == freed[0]
+        if pod[0] - freed[0] < enough and not rested:
+            late = number
+    return late
 
 
 def without_last(demand: Demand, pods: int) -> Demand:

@@ -1,5 +1,6 @@
 """The nodes of a cell, and the pods that fill them beforehand."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from e2e.bench.matrix.cells import Cell, Shape
@@ -35,21 +36,28 @@ async def fill(client: Client, cell: Cell, plan: LanePlan, namespace: str) -> No
     """Create the pods that take their part of each node."""
     if cell.shape is Shape.EQUAL:
         return
+    room = slots(cell, plan) if cell.shape.is_tight else {}
     await at_once(
-        partial(client.create, PODS, namespace, _load(cell, plan, profile)) for profile in plan.node_plan.profiles()
+        partial(client.create, PODS, namespace, _load(plan, profile, room.get(profile.name)))
+        for profile in plan.node_plan.profiles()
     )
 
 
-def slots(cell: Cell, plan: LanePlan, node: str) -> int:
-    """Pods of the workload that a tight node has room for: on average 1.5 for each of the workload's pods."""
-    least, most = (1, 3) if cell.strategy.fixed else (0, 3)
-    return least + int(fraction(plan.seed, node, "slots") * (most - least))
+def slots(cell: Cell, plan: LanePlan) -> Mapping[str, int]:
+    """Pods of the workload that each tight node has room for: in all 1.5 for each of the workload's pods.
+
+    As many nodes have the least room as have the most; the seed says which, so that every seed has room for a surge.
+    """
+    least, most = (1, 2) if cell.strategy.fixed else (0, 2)
+    names = [profile.name for profile in plan.node_plan.profiles()]
+    shuffled = sorted(names, key=lambda name: fraction(plan.seed, name, "slots"))
+    return {name: least + number % (most - least + 1) for number, name in enumerate(shuffled)}
 
 
-def _load(cell: Cell, plan: LanePlan, profile: NodeProfile) -> Manifest:
+def _load(plan: LanePlan, profile: NodeProfile, pods: int | None) -> Manifest:
+    """What fills a node: all but the room for so many of the workload's pods, or a part of it."""
     room = profile.allocatable
-    if cell.shape.is_tight:
-        pods = slots(cell, plan, profile.name)
+    if pods is not None:
         cpu = room.milli_cpu - pods * POD_MILLI_CPU - _FREE_MILLI_CPU
         memory = room.memory - pods * POD_MEMORY - _FREE_MEMORY
     else:

@@ -193,3 +193,14 @@ def test_pods_are_steered_to_no_node_where_a_pull_would_rather_be_in_vain() -> N
     left = unless_withheld(Steering(SteerState.STEERED, tuple(names), 10, "label", "value"), None, found)
     assert set(left.nodes) == found.chosen
     assert left.needed <= len(left.nodes) / 2
+
+
+def test_what_is_held_is_pulled_on_less_likely_nodes_too_as_far_as_waste_allows() -> None:
+    prospects = [Prospect(f"n{index}", 1.0, (IMAGE,), vain=0.0) for index in range(18)]
+    prospects += [Prospect(f"full{index}", 0.2, (IMAGE,), vain=0.8) for index in range(10)]
+    to = Steering(SteerState.STEERED, tuple(one.name for one in prospects), 10, "label", "value")
+    bold = select_steered(prospects, to, 18, None, waste=0.1, held=True)
+    assert len(bold.chosen) == 20, "two of twenty may be in vain, each by four fifths; a third would be too many"
+    cautious = select_steered(prospects, to, 18, None, waste=0.1)
+    assert len(cautious.chosen) == 18
+    assert len(unless_withheld(to, None, bold).nodes) == 20, "the label is for nodes that are pulled on"

@@ -7,13 +7,18 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
+from prewarm.api.plan_annotation import encode_summary, summary
+from prewarm.demand import MAX_BATCHES
 from prewarm.history import History
 from prewarm.history.state import Measured
+from prewarm.model.image_caches import ImageCache, ImageList
 from prewarm.model.nodes import Evidence
 from prewarm.model.plans import Batch, Demand, DemandPlan, SkipReason, Trigger
-from prewarm.model.pods import OwnerReference, Pod
-from prewarm.model.steering import Steering
+from prewarm.model.pods import OwnerReference, Pod, SpreadConstraint
+from prewarm.model.selectors import LabelSelector
+from prewarm.model.steering import Steering, SteerState
 from prewarm.planning import plan
+from prewarm.planning.steering import is_outweighed
 from prewarm.planning.warm_set import urgent_pods, without_last
 from tests.support.clusters import WEB, cluster, deployment, node, replica_set, shape, template
 from tests.unit.planning import test_steered_scenario as scenario
@@ -41,7 +46,20 @@ def test_whoever_was_told_to_go_is_known() -> None:
     coming = demand(Batch(0.0, 1), Batch(4.0, 2, leaving=2), Batch(5.0, 2, leaving=2))
     assert urgent_pods(coming, 0, 2, enough=3.0) == 0
     assert urgent_pods(coming, 2, 2, enough=3.0) == 2
-    assert urgent_pods(coming, 4, 2, enough=0.0) == 2, "nobody else is to leave: no time is known"
+
+
+def test_pods_without_an_old_one_to_follow_and_those_that_nobody_can_time_hurry_nobody() -> None:
+    coming = demand(Batch(0.0, 1), Batch(4.0, 2, leaving=2), Batch(5.0, 2, leaving=2))
+    assert urgent_pods(coming, 4, 2, enough=9.0) == 0
+    slow = tuple(Batch(5.0 * number, 1, leaving=1) for number in range(MAX_BATCHES - 1))
+    merged = demand(*slow, Batch(5.0 * MAX_BATCHES, 300, leaving=300))
+    assert urgent_pods(merged, 10, 400, enough=45.0) == 0
+
+
+def test_an_endless_pause_leaves_time() -> None:
+    """Both steps wait for a person, so both are expected at the same far time."""
+    coming = demand(Batch(9e9, 2), Batch(9e9, 2, leaving=2, after_rest=True))
+    assert urgent_pods(coming, 0, 2, enough=8.0) == 0
 
 
 def test_the_last_pods_are_left_out() -> None:
@@ -83,6 +101,50 @@ def test_nodes_with_room_are_chosen_and_the_others_once_it_is_known_who_leaves()
     assert {node.name for node in found.nodes if node.missing} == {"n4", "n5"}
     reasons = {skip.node: skip.reason for skip in found.skips if skip.node}
     assert set(reasons.values()) == {SkipReason.UNSETTLED}
+
+
+def test_pods_that_fit_nowhere_take_nothing_from_the_others() -> None:
+    """One zone is full, and its pods may not be elsewhere: nodes of the others are chosen as if it were not there."""
+    same = LabelSelector((("app", "web"),))
+    spread = SpreadConstraint(1, "topology.kubernetes.io/zone", hard=True, selector=same)
+    wanted = replace(NEW, labels={"app": "web"}, shape=replace(NEW.shape, spread=(spread,)))
+    nodes = [node(f"n{number:02}", zone="ab"[number % 2]) for number in range(80)]
+    full = [node(f"full{number}", zone="c", cpu=0) for number in range(3)]
+    workload = deployment(wanted, replicas=24, paused=True)
+    of = cluster([*nodes, *full], workloads=[workload], policies=[scenario.PREFER])
+    (found,) = plan(of, scenario.HISTORY).demands
+    assert found.candidates.unplaced
+    assert steering(found).state is SteerState.STEERED
+    assert len(steering(found).nodes) == 24 - found.candidates.unplaced
+
+
+def test_what_was_planned_stays_though_the_next_pods_come_before_it_is_pulled() -> None:
+    """Its pulls may be under way the next moment; each plan would choose others."""
+    player = scenario.prepared(1, 60)
+    player.reconcile()
+    while player.now < 1608.0 and player.step():
+        pass
+    snapshot = player.snapshot()
+    (first,) = plan(snapshot, scenario.HISTORY).demands
+    chosen = {one.name for one in first.nodes if one.missing}
+    assert first.demand.batches[0].needed_at < snapshot.taken_at + scenario.PULL_SECONDS
+    assert len(chosen) >= 10
+    said = encode_summary(
+        summary("Rollout", player.workload.template_hash, pods=1, predictability=1, coverage=1, nodes=[])
+    )
+    lists = (ImageList((scenario.NEW,), node_names=tuple(sorted(chosen))),)
+    written = ImageCache("shop", "c", lists=lists, planned=True, workload=str(WEB), plan_annotation=said)
+    later = replace(snapshot, image_caches={written.key: written}, taken_at=snapshot.taken_at + 0.3)
+    (second,) = plan(later, scenario.HISTORY, seed=1).demands
+    assert chosen <= {one.name for one in second.nodes}
+
+
+@pytest.mark.parametrize(("later", "caught", "outweighed"), [(30, 0.0, False), (32, 0.4, True), (32, 1.1, False)])
+def test_pods_whose_nodes_are_chosen_afterwards_do_not_outweigh(later: int, caught: float, outweighed: bool) -> None:
+    """Thirty of the later pods wait; ten that come at once were never steered."""
+    coming = demand(Batch(0.0, 10), Batch(10.0, later, prefers=("warm",)))
+    to = Steering(SteerState.STEERED, ("warm",), waits=30)
+    assert is_outweighed(coming, to, later, {"warm": caught, "other": later - caught}) is outweighed
 
 
 @cache
